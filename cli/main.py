@@ -1,0 +1,110 @@
+"""The `tercet` command."""
+
+import asyncio
+import ipaddress
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+from cli.ask import ask
+from cli.models import models_app
+from cli.paths import POLICIES, state_home
+from cli.policy import policy_app
+from cli.redis_server import NoRedisServer
+from cli.status import status
+from cli.supervisor import StartFailed, Supervisor, UpOptions
+from orchestrator.keys import load_keys
+from orchestrator.policy import Policy, PolicyError, load_policy
+from stages.types import Stage
+
+app = typer.Typer(
+    help="Serve multimodal LLM requests as three stages: encode, prefill, decode.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.add_typer(policy_app, name="policy")
+app.add_typer(models_app, name="models")
+app.command()(ask)
+app.command()(status)
+
+
+@app.command()
+def up(
+    model: Annotated[
+        str | None, typer.Option(help="Built-in model: shorthand for --policy policies/MODEL.yaml.")
+    ] = None,
+    policy: Annotated[Path | None, typer.Option(help="Stage policy file.", dir_okay=False)] = None,
+    port: Annotated[int, typer.Option(help="Port of the OpenAI API.", min=1, max=65535)] = 8080,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; beyond loopback only with --api-keys.")
+    ] = "127.0.0.1",
+    metrics_port: Annotated[
+        int | None, typer.Option(help="Port of /metrics; the API's plus 1 by default, 0 for none.")
+    ] = None,
+    replicas: Annotated[
+        str, typer.Option(help="Workers per stage, such as encode=2,prefill=1,decode=2.")
+    ] = "",
+    api_keys: Annotated[Path | None, typer.Option(help="File of API keys.", dir_okay=False)] = None,
+    state: Annotated[Path | None, typer.Option(help="State folder.", file_okay=False)] = None,
+) -> None:
+    """Run Redis, a gateway and workers on this machine until Ctrl-C."""
+    policy_file = policy or POLICIES / f"{model or 'tiny'}.yaml"
+    if policy and model:
+        _fail("--model and --policy exclude each other: a policy file names its model")
+    if not policy_file.exists():
+        known = ", ".join(sorted(path.stem for path in POLICIES.glob("*.yaml")))
+        _fail(f"there is no {policy_file}; built-in models: {known}")
+    try:
+        loaded = load_policy(policy_file)
+        options = UpOptions(
+            policy_file=policy_file.resolve(),
+            policy=loaded,
+            host=host,
+            port=port,
+            metrics_port=port + 1 if metrics_port is None else metrics_port,
+            replicas=_replicas(replicas, loaded),
+            state_dir=(state or state_home(port)).resolve(),
+            keys_file=api_keys.resolve() if api_keys else None,
+        )
+        if api_keys:
+            load_keys(api_keys)
+        elif not _is_loopback(host):
+            _fail(f"{host} is not a loopback address; give --api-keys FILE, or leave --host out")
+        typer.echo(f"state in {options.state_dir}", err=True)
+        asyncio.run(Supervisor(options, lambda text: typer.echo(text)).run())
+    except (PolicyError, ValueError, StartFailed, NoRedisServer, OSError) as error:
+        _fail(str(error))
+
+
+def _replicas(text: str, policy: Policy) -> dict[Stage, int]:
+    """Parse `encode=2,decode=3`; a stage that is not named gets the policy's minimum, at least one.
+
+    Raises:
+        ValueError: Names the part that is wrong.
+    """
+    counts = {stage: max(1, policy.stages[stage].min) for stage in Stage}
+    for part in filter(None, text.split(",")):
+        name, _, count = part.partition("=")
+        if name.strip() not in tuple(Stage) or not count.strip().isdigit() or int(count) < 1:
+            raise ValueError(f"--replicas: {part!r} is not STAGE=COUNT with a stage of {', '.join(Stage)}")
+        counts[Stage(name.strip())] = int(count)
+    return counts
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _fail(message: str) -> NoReturn:
+    typer.echo(f"tercet: {message}", err=True)
+    raise typer.Exit(2)
+
+
+def main() -> None:
+    """Run the command line."""
+    app()

@@ -1,0 +1,102 @@
+"""`tercet policy`: check, describe and compare policy files."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from orchestrator.policy import Change, Policy, PolicyError, Problem, classify, load_policy, policy_schema
+
+policy_app = typer.Typer(help="Check, describe and compare policy files.", no_args_is_help=True)
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+
+
+@policy_app.command()
+def check(
+    files: Annotated[list[Path], typer.Argument(help="Policy files.", show_default=False)],
+    as_json: AsJson = False,
+) -> None:
+    """Say what is wrong with policy files, with line, column and the nearest valid key."""
+    found = {str(file): _problems(file) for file in files}
+    problems = [problem for each in found.values() for problem in each]
+    if as_json:
+        _emit({"ok": not problems, "files": list(found), "problems": [_as_dict(p) for p in problems]})
+    else:
+        _print_check(found)
+    if problems:
+        raise typer.Exit(1)
+
+
+@policy_app.command()
+def schema(as_json: AsJson = False) -> None:
+    """Print the JSON Schema of policy files, for editors (with --json on one line)."""
+    typer.echo(json.dumps(policy_schema(), indent=None if as_json else 2))
+
+
+@policy_app.command()
+def diff(
+    old: Annotated[Path, typer.Argument(help="Policy file before the edit.", show_default=False)],
+    new: Annotated[Path, typer.Argument(help="Policy file after the edit.", show_default=False)],
+    as_json: AsJson = False,
+) -> None:
+    """Say which fields differ, and whether each is live or replaces pods (rollout)."""
+    changes = classify(_load(old, as_json), _load(new, as_json))
+    if as_json:
+        fields = [{"path": c.path, "kind": c.kind, "old": c.old, "new": c.new} for c in changes]
+        _emit({"rollout": any(c.kind == "rollout" for c in changes), "changes": fields})
+    else:
+        _print_diff(changes)
+
+
+def _problems(file: Path) -> tuple[Problem, ...]:
+    try:
+        load_policy(file)
+    except PolicyError as error:
+        return error.problems
+    return ()
+
+
+def _load(file: Path, as_json: bool) -> Policy:
+    try:
+        return load_policy(file)
+    except PolicyError as error:
+        if as_json:
+            _emit({"problems": [_as_dict(p) for p in error.problems]})
+        else:
+            typer.echo(error, err=True)
+            typer.echo(f"next: mend {file}, then `tercet policy check {file}`", err=True)
+        raise typer.Exit(1) from error
+
+
+def _print_check(found: dict[str, tuple[Problem, ...]]) -> None:
+    for file, problems in found.items():
+        for problem in problems:
+            typer.echo(problem, err=True)
+        if not problems:
+            typer.echo(f"{file}: ok")
+    if any(found.values()):
+        typer.echo("next: mend these and check again; docs/policy.md explains every field", err=True)
+
+
+def _print_diff(changes: tuple[Change, ...]) -> None:
+    for change in changes:
+        typer.echo(f"{change.kind:<8} {change}")
+    rollout = sum(change.kind == "rollout" for change in changes)
+    typer.echo(f"{len(changes) - rollout} live, {rollout} rollout" if changes else "no difference")
+
+
+def _as_dict(problem: Problem) -> dict[str, str | int]:
+    return {
+        "file": problem.file,
+        "line": problem.line,
+        "column": problem.column,
+        "key": problem.key,
+        "message": problem.message,
+        "nearest": problem.nearest,
+    }
+
+
+def _emit(value: object) -> None:
+    typer.echo(json.dumps(value))

@@ -1,0 +1,132 @@
+"""`tercet status`: what runs, and how it is doing."""
+
+import asyncio
+import json
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import redis
+import typer
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from cli.paths import state_home
+from orchestrator.adapters.redis import RedisLedger, connect
+from orchestrator.metrics import kv_usage
+from orchestrator.ports import RegisteredReplica, Snapshot
+from stages.types import Stage
+
+
+def status(
+    port: Annotated[int, typer.Option(help="Port of the system to look at.")] = 8080,
+    state: Annotated[Path | None, typer.Option(help="Its state folder, if not the default.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Refresh every second until Ctrl-C.")] = False,
+) -> None:
+    """Show replicas, queues, rates and hit rates of a running system."""
+    folder = state or state_home(port)
+    if not watch:
+        report = _report(folder)
+        if as_json:
+            typer.echo(json.dumps(report, indent=2))
+        else:
+            Console().print(_table(report))
+        return
+    try:
+        with Live(_table(_report(folder)), refresh_per_second=4) as live:
+            while True:
+                time.sleep(1.0)
+                live.update(_table(_report(folder)))
+    except KeyboardInterrupt:
+        pass
+
+
+def _report(folder: Path) -> dict[str, Any]:
+    try:
+        supervisor = json.loads((folder / "supervisor.json").read_text())
+        snapshot = asyncio.run(_snapshot(supervisor["redis_url"]))
+    except (OSError, redis.RedisError) as error:
+        typer.echo(
+            f"tercet: nothing runs with state in {folder} ({error}); start it with `tercet up`", err=True
+        )
+        raise typer.Exit(1) from None
+    registered = {entry.replica.replica_id: entry for entry in snapshot.replicas}
+    workers = [p for p in supervisor["processes"] if p["kind"] in tuple(Stage)]
+    others = [p for p in supervisor["processes"] if p["kind"] not in tuple(Stage)]
+    return {
+        "url": supervisor["url"],
+        "policy": supervisor["policy"],
+        "replicas": [_replica(process, registered.get(process["boot_id"])) for process in workers],
+        "processes": others,
+        "gateways": [{"id": id_, **report} for id_, report in sorted(snapshot.gateways.items())],
+    }
+
+
+async def _snapshot(redis_url: str) -> Snapshot:
+    client = connect(redis_url, patient=False)
+    try:
+        return await RedisLedger(client).snapshot()
+    finally:
+        await client.aclose()
+
+
+def _replica(process: dict[str, Any], entry: RegisteredReplica | None) -> dict[str, Any]:
+    row = {
+        "id": process["boot_id"],
+        "stage": process["kind"],
+        "pid": process["pid"],
+        "state": process["state"],
+        "restarts": process["restarts"],
+        "last_exit": process["last_exit"],
+    }
+    if process["restarts"] >= 3 and not (entry and entry.load.get("steps")):
+        row["state"] = "crash-loop"
+    if entry is None:
+        return row | {"state": "starting" if row["state"] == "running" else row["state"], "queue_depth": 0}
+    if entry.replica.draining:
+        row["state"] = "draining"
+    load, replica = entry.load, entry.replica
+    queries = load.get("cache_queries", 0)
+    return row | {
+        "queue_depth": max(0, replica.in_flight - load.get("batch_size", 0)),
+        "in_flight": replica.in_flight,
+        "slots": replica.slots,
+        "batch_size": load.get("batch_size", 0),
+        "pending_tokens": replica.pending_tokens,
+        "tokens_per_s": round(replica.rate_tokens_per_s, 1),
+        "done_tokens": load.get("done_tokens", 0),
+        "kv_cache_usage": round(kv_usage(entry), 4),
+        "cache_hit_rate": round(load.get("cache_hits", 0) / queries, 4) if queries else None,
+    }
+
+
+_COLUMNS = (
+    ("replica", "id"),
+    ("stage", "stage"),
+    ("pid", "pid"),
+    ("state", "state"),
+    ("restarts", "restarts"),
+    ("queued", "queue_depth"),
+    ("in flight", "in_flight"),
+    ("tokens/s", "tokens_per_s"),
+    ("KV used", "kv_cache_usage"),
+    ("cache hits", "cache_hit_rate"),
+)
+
+
+def _table(report: dict[str, Any]) -> Table:
+    table = Table(title=f"{report['url']}  {report['policy']}", title_justify="left")
+    for heading, _ in _COLUMNS:
+        table.add_column(heading)
+    for row in report["replicas"]:
+        table.add_row(*("" if row.get(key) is None else str(row[key]) for _, key in _COLUMNS))
+    problems = [
+        f"{name}: {gateway[name]}"
+        for gateway in report["gateways"]
+        for name in ("policy_error", "policy_notice")
+        if name in gateway
+    ]
+    table.caption = "\n".join(problems) or None
+    return table

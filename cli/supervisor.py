@@ -1,0 +1,288 @@
+"""Owns the local processes: redis-server, one gateway, the workers."""
+
+import asyncio
+import contextlib
+import fcntl
+import json
+import logging
+import os
+import secrets
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import httpx
+import msgspec
+
+from cli.child import Boot, Child
+from cli.redis_server import find_redis_server, redis_command
+from orchestrator.adapters.redis import RedisLedger, connect
+from orchestrator.policy import Policy
+from orchestrator.serve import GatewayConfig
+from stages.blobs import default_dir
+from stages.limits import EngineLimits
+from stages.reply import LossCause
+from stages.types import Stage
+from workers.config import BlobConfig, WorkerConfig
+
+log = logging.getLogger(__name__)
+
+INLINE_BYTES = 8_192
+_OUTSIDE_KILLS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+_UNREGISTERED_S = 15.0
+"""A worker that runs this long without a registry entry was fenced while stopped, or hangs at start."""
+_GRACE_S = 12.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpOptions:
+    """What `tercet up` was asked for.
+
+    Attributes:
+        replicas: Worker processes per stage.
+        state_dir: Logs, Redis's append-only file and `supervisor.json` go here and stay.
+        metrics_port: 0 for none.
+    """
+
+    policy_file: Path
+    policy: Policy
+    host: str
+    port: int
+    metrics_port: int
+    replicas: Mapping[Stage, int]
+    state_dir: Path
+    keys_file: Path | None = None
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+class StartFailed(RuntimeError):
+    """The system did not come up; the message says what to look at."""
+
+
+class Supervisor:
+    """Starts everything, keeps it running, takes it down."""
+
+    def __init__(self, options: UpOptions, say: Callable[[str], None]) -> None:
+        self._options = options
+        self._say = say
+        self._stop = asyncio.Event()
+        self._ledger: RedisLedger | None = None
+        self._children: list[Child] = []
+        self._runs: list[asyncio.Task[None]] = []
+        self._blob_dir = default_dir(str(options.port))
+        self._redis_url = ""
+
+    @property
+    def url(self) -> str:
+        """Where clients go."""
+        host = f"[{self._options.host}]" if ":" in self._options.host else self._options.host
+        return f"http://{host}:{self._options.port}"
+
+    async def run(self) -> None:
+        """Serve until SIGINT or SIGTERM, then take everything down.
+
+        Raises:
+            StartFailed: The system did not come up.
+        """
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self._on_signal)
+        with self._state_lock(), tempfile.TemporaryDirectory(prefix="tercet-") as runtime:
+            self._clear_leftovers()
+            try:
+                await self._start(Path(runtime))
+                await self._until_ready()
+                if not self._stop.is_set():
+                    self._say(f"ready {self.url}")
+                watching = asyncio.create_task(self._replace_unregistered())
+                await self._stop.wait()
+                watching.cancel()
+            finally:
+                await self._take_down()
+                shutil.rmtree(self._blob_dir, ignore_errors=True)
+
+    def _on_signal(self) -> None:
+        if self._stop.is_set():  # asked twice: do not wait for anybody
+            for child in self._children:
+                child.signal(signal.SIGKILL)
+        self._stop.set()
+
+    @contextlib.contextmanager
+    def _state_lock(self) -> Iterator[None]:
+        state = self._options.state_dir
+        (state / "logs").mkdir(parents=True, exist_ok=True, mode=0o700)
+        with (state / "lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                message = f"another `tercet up` uses {state}; stop it, or choose another --port or --state"
+                raise StartFailed(message) from None
+            yield
+
+    def _clear_leftovers(self) -> None:
+        """Remove what a killed supervisor left behind: nothing of an earlier run is ever resumed."""
+        shutil.rmtree(self._blob_dir, ignore_errors=True)
+        shutil.rmtree(self._options.state_dir / "redis", ignore_errors=True)
+        (self._options.state_dir / "redis").mkdir(mode=0o700)
+        for old in (self._options.state_dir / "logs").glob("*.log"):
+            old.unlink()
+
+    async def _start(self, runtime: Path) -> None:
+        socket = runtime / "redis.sock"
+        self._redis_url = f"unix://{socket}"
+        command = redis_command(find_redis_server(), socket, self._options.state_dir / "redis")
+        self._launch("redis", "redis", lambda: Boot(boot_id="redis", command=command, environment={}))
+        client = connect(self._redis_url)
+        await client.ping()
+        self._ledger = RedisLedger(client)
+        self._launch("gateway", "gateway", self._gateway_boot)
+        for stage in Stage:
+            for number in range(self._options.replicas[stage]):
+                name = f"{stage}-{number}"
+                self._launch(name, stage, partial(self._worker_boot, stage, name))
+
+    def _launch(self, name: str, kind: str, boot: Callable[[], Boot]) -> None:
+        child = Child(
+            name,
+            kind,
+            boot,
+            self._options.state_dir / "logs" / f"{name}.log",
+            on_exit=self._on_exit,
+            on_change=self._write_state,
+            # Redis gets to flush its file; the rest has nothing worth waiting for without a supervisor.
+            death_signal=signal.SIGTERM if kind == "redis" else signal.SIGKILL,
+        )
+        self._children.append(child)
+        self._runs.append(asyncio.create_task(child.run(), name=name))
+
+    def _gateway_boot(self) -> Boot:
+        options = self._options
+        config = GatewayConfig(
+            gateway_id=f"gateway-0.{_epoch()}",
+            host=options.host,
+            port=options.port,
+            metrics_port=options.metrics_port,
+            redis_url=self._redis_url,
+            policy_file=str(options.policy_file),
+            blobs={"dir": str(self._blob_dir), "inline_bytes": INLINE_BYTES},
+            keys_file=str(options.keys_file or ""),
+        )
+        return self._boot(config.gateway_id, "orchestrator", "TERCET_GATEWAY", config)
+
+    def _worker_boot(self, stage: Stage, name: str) -> Boot:
+        policy = self._options.policy
+        config = WorkerConfig(
+            name=name,
+            epoch=_epoch(),
+            stage=stage,
+            model=policy.model.name,
+            redis_url=self._redis_url,
+            slots=policy.stages[stage].batch,
+            blobs=BlobConfig(directory=str(self._blob_dir), inline_bytes=INLINE_BYTES),
+            limits=EngineLimits(max_batch=policy.stages[stage].batch),
+            hardware=policy.stages[stage].hardware[0],
+        )
+        return self._boot(config.replica_id, "workers", "TERCET_WORKER", config)
+
+    def _boot(self, boot_id: str, module: str, variable: str, config: msgspec.Struct) -> Boot:
+        environment = {**self._options.environment, variable: msgspec.json.encode(config).decode()}
+        return Boot(boot_id=boot_id, command=[sys.executable, "-m", module], environment=environment)
+
+    async def _on_exit(self, child: Child, boot: Boot, code: int) -> None:
+        """Tell the ledger at once; its leases would find out by themselves, seconds later."""
+        if self._ledger is None or child.kind == "redis" or self._stop.is_set():
+            return
+        self._say(f"{child.name} ended with {code}; starting it again")
+        with contextlib.suppress(ConnectionError):
+            if child.kind == "gateway":
+                await self._ledger.fence_gateway(boot.boot_id, only_if_lapsed=False)
+            else:
+                await self._ledger.fence(boot.boot_id, _cause(code), only_if_lapsed=False)
+
+    async def _until_ready(self) -> None:
+        started_s = time.monotonic()
+        async with httpx.AsyncClient(trust_env=False) as client:
+            while not self._stop.is_set():
+                with contextlib.suppress(httpx.TransportError):
+                    if (await client.get(f"{self.url}/ready", timeout=2.0)).status_code == 200:
+                        return
+                self._check_start(time.monotonic() - started_s)
+                await asyncio.sleep(0.05)
+
+    def _check_start(self, waited_s: float) -> None:
+        for child in self._children:
+            if child.restarts >= 3 or (waited_s > 60.0 and child.state != "running"):
+                raise StartFailed(
+                    f"{child.name} keeps ending with {child.last_exit}; its last words:\n{child.last_words()}"
+                )
+
+    async def _replace_unregistered(self) -> None:
+        """Kill workers that live without a lease; their restart gets a new epoch."""
+        assert self._ledger
+        while True:
+            await asyncio.sleep(1.0)
+            with contextlib.suppress(ConnectionError):
+                snapshot = await self._ledger.snapshot()
+                registered = {entry.replica.replica_id for entry in snapshot.replicas}
+                for child in self._children:
+                    lived_s = time.monotonic() - child.started_s
+                    if (
+                        child.kind in tuple(Stage)
+                        and child.state == "running"
+                        and child.boot
+                        and child.boot.boot_id not in registered
+                        and lived_s > _UNREGISTERED_S
+                    ):
+                        child.signal(signal.SIGKILL)
+
+    async def _take_down(self) -> None:
+        """Stop in the order of the data path, Redis last, so that what runs can finish."""
+        for group in ("gateway",), tuple(Stage), ("redis",):
+            members = [child for child in self._children if child.kind in group]
+            await asyncio.gather(*(child.stop(_GRACE_S) for child in members))
+        for run in self._runs:
+            run.cancel()
+        await asyncio.gather(*self._runs, return_exceptions=True)
+        self._write_state()
+
+    def _write_state(self) -> None:
+        """Leave word for `tercet status`."""
+        state = {
+            "url": self.url,
+            "pid": os.getpid(),
+            "redis_url": self._redis_url,
+            "policy": str(self._options.policy_file),
+            "processes": [_facts(child) for child in self._children],
+        }
+        target = self._options.state_dir / "supervisor.json"
+        partial = target.with_suffix(".partial")
+        partial.write_text(json.dumps(state))
+        partial.replace(target)
+
+
+def _facts(child: Child) -> dict[str, Any]:
+    return {
+        "name": child.name,
+        "kind": child.kind,
+        "boot_id": child.boot.boot_id if child.boot else "",
+        "pid": child.pid,
+        "state": child.state,
+        "restarts": child.restarts,
+        "last_exit": child.last_exit,
+    }
+
+
+def _cause(code: int) -> LossCause:
+    """Tell an outside kill, which counts against nobody, from a process that ended by its own fault."""
+    return "killed" if code == 0 or -code in tuple(map(int, _OUTSIDE_KILLS)) else "crash"
+
+
+def _epoch() -> str:
+    return f"{int(time.time()):x}{secrets.token_hex(2)}"

@@ -1,0 +1,1 @@
+"""Who decides: the pure core and the shells around it."""

@@ -1,0 +1,180 @@
+"""route(): which replica takes a hop: filter, score, pick."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from hashlib import blake2b
+
+from orchestrator.core.types import Reason, Replica, Route, RouteQuery
+
+OVERLOAD = 1.25
+"""Affinity is given up when its replica has this many times the mean pending work (ModServe)."""
+
+Filter = Callable[[RouteQuery, Replica], bool]
+Score = Callable[[RouteQuery, Sequence[Replica]], Sequence[float]]
+
+
+def serves(query: RouteQuery, replica: Replica) -> bool:
+    """Whether the replica runs this stage of this model and the caller has not ruled it out."""
+    return (
+        replica.stage is query.stage
+        and replica.model == query.model
+        and replica.replica_id not in query.excluded
+    )
+
+
+def takes_work(query: RouteQuery, replica: Replica) -> bool:
+    """Whether the replica is not draining."""
+    return not replica.draining
+
+
+def in_domain(query: RouteQuery, replica: Replica) -> bool:
+    """Whether the replica shares the required levels of the topology with the stage before."""
+    level = query.required_level
+    return not level or len(query.domain) < level or replica.domain[:level] == query.domain[:level]
+
+
+def open_to_all(query: RouteQuery, replica: Replica) -> bool:
+    """Whether the replica is not set aside for work that is retried alone."""
+    return not replica.quarantined
+
+
+def has_room(query: RouteQuery, replica: Replica) -> bool:
+    """Whether the replica has a free slot and free KV; what could never fit, its engine refuses."""
+    return replica.in_flight < replica.slots and (
+        replica.free_kv_bytes >= query.kv_bytes or replica.free_kv_bytes >= replica.total_kv_bytes
+    )
+
+
+FILTERS: Sequence[tuple[Filter, Reason]] = (
+    (serves, Reason.NO_REPLICA),
+    (takes_work, Reason.ALL_DRAINING),
+    (in_domain, Reason.OUTSIDE_DOMAIN),
+    (open_to_all, Reason.QUARANTINE),
+    (has_room, Reason.NO_CREDIT),
+)
+"""Applied in this order; the reason is given when no candidate is left."""
+
+ALONE_FILTERS = FILTERS[:3]
+"""Work that is retried alone may go to a quarantined replica, and waits until that one is idle."""
+
+
+def pending_tokens(query: RouteQuery, candidates: Sequence[Replica]) -> Sequence[float]:
+    """Favour the least pending work: 1.0 for the least, falling by 1.0 over the range of all.
+
+    A range smaller than the query's own work is taken as that, so that, weighted alike with
+    `prefix`, the two minimise the tokens that are pending or not cached.
+    """
+    pending = [r.pending_tokens for r in candidates]
+    low = min(pending)
+    span = max(max(pending) - low, query.tokens, 1)
+    return [1.0 - (p - low) / span for p in pending]
+
+
+def cache_affinity(query: RouteQuery, candidates: Sequence[Replica]) -> Sequence[float]:
+    """Favour one replica for each affinity key, as long as it is not overloaded: 1.0, others 0.0.
+
+    Rendezvous hashing (Thaler and Ravishankar, 1998) over replica names: when a replica comes or
+    goes, only its own keys move. One item of the query's size in progress is not an overload.
+    """
+    scores = [0.0] * len(candidates)
+    if query.affinity_key:
+        key = query.affinity_key.encode()
+        ranks = [blake2b(key + _name(r.replica_id), digest_size=8).digest() for r in candidates]
+        home = ranks.index(max(ranks))
+        mean = sum([r.pending_tokens for r in candidates]) / len(candidates)
+        if candidates[home].pending_tokens <= max(OVERLOAD * mean, query.tokens):
+            scores[home] = 1.0
+    return scores
+
+
+@lru_cache(maxsize=4096)
+def _name(replica_id: str) -> bytes:
+    # Without the boot epoch, so that a restarted replica gets its keys back.
+    return b"|" + (replica_id.rpartition(".")[0] or replica_id).encode()
+
+
+def prefix(query: RouteQuery, candidates: Sequence[Replica]) -> Sequence[float]:
+    """Favour the longest cached prefix, as a fraction of the query's tokens."""
+    if not query.prefix_tokens:
+        return [0.0] * len(candidates)
+    tokens, cached = max(query.tokens, 1), query.prefix_tokens
+    return [min(cached.get(r.replica_id, 0) / tokens, 1.0) for r in candidates]
+
+
+def free_kv(query: RouteQuery, candidates: Sequence[Replica]) -> Sequence[float]:
+    """Favour the most free KV bytes, as a fraction of the most that any candidate has."""
+    most = max(max(r.free_kv_bytes for r in candidates), 1)
+    return [max(r.free_kv_bytes, 0) / most for r in candidates]
+
+
+@dataclass(frozen=True, slots=True)
+class Scorer:
+    """A way to rank candidates, each in [0, 1], and the reason that it gives when it decides."""
+
+    score: Score
+    reason: Reason
+
+
+SCORERS: Mapping[str, Scorer] = {
+    "pending_tokens": Scorer(pending_tokens, Reason.LEAST_PENDING),
+    "cache_affinity": Scorer(cache_affinity, Reason.CACHE_AFFINITY),
+    "prefix": Scorer(prefix, Reason.PREFIX_HIT),
+    "free_kv": Scorer(free_kv, Reason.MOST_FREE_KV),
+}
+
+
+def route(query: RouteQuery, replicas: Sequence[Replica], weights: Mapping[str, float]) -> Route:
+    """Pick the replica for a hop. The order of `replicas` does not matter: ties go to the lowest id.
+
+    Args:
+        query: The hop.
+        replicas: Everything in the registry.
+        weights: Weight ≥ 0 of each scorer in `SCORERS`, from the policy file.
+    """
+    candidates = replicas
+    for keep, reason in ALONE_FILTERS if query.alone else FILTERS:
+        candidates = [r for r in candidates if keep(query, r)]
+        if not candidates:
+            return Route(replica_id=None, reason=reason, scores={})
+    if query.alone:
+        return _set_aside(candidates)
+    if len(candidates) == 1:
+        only = candidates[0].replica_id
+        return Route(replica_id=only, reason=Reason.ONLY_CANDIDATE, scores={only: 1.0})
+    return _best(query, sorted(candidates, key=lambda r: r.replica_id), weights)
+
+
+def _set_aside(candidates: Sequence[Replica]) -> Route:
+    # A replica that is already set aside first, even if busy: suspects never take a second one.
+    chosen = min(candidates, key=lambda r: (not r.quarantined, r.in_flight, r.pending_tokens, r.replica_id))
+    name = chosen.replica_id
+    if chosen.in_flight:
+        return Route(replica_id=None, reason=Reason.NO_CREDIT, scores={}, wanted=name)
+    return Route(replica_id=name, reason=Reason.QUARANTINE, scores={name: 1.0}, wanted=name)
+
+
+def _best(query: RouteQuery, candidates: Sequence[Replica], weights: Mapping[str, float]) -> Route:
+    totals = [0.0] * len(candidates)
+    parts: list[tuple[Reason, list[float]]] = []
+    for name in sorted(weights):
+        weight, scorer = weights[name], SCORERS[name]
+        part = [weight * score for score in scorer.score(query, candidates)]
+        parts.append((scorer.reason, part))
+        totals = [total + points for total, points in zip(totals, part, strict=True)]
+    pick = totals.index(max(totals))
+    return Route(
+        replica_id=candidates[pick].replica_id,
+        reason=_decisive(parts, pick),
+        scores={r.replica_id: total for r, total in zip(candidates, totals, strict=True)},
+    )
+
+
+def _decisive(parts: Sequence[tuple[Reason, Sequence[float]]], pick: int) -> Reason:
+    """Return the reason of the scorer that lifted the pick furthest above its worst candidate."""
+    lead, reason = 0.0, Reason.BEST_SCORE
+    for its_reason, part in parts:
+        margin = part[pick] - min(part)
+        if margin > lead:
+            lead, reason = margin, its_reason
+    return reason

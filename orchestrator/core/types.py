@@ -1,0 +1,195 @@
+"""The nouns of deciding: frozen values with units in their names."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from stages.types import Modality, Stage
+
+
+class Reason(StrEnum):
+    """Why a decision came out as it did: log field, metric label, trace column, dashboard text."""
+
+    # tag, admit
+    ADMITTED = "admitted"
+    BACKLOG_FULL = "backlog-full"
+    MODALITY_UNSERVED = "modality-unserved"
+    NO_REPLICA = "no-replica"
+    PREFILL_BACKPRESSURE = "prefill-backpressure"
+    DEADLINE_EXPIRED = "deadline-expired"
+    # route
+    ONLY_CANDIDATE = "only-candidate"
+    CACHE_AFFINITY = "cache-affinity"
+    PREFIX_HIT = "prefix-hit"
+    LEAST_PENDING = "least-pending"
+    MOST_FREE_KV = "most-free-kv"
+    BEST_SCORE = "best-score"
+    QUARANTINE = "quarantine"
+    OUTSIDE_DOMAIN = "outside-domain"
+    NO_CREDIT = "no-credit"
+    ALL_DRAINING = "all-draining"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MediaShape:
+    """What the tagger needs to know of one media item."""
+
+    modality: Modality
+    width_px: int
+    height_px: int
+    frames: int
+    tokens: int
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageTag:
+    """A request's modalities and the work it brings to each stage.
+
+    Attributes:
+        modalities: Always with TEXT.
+        stages: The stages it passes, in order; encode is absent for text alone.
+        item_tokens: Image tokens of each media item, in order.
+        prefill_tokens: Prompt tokens that load prefill: text, and media when kappa is 1.
+        context_tokens: Positions of the prompt in the KV cache, media included.
+        output_tokens: Completion tokens at most.
+    """
+
+    modalities: frozenset[Modality]
+    stages: tuple[Stage, ...]
+    item_tokens: tuple[int, ...]
+    prefill_tokens: int
+    context_tokens: int
+    output_tokens: int
+
+    @property
+    def encode_tokens(self) -> int:
+        """Image tokens that encode has to make."""
+        return sum(self.item_tokens)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replica:
+    """What the router knows of one engine replica.
+
+    Attributes:
+        replica_id: `<name>.<boot epoch>`.
+        hardware: Hardware class as the policy file names it.
+        domain: Values of the policy's topology levels, widest first; empty if unknown.
+        slots: Requests that may be dispatched to it at once.
+        in_flight: Credits reserved on it, by every gateway.
+        pending_tokens: Tokens of dispatched work not yet done.
+        free_kv_bytes: Bytes in free KV blocks, less what is reserved by dispatched work.
+        total_kv_bytes: Bytes in all KV blocks; 0 for encode.
+        draining: Takes no new work.
+        quarantined: Reserved for requests that are retried alone.
+        rate_tokens_per_s: Observed saturated rate in the stage's unit, 0.0 while unknown.
+    """
+
+    replica_id: str
+    stage: Stage
+    model: str
+    modalities: frozenset[Modality] = frozenset()
+    hardware: str = ""
+    domain: tuple[str, ...] = ()
+    slots: int
+    in_flight: int = 0
+    pending_tokens: int = 0
+    free_kv_bytes: int = 0
+    total_kv_bytes: int = 0
+    draining: bool = False
+    quarantined: bool = False
+    rate_tokens_per_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RouteQuery:
+    """One hop that needs a replica.
+
+    Attributes:
+        tokens: Work of this hop in the stage's unit.
+        kv_bytes: KV bytes that it will hold; 0 for encode.
+        affinity_key: Content hash for encode, else empty.
+        prefix_tokens: Prompt tokens that each replica is believed to have cached, by replica id.
+        domain: Topology domain of the stage before, empty if there is none or it is unknown.
+        required_level: Leading entries of `domain` that the replica must share; 0 for none.
+        excluded: Replica ids that must not be chosen, such as one just fenced.
+        alone: The work is suspected of crashing engines and needs an idle replica to itself.
+    """
+
+    stage: Stage
+    model: str
+    tokens: int
+    kv_bytes: int = 0
+    affinity_key: str = ""
+    prefix_tokens: Mapping[str, int]
+    domain: tuple[str, ...] = ()
+    required_level: int = 0
+    excluded: frozenset[str] = frozenset()
+    alone: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """The replica that was picked, or None with the reason.
+
+    Attributes:
+        scores: Total score of each candidate that passed the filters, by replica id.
+        wanted: For an `alone` query, the replica to set aside until it is idle; else empty.
+    """
+
+    replica_id: str | None
+    reason: Reason
+    scores: Mapping[str, float]
+    wanted: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageLoad:
+    """All gateways' view of one stage, for admission.
+
+    Attributes:
+        live_replicas: Replicas with a live lease that are not draining.
+        backlog_tokens: Tokens waiting in gateways and dispatched, not yet done.
+        rate_tokens_per_s: Tokens per second that the live replicas get done when busy; 0.0 while
+            unknown (no work was seen yet).
+    """
+
+    live_replicas: int
+    backlog_tokens: int
+    rate_tokens_per_s: float
+
+    @property
+    def backlog_s(self) -> float:
+        """Seconds of work ahead of a new arrival; 0.0 while the rate is unknown."""
+        return self.backlog_tokens / self.rate_tokens_per_s if self.rate_tokens_per_s else 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Admitted:
+    """The request may enter."""
+
+    reason: Reason = Reason.ADMITTED
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Queued:
+    """The request enters, but its encode waits until prefill's backlog is within its budget."""
+
+    reason: Reason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rejected:
+    """The request is turned away; the gateway answers 429 or 503.
+
+    Attributes:
+        retry_after_s: Seconds after which the backlog should be within bounds.
+    """
+
+    reason: Reason
+    stage: Stage
+    retry_after_s: float
+
+
+Admission = Admitted | Queued | Rejected

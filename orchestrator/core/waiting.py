@@ -1,0 +1,92 @@
+"""In which order the waiting hops of a stage are dispatched: slack over remaining size, with aging.
+
+The order is that of a key fixed when the hop is enqueued, so a plain heap holds it: the second at
+which the hop's slack falls to its remaining work, no earlier than its arrival and no later than
+`age_s` behind it, less what its priority is worth. It acts as earliest deadline first while
+deadlines can be met, as first come first served among hops that are overdue (or have no hurry), and
+lets nobody starve: no key is later than arrival_s + age_s + priority_s and none is earlier than
+arrival_s - priority_s, so nothing that arrives more than age_s + 2·priority_s later goes first.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+PRIORITY_RANGE = 100
+"""Priorities go from -PRIORITY_RANGE to PRIORITY_RANGE."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WaitingParams:
+    """What ordering needs of a policy file.
+
+    Attributes:
+        ttft_s: Target of the time to first token of a request that names no deadline; > 0.
+        stretch: A request's target is at least this many times its isolated time; 0.0 makes the
+            target independent of size.
+        age_s: Seconds of patience at most; bounds how long others of equal priority overtake.
+        priority_s: Seconds of head start that the highest priority is worth; ≥ 0.
+    """
+
+    ttft_s: float
+    stretch: float
+    age_s: float
+    priority_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Waiting:
+    """One hop that waits for a credit. All seconds are of one monotonic clock.
+
+    Attributes:
+        hop_id: Unique among the waiting hops; breaks ties.
+        arrival_s: When the request arrived, not the hop: time spent in earlier stages counts.
+        due_s: When its first token is due: the deadline the client named, else `due_s()`.
+        deadline_s: When it is worth nothing any more.
+        work_s: Estimated seconds of work left until its first token; 0.0 while unknown.
+        priority: -100 to 100, higher goes first.
+    """
+
+    hop_id: str
+    arrival_s: float
+    due_s: float
+    deadline_s: float
+    work_s: float = 0.0
+    priority: int = 0
+
+
+def due_s(arrival_s: float, isolated_s: float, params: WaitingParams) -> float:
+    """Return when the first token is due of a request that named no deadline.
+
+    Args:
+        arrival_s: When it arrived.
+        isolated_s: Estimated time to its first token, were it alone. A 16-image request gets a
+            target that it can meet: `stretch` times this, if that is more than `ttft_s`.
+        params: The policy's parameters.
+    """
+    return arrival_s + max(params.ttft_s, params.stretch * isolated_s)
+
+
+def dispatch_key(waiting: Waiting, params: WaitingParams) -> tuple[float, str]:
+    """Return the heap key of a hop: the smallest is dispatched first. It never changes."""
+    critical_s = waiting.due_s - 2.0 * waiting.work_s  # slack = due_s - now_s - work_s equals work_s
+    patience_s = min(max(critical_s - waiting.arrival_s, 0.0), params.age_s)
+    head_start_s = params.priority_s * waiting.priority / PRIORITY_RANGE
+    return waiting.arrival_s + patience_s - head_start_s, waiting.hop_id
+
+
+def urgency(waiting: Waiting, now_s: float, params: WaitingParams) -> float:
+    """Return the seconds since the hop became critical, negative before; the highest goes first.
+
+    It grows alike for every hop, so the order at one time is the order at all times.
+    """
+    return now_s - dispatch_key(waiting, params)[0]
+
+
+def in_order(waiting: Iterable[Waiting], params: WaitingParams) -> list[Waiting]:
+    """Return the hops in the order of dispatch, whatever order they come in."""
+    return sorted(waiting, key=lambda w: dispatch_key(w, params))
+
+
+def expired(waiting: Waiting, now_s: float) -> bool:
+    """Return whether the hop is worth nothing any more and is dropped instead of dispatched."""
+    return now_s >= waiting.deadline_s

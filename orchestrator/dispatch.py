@@ -1,0 +1,187 @@
+"""The queue in front of a stage: hops wait here, in order of urgency, for a credit on a replica."""
+
+import asyncio
+import heapq
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from orchestrator.core.router import route
+from orchestrator.core.types import Reason, Replica, Route, RouteQuery
+from orchestrator.core.waiting import Waiting, WaitingParams, dispatch_key, expired
+from orchestrator.ports import DispatchOrder, DispatchResult, Ledger
+from orchestrator.registry import Registry
+from stages.types import Job, Stage
+
+log = logging.getLogger(__name__)
+
+_POLL_S = 0.05
+"""Other gateways give credits back without telling us."""
+
+
+class DeadlinePassed(Exception):
+    """The request's deadline passed before it was answered."""
+
+
+@dataclass(slots=True)
+class Hop:
+    """One hop that wants a replica.
+
+    Attributes:
+        job: Already numbered as an attempt; its key names it everywhere.
+        ttl_s: See `DispatchOrder`.
+    """
+
+    waiting: Waiting
+    query: RouteQuery
+    job: Job
+    ttl_s: float
+    granted: "asyncio.Future[Grant]" = field(
+        default_factory=lambda: asyncio.get_running_loop().create_future()
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """A credit: the attempt is in the ledger and its task on the replica's queue."""
+
+    order: DispatchOrder
+    replica: Replica
+    reason: Reason
+
+
+class StageQueue:
+    """Waiting hops of one stage in one gateway."""
+
+    def __init__(
+        self,
+        stage: Stage,
+        gateway: str,
+        ledger: Ledger,
+        registry: Registry,
+        *,
+        weights: Callable[[], Mapping[str, float]],
+        params: Callable[[], WaitingParams],
+        held: Callable[[], bool],
+        on_route: Callable[[Stage, Reason], None],
+    ) -> None:
+        """Create the queue; `held` tells whether nothing may start now, such as encode under backpressure."""
+        self._stage = stage
+        self._gateway = gateway
+        self._ledger = ledger
+        self._registry = registry
+        self._weights = weights
+        self._params = params
+        self._held = held
+        self._on_route = on_route
+        self._heap: list[tuple[tuple[float, str], Hop]] = []
+        self._wake = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.waiting_tokens = 0
+
+    @property
+    def depth(self) -> int:
+        """Hops that wait."""
+        return len(self._heap)
+
+    async def acquire(self, hop: Hop) -> Grant:
+        """Wait for a credit.
+
+        Raises:
+            DeadlinePassed: The hop expired first; it has cost nothing.
+        """
+        self._push(hop)
+        self.waiting_tokens += hop.query.tokens
+        self._wake.set()
+        try:
+            return await hop.granted
+        finally:
+            self.waiting_tokens -= hop.query.tokens
+
+    def wake(self) -> None:
+        """Look again: a credit came back, or the registry changed."""
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Dispatch for ever."""
+        while True:
+            try:
+                await asyncio.wait_for(self._wake.wait(), _POLL_S if self._heap else None)
+            except TimeoutError:
+                pass
+            self._wake.clear()
+            self._dispatch_what_fits()
+
+    def _push(self, hop: Hop) -> None:
+        heapq.heappush(self._heap, (dispatch_key(hop.waiting, self._params()), hop))
+
+    def _dispatch_what_fits(self) -> None:
+        now_s = time.monotonic()
+        passed_over: list[Hop] = []
+        while self._heap:
+            hop = heapq.heappop(self._heap)[1]
+            if hop.granted.done():
+                continue
+            if expired(hop.waiting, now_s):
+                hop.granted.set_exception(DeadlinePassed())
+                continue
+            choice = (
+                None
+                if self._held()
+                else route(hop.query, self._registry.replicas(self._stage), self._weights())
+            )
+            target = choice and (choice.replica_id or choice.wanted)
+            if choice and target:
+                self._start(hop, target, choice)
+            else:
+                passed_over.append(hop)
+                if not choice or choice.reason is Reason.NO_CREDIT:
+                    # Nobody has room, so nobody behind this hop goes before it; only expiry is still checked.
+                    break
+        for hop in passed_over:
+            self._push(hop)
+
+    def _start(self, hop: Hop, replica_id: str, choice: Route) -> None:
+        order = DispatchOrder(
+            replica_id=replica_id,
+            job=hop.job,
+            gateway=self._gateway,
+            tokens=hop.query.tokens,
+            kv_bytes=hop.query.kv_bytes,
+            alone=hop.query.alone,
+            ttl_s=hop.ttl_s,
+        )
+        self._registry.took(replica_id, order.tokens, order.kv_bytes)
+        task = asyncio.create_task(self._reserve(hop, order, choice.reason))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _reserve(self, hop: Hop, order: DispatchOrder, reason: Reason) -> None:
+        replica = self._registry.get(order.replica_id)
+        try:
+            result = await self._ledger.dispatch(order)
+        except Exception:
+            log.warning("dispatch to %s failed, trying again", order.replica_id, exc_info=True)
+            result = DispatchResult.FULL
+        if result is DispatchResult.OK and replica and not hop.granted.done():
+            self._on_route(self._stage, reason)
+            hop.granted.set_result(Grant(order, replica, reason))
+            return
+        self._registry.gave_back(order.replica_id, order.tokens, order.kv_bytes)
+        if result is DispatchResult.OK:
+            await self._ledger.withdraw([hop.job.key])  # the caller has gone meanwhile
+            return
+        self._learn(order.replica_id, result)
+        if not hop.granted.done():
+            self._push(hop)
+
+    def _learn(self, replica_id: str, result: DispatchResult) -> None:
+        replica = self._registry.get(replica_id)
+        if result is DispatchResult.GONE:
+            self._registry.drop(replica_id)
+        elif result is DispatchResult.DRAINING:
+            self._registry.mark(replica_id, draining=True)
+        elif replica:
+            # Full until the next snapshot says otherwise.
+            self._registry.mark(replica_id, in_flight=max(replica.in_flight, replica.slots))

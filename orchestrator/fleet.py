@@ -1,0 +1,190 @@
+"""A gateway's life among the others: lease, registry, reply stream, queues, and fencing of the dead."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import msgspec
+
+from orchestrator.core.admission import encode_held
+from orchestrator.core.types import Reason, StageLoad
+from orchestrator.dispatch import StageQueue
+from orchestrator.hops import Hops
+from orchestrator.inbox import Inboxes
+from orchestrator.ledger import LEASE_MS, RENEW_S
+from orchestrator.policy import Policy
+from orchestrator.ports import Ledger, Snapshot
+from orchestrator.prefix_index import PrefixIndex
+from orchestrator.registry import Registry
+from stages.prefix import BLOCK_TOKENS
+from stages.types import Stage
+
+log = logging.getLogger(__name__)
+
+EXIT_FENCED = 75
+
+_REFRESH_S = 0.2
+
+
+class Fleet:
+    """Everything that a gateway keeps up besides answering requests.
+
+    Args:
+        gateway: Id of this boot of the gateway.
+        policy: Returns the policy in force.
+        release: Drops the blobs of a request that nobody serves any more.
+        report: Further facts for other gateways and `tercet status`, sent with the lease.
+        on_route: Counts routing decisions.
+    """
+
+    def __init__(
+        self,
+        gateway: str,
+        ledger: Ledger,
+        policy: Callable[[], Policy],
+        *,
+        release: Callable[[str], None],
+        report: Callable[[], Mapping[str, Any]],
+        on_route: Callable[[Stage, Reason], None],
+    ) -> None:
+        self.gateway = gateway
+        self._ledger = ledger
+        self._policy = policy
+        self._release = release
+        self._report = report
+        self.registry = Registry(gateway)
+        self.prefixes = PrefixIndex(BLOCK_TOKENS)
+        self._inboxes = Inboxes()
+        self._ended: list[str] = []
+        self._ended_any = asyncio.Event()
+        self._steady_since_s = time.monotonic()
+        self.queues = {stage: self._queue(stage, on_route) for stage in Stage}
+        self.hops = Hops(ledger, self.registry, self.queues, self._inboxes)
+
+    async def join(self) -> None:
+        """Take the lease and the first look at the registry."""
+        await self._ledger.greet(self.gateway, self._reported(), first=True)
+        self._refresh(await self._ledger.snapshot())
+
+    async def run(self) -> None:
+        """Keep everything up, for ever."""
+        async with asyncio.TaskGroup() as group:
+            for loop in (self._keep_lease, self._watch, self._read_replies, self._close_ended):
+                group.create_task(loop(), name=loop.__name__)
+            group.create_task(self.hops.repeat_unheard())
+            for queue in self.queues.values():
+                group.create_task(queue.run())
+
+    async def leave(self) -> None:
+        """Give the lease up and cancel what is left."""
+        for request_id in await self._ledger.fence_gateway(self.gateway, only_if_lapsed=False):
+            self._release(request_id)
+
+    def ended(self, request_id: str) -> None:
+        """Forget a request, cancelling what still runs for it."""
+        self._release(request_id)
+        self._ended.append(request_id)
+        self._ended_any.set()
+
+    def load(self, stage: Stage) -> StageLoad:
+        """Return a stage's load over all gateways."""
+        return self.registry.load(stage, self.queues[stage].waiting_tokens)
+
+    def loads(self) -> dict[Stage, StageLoad]:
+        """Return every stage's load."""
+        return {stage: self.load(stage) for stage in Stage}
+
+    def ready(self) -> bool:
+        """Whether every stage has a replica that takes work."""
+        return all(self.load(stage).live_replicas for stage in Stage)
+
+    def _queue(self, stage: Stage, on_route: Callable[[Stage, Reason], None]) -> StageQueue:
+        return StageQueue(
+            stage,
+            self.gateway,
+            self._ledger,
+            self.registry,
+            weights=lambda: self._policy().routing.weights(stage),
+            params=lambda: self._policy().waiting_params,
+            held=self._encode_held if stage is Stage.ENCODE else lambda: False,
+            on_route=on_route,
+        )
+
+    def _encode_held(self) -> bool:
+        return encode_held(self.load(Stage.PREFILL), self._policy().admission_bounds)
+
+    async def _keep_lease(self) -> None:
+        while True:
+            with _outage_logged("lease"):
+                if not await self._ledger.greet(self.gateway, self._reported(), first=False):
+                    log.critical("fenced: requests of this gateway are being cancelled elsewhere")
+                    os._exit(EXIT_FENCED)
+            await asyncio.sleep(RENEW_S)
+
+    async def _watch(self) -> None:
+        while True:
+            seen = False
+            with _outage_logged("registry"):
+                snapshot = await self._ledger.snapshot()
+                self._refresh(snapshot)
+                await self._fence_lapsed(snapshot)
+                seen = True
+            if not seen:
+                self._steady_since_s = time.monotonic()
+            await asyncio.sleep(_REFRESH_S)
+
+    def _refresh(self, snapshot: Snapshot) -> None:
+        self.registry.refresh(snapshot)
+        self.prefixes.keep_only([entry.replica.replica_id for entry in snapshot.replicas])
+        for queue in self.queues.values():
+            queue.wake()
+
+    async def _fence_lapsed(self, snapshot: Snapshot) -> None:
+        # After an outage of Redis every lease looks lapsed until its owner could renew it.
+        if time.monotonic() - self._steady_since_s < LEASE_MS / 1000:
+            return
+        for replica_id in snapshot.lapsed_replicas:
+            lost = await self._ledger.fence(replica_id, "lost", only_if_lapsed=True)
+            log.warning("fenced replica whose lease lapsed", extra={"replica": replica_id, "lost": lost})
+        for gateway in snapshot.lapsed_gateways:
+            requests = await self._ledger.fence_gateway(gateway, only_if_lapsed=True)
+            log.warning(
+                "fenced gateway whose lease lapsed", extra={"gateway": gateway, "lost": len(requests)}
+            )
+            for request_id in requests:
+                self._release(request_id)
+
+    async def _read_replies(self) -> None:
+        async for deliveries in self._ledger.replies(self.gateway):
+            self._inboxes.deliver(deliveries)
+
+    async def _close_ended(self) -> None:
+        while True:
+            await self._ended_any.wait()
+            self._ended_any.clear()
+            batch, self._ended = self._ended, []
+            try:
+                await self._ledger.close(self.gateway, batch)
+            except Exception:
+                log.warning("closing requests failed, trying again", exc_info=True)
+                self._ended += batch
+                self._ended_any.set()
+                await asyncio.sleep(_REFRESH_S)
+
+    def _reported(self) -> bytes:
+        waiting = {stage: queue.waiting_tokens for stage, queue in self.queues.items()}
+        depths = {stage: queue.depth for stage, queue in self.queues.items()}
+        return msgspec.json.encode({"waiting_tokens": waiting, "waiting": depths, **self._report()})
+
+
+@contextlib.contextmanager
+def _outage_logged(what: str) -> Iterator[None]:
+    """Log a failed round and let the loop go on: Redis may be back at the next one."""
+    try:
+        yield
+    except Exception as error:
+        log.warning("%s round failed: %s", what, error)

@@ -1,0 +1,173 @@
+"""From a parsed request to dispatchable work: fetch → tag → admit → store the media."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+
+from orchestrator.api import ChatRequest
+from orchestrator.byte_budget import ByteBudget
+from orchestrator.api_errors import ApiError, invalid_request, rate_limited, timed_out, unavailable
+from orchestrator.core.admission import admit
+from orchestrator.core.tagger import tag
+from orchestrator.core.types import MediaShape, Reason, Rejected, StageTag
+from orchestrator.fleet import Fleet
+from orchestrator.hops import Request
+from orchestrator.media import (
+    Fetcher,
+    Media,
+    MediaLimits,
+    check_modalities,
+    reserve_bytes,
+    take_in,
+)
+from orchestrator.pipeline import Work
+from orchestrator.policy import Policy
+from stages.blobs import BlobStore
+from stages.front import ModelFront, UnknownWord
+from stages.types import BlobHandle, MediaItem, Modality, Prompt, Sampling
+
+_OFF_LOOP_BYTES = 256 * 1024
+_TTL_MARGIN_S = 60.0
+
+
+class Intake:
+    """Turns requests into work."""
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        front: ModelFront,
+        blobs: BlobStore,
+        fetcher: Fetcher,
+        policy: Callable[[], Policy],
+        *,
+        media_memory_bytes: int = 256_000_000,
+    ) -> None:
+        self._fleet = fleet
+        self._front = front
+        self._served = front.modalities | {Modality.TEXT}
+        self._blobs = blobs
+        self._fetcher = fetcher
+        self._policy = policy
+        self._budget = ByteBudget(media_memory_bytes)
+
+    @asynccontextmanager
+    async def take(self, chat: ChatRequest, request: Request) -> AsyncIterator[Work]:
+        """Hold a request's media in memory and yield its work.
+
+        Raises:
+            ApiError: The request is refused: by its content (400), by load (429, 503) or by its deadline (504).
+        """
+        check_modalities(chat.media, self._served)
+        if not chat.media:
+            yield await self._work(chat, request, ())
+            return
+        limits = media_limits(self._policy())
+        async with self._budget.hold(reserve_bytes(chat.media, limits)):
+            yield await self._work(chat, request, await take_in(chat.media, limits, self._fetcher))
+
+    async def _work(self, chat: ChatRequest, request: Request, media: Sequence[Media]) -> Work:
+        front, policy = self._front, self._policy()
+        tokens = [front.media_tokens(m.modality, m.width_px, m.height_px, m.frames) for m in media]
+        prompt = self._prompt(chat, media, tokens)
+        sampling = self._sampling(chat, prompt)
+        tagged = tag(
+            len(prompt.token_ids) - sum(tokens),
+            [_shape(item, count) for item, count in zip(media, tokens, strict=True)],
+            kappa=policy.model.kappa,
+            max_tokens=sampling.max_tokens,
+        )
+        self._admit(tagged, request)
+        items = [await self._store(item, count, request) for item, count in zip(media, tokens, strict=True)]
+        return Work(
+            tag=tagged,
+            prompt=prompt,
+            items=items,
+            sampling=sampling,
+            restore=lambda index: self._put(media[index], request),
+            kv_bytes_per_token=front.kv_bytes_per_token,
+            decode_level=policy.topology.required_level("prefill-decode"),
+        )
+
+    def _prompt(self, chat: ChatRequest, media: Sequence[Media], tokens: Sequence[int]) -> Prompt:
+        try:
+            return self._front.prompt(chat.turns, [item.sha256 for item in media], tokens)
+        except UnknownWord as error:
+            raise invalid_request(str(error), param="messages", code="unknown_word") from None
+        except ValueError as error:
+            raise invalid_request(str(error), param="messages", code="invalid_prompt") from None
+
+    def _sampling(self, chat: ChatRequest, prompt: Prompt) -> Sampling:
+        """Return the sampling, with a completion limit that fits the context."""
+        context = min(self._policy().model.max_context or self._front.max_context, self._front.max_context)
+        room = context - len(prompt.token_ids)
+        wanted = chat.max_tokens or min(self._front.default_max_tokens, max(room, 1))
+        if room < wanted:
+            raise invalid_request(
+                f"the prompt has {len(prompt.token_ids)} tokens and the completion may have {wanted}: together "
+                f"more than the context of {context}; shorten the messages or lower max_tokens",
+                param="messages",
+                code="context_length_exceeded",
+            )
+        return chat.sampling(wanted)
+
+    def _admit(self, tagged: StageTag, request: Request) -> None:
+        slack_s = request.deadline_s - time.monotonic()
+        admission = admit(tagged, self._fleet.loads(), self._policy().admission_bounds, self._served, slack_s)
+        if isinstance(admission, Rejected):
+            raise _refusal(admission)
+
+    async def _store(self, item: Media, tokens: int, request: Request) -> MediaItem:
+        if len(item.data) > _OFF_LOOP_BYTES:
+            blob = await asyncio.to_thread(self._put, item, request)
+        else:
+            blob = self._put(item, request)
+        return MediaItem(
+            modality=item.modality,
+            blob=blob,
+            content_hash=item.sha256,
+            width_px=item.width_px,
+            height_px=item.height_px,
+            frames=item.frames,
+            tokens=tokens,
+        )
+
+    def _put(self, item: Media, request: Request) -> BlobHandle:
+        ttl_s = max(0.0, request.deadline_s - time.monotonic()) + _TTL_MARGIN_S
+        return self._blobs.put(item.data, owner=request.request_id, ttl_s=ttl_s)
+
+
+def media_limits(policy: Policy) -> MediaLimits:
+    """Return the policy's limits as media intake takes them."""
+    limits, fetch = policy.admission.limits, policy.admission.fetch
+    return MediaLimits(
+        body_bytes=limits.body_bytes,
+        items=limits.images,
+        item_bytes=limits.media_bytes,
+        total_bytes=limits.media_bytes,
+        image_px=limits.image_px,
+        frames=limits.frames,
+        fetch_timeout_s=fetch.timeout_s,
+    )
+
+
+def _shape(item: Media, tokens: int) -> MediaShape:
+    return MediaShape(
+        modality=item.modality,
+        width_px=item.width_px,
+        height_px=item.height_px,
+        frames=item.frames,
+        tokens=tokens,
+        size_bytes=len(item.data),
+    )
+
+
+def _refusal(rejected: Rejected) -> ApiError:
+    if rejected.reason is Reason.BACKLOG_FULL:
+        message = f"the backlog of {rejected.stage} is full; retry after the time in Retry-After"
+        return rate_limited(message, rejected.retry_after_s)
+    if rejected.reason is Reason.DEADLINE_EXPIRED:
+        return timed_out("the deadline cannot be met, even by an idle system; allow more time")
+    message = f"no {rejected.stage} replica is live; see `tercet status`"
+    return unavailable(message, rejected.retry_after_s, code="no_replica")

@@ -1,0 +1,40 @@
+"""The ledger: who works on what, kept in Redis by atomic scripts.
+
+Each script is one Lua file; `common.lua` names the keys. The gateway calls them through redis.asyncio
+(`orchestrator.adapters.redis`), workers through the blocking client (`workers.ledger`); both load them here.
+"""
+
+from functools import cache
+from importlib import resources
+
+PREFIX = "tercet:"
+LEASE_MS = 2_500
+"""A replica or gateway that has not renewed its lease for this long is fenced. Renewed every `RENEW_S`."""
+RENEW_S = 0.5
+
+
+@cache
+def script(name: str) -> str:
+    """Return the source of a ledger script, `common.lua` included."""
+    here = resources.files(__package__)
+    return f"{here.joinpath('common.lua').read_text()}\n{here.joinpath(f'{name}.lua').read_text()}"
+
+
+def control_key(replica_id: str) -> str:
+    """List on which a replica is told to cancel, pause or resume work."""
+    return f"{PREFIX}control:{replica_id}"
+
+
+def request_key(request_id: str) -> str:
+    """Hash of a request's hops: hop → `<attempt>|<replica>`."""
+    return f"{PREFIX}request:{request_id}"
+
+
+def replies_key(gateway_id: str) -> str:
+    """Stream on which a gateway hears of its requests."""
+    return f"{PREFIX}replies:{gateway_id}"
+
+
+def queue_name(stage: str, replica_id: str) -> str:
+    """Celery queue of one replica epoch."""
+    return f"{stage}.{replica_id}"

@@ -1,0 +1,29 @@
+-- Reserve a slot on a replica for one attempt, make that attempt the current one and queue its task. Running it
+-- again with the same arguments changes nothing, so a caller whose connection broke simply asks again.
+-- ARGV: replica, job, gateway, tokens, kv_bytes, alone ('1' or ''), ttl_ms, queue, task message
+local id, job, gateway, tokens, kv_bytes, alone, ttl_ms, queue, message = unpack(ARGV)
+local replica = replica_key(id)
+if not leased(REPLICAS, id, now_ms()) then return 'gone' end
+if redis.call('HGET', replica, 'state') ~= 'live' then return 'draining' end
+if redis.call('HEXISTS', credits_key(id), job) == 1 then return 'ok' end
+
+local in_flight = redis.call('HLEN', credits_key(id))
+local holder = redis.call('GET', alone_key(id))
+if holder and holder ~= job then return 'full' end
+if alone == '1' then
+  -- Nobody else enters while the rest finishes; the mark lapses unless its owner keeps asking.
+  redis.call('SET', alone_key(id), job, 'PX', in_flight > 0 and 2000 or ttl_ms)
+  if in_flight > 0 then return 'full' end
+elseif in_flight >= tonumber(redis.call('HGET', replica, 'slots')) then
+  return 'full'
+end
+
+redis.call('HSET', credits_key(id), job, tokens .. '|' .. kv_bytes .. '|' .. gateway)
+redis.call('HINCRBY', replica, 'pending_tokens', tokens)
+redis.call('HINCRBY', replica, 'reserved_kv_bytes', kv_bytes)
+local request, hop, attempt = split(job)
+redis.call('HSET', request_key(request), hop, attempt .. '|' .. id)
+redis.call('PEXPIRE', request_key(request), ttl_ms)
+redis.call('SADD', requests_key(gateway), request)
+redis.call('LPUSH', queue, message)
+return 'ok'

@@ -1,0 +1,138 @@
+"""What a gateway counts. Names follow vLLM's (`tercet:` for `vllm:`) and OpenTelemetry's GenAI conventions."""
+
+from collections.abc import Iterator
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from orchestrator.core.types import Reason
+from orchestrator.fleet import Fleet
+from orchestrator.ports import RegisteredReplica
+from stages.types import Stage
+
+_LATENCY_S = (0.005, 0.01, 0.02, 0.04, 0.08, 0.15, 0.3, 0.6, 1.2, 2.5, 5.0, 10.0, 30.0, 60.0)
+_TOKEN_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.2, 0.5, 1.0)
+
+
+class Metrics:
+    """Counters and histograms of one gateway, in a registry of their own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.requests = Counter("tercet:request", "Requests ended", ["status"], registry=self.registry)
+        self.success = Counter(
+            "tercet:request_success", "Requests answered", ["finished_reason"], registry=self.registry
+        )
+        self.rejections = Counter(
+            "tercet:admission_rejections", "Requests refused", ["code"], registry=self.registry
+        )
+        self.prompt_tokens = Counter(
+            "tercet:prompt_tokens", "Prompt tokens of answered requests", registry=self.registry
+        )
+        self.generation_tokens = Counter(
+            "tercet:generation_tokens", "Tokens sent to clients", registry=self.registry
+        )
+        self.arrivals = Counter(
+            "tercet:stage_arrivals", "Hops that asked for a replica", ["stage"], registry=self.registry
+        )
+        self.retries = Counter(
+            "tercet:stage_retries", "Hops attempted again", ["stage"], registry=self.registry
+        )
+        self.routes = Counter(
+            "tercet:route", "Routing decisions", ["stage", "reason"], registry=self.registry
+        )
+        self.running = Gauge("tercet:num_requests_running", "Requests in progress", registry=self.registry)
+        self.wait_s = Histogram(
+            "tercet:stage_wait_seconds",
+            "Waiting for a credit",
+            ["stage"],
+            buckets=_LATENCY_S,
+            registry=self.registry,
+        )
+        self.work_s = Histogram(
+            "tercet:stage_work_seconds",
+            "Dispatch to result",
+            ["stage"],
+            buckets=_LATENCY_S,
+            registry=self.registry,
+        )
+        self.ttft_s = Histogram(
+            "gen_ai_server_time_to_first_token_seconds",
+            "Arrival to first token",
+            buckets=_LATENCY_S,
+            registry=self.registry,
+        )
+        self.tpot_s = Histogram(
+            "gen_ai_server_time_per_output_token_seconds",
+            "Mean per output token",
+            buckets=_TOKEN_S,
+            registry=self.registry,
+        )
+        self.duration_s = Histogram(
+            "gen_ai_server_request_duration_seconds",
+            "Arrival to end",
+            buckets=_LATENCY_S,
+            registry=self.registry,
+        )
+
+    def routed(self, stage: Stage, reason: Reason) -> None:
+        """Count a routing decision."""
+        self.routes.labels(stage, reason).inc()
+
+    def watch(self, fleet: Fleet) -> None:
+        """Export the fleet's state, read at each scrape."""
+        self.registry.register(_FleetCollector(fleet))
+
+
+class _FleetCollector(Collector):
+    """Queues and replicas as they are when asked."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self._fleet = fleet
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the metrics."""
+        waiting = GaugeMetricFamily(
+            "tercet:num_requests_waiting", "Hops waiting for a credit", labels=["stage"]
+        )
+        for stage, queue in self._fleet.queues.items():
+            waiting.add_metric([stage], queue.depth)
+        yield waiting
+        labels = ["stage", "replica"]
+        gauges = {
+            "in_flight": GaugeMetricFamily("tercet:replica_in_flight", "Credits in use", labels=labels),
+            "batch_size": GaugeMetricFamily("tercet:replica_batch_size", "Requests in a step", labels=labels),
+            "rate": GaugeMetricFamily(
+                "tercet:replica_tokens_per_second", "Tokens per busy second", labels=labels
+            ),
+            "kv": GaugeMetricFamily("tercet:kv_cache_usage_perc", "KV blocks in use, 0 to 1", labels=labels),
+        }
+        counters = {
+            Stage.ENCODE: _cache_counters("tercet:mm_cache", labels),
+            Stage.PREFILL: _cache_counters("tercet:prefix_cache", labels),
+        }
+        for entry in self._fleet.registry.snapshot.replicas:
+            at = [str(entry.replica.stage), entry.replica.replica_id]
+            gauges["in_flight"].add_metric(at, entry.replica.in_flight)
+            gauges["batch_size"].add_metric(at, entry.load.get("batch_size", 0))
+            gauges["rate"].add_metric(at, entry.replica.rate_tokens_per_s)
+            gauges["kv"].add_metric(at, kv_usage(entry))
+            if entry.replica.stage in counters:
+                queries, hits = counters[entry.replica.stage]
+                queries.add_metric(at, entry.load.get("cache_queries", 0))
+                hits.add_metric(at, entry.load.get("cache_hits", 0))
+        yield from gauges.values()
+        for pair in counters.values():
+            yield from pair
+
+
+def kv_usage(entry: RegisteredReplica) -> float:
+    """Return the fraction of a replica's KV blocks in use, 0.0 for encode."""
+    total = entry.load.get("total_kv_bytes", 0)
+    return 1.0 - float(entry.load["free_kv_bytes"]) / total if total else 0.0
+
+
+def _cache_counters(name: str, labels: list[str]) -> tuple[CounterMetricFamily, CounterMetricFamily]:
+    queries = CounterMetricFamily(f"{name}_queries", "Tokens looked up", labels=labels)
+    return queries, CounterMetricFamily(f"{name}_hits", "Tokens found", labels=labels)

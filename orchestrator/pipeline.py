@@ -1,0 +1,264 @@
+"""The data path of one request: encode → prefill → decode, with retries. One coroutine per request.
+
+What is lost is made again by the stage that made it: embeddings by encode, a KV cache by prefill, from
+the prompt and the tokens that the client has already been sent.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from orchestrator.core.types import Replica, RouteQuery, StageTag
+from orchestrator.hops import Attempt, Hops, Request
+from orchestrator.logs import request_fields
+from orchestrator.prefix_index import PrefixIndex
+from stages.prefix import block_hashes
+from stages.reply import Encoded, Failed, Lost, Prefilled, Reply, Tokens
+from stages.types import (
+    BlobHandle,
+    DecodeJob,
+    EmbeddingRef,
+    EncodeJob,
+    KVRef,
+    MediaItem,
+    PrefillJob,
+    Prompt,
+    Sampling,
+    Stage,
+    TokenChunk,
+)
+
+log = logging.getLogger(__name__)
+
+MAX_ATTEMPTS = 12
+"""Dispatches of one hop, whatever went wrong with them."""
+CRASHES_ALONE = 2
+"""Crashes of an engine that served nothing else, after which a request is called poisonous."""
+
+
+class RequestFailed(Exception):
+    """A request that ends without an answer."""
+
+
+class InvalidRequest(RequestFailed):
+    """A stage found the input unservable."""
+
+
+class PoisonRequest(RequestFailed):
+    """The request crashes engines."""
+
+
+class Exhausted(RequestFailed):
+    """Too many attempts were lost; the system is failing, not the request."""
+
+
+class DeadlineExpired(RequestFailed):
+    """A stage dropped the work because its deadline had passed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """What a request asks for, ready to be dispatched.
+
+    Attributes:
+        restore: Puts a media item's bytes back into the blob store, by its index.
+        kv_bytes_per_token: Of the model.
+        decode_level: Topology levels that decode must share with prefill.
+    """
+
+    tag: StageTag
+    prompt: Prompt
+    items: Sequence[MediaItem]
+    sampling: Sampling
+    restore: Callable[[int], BlobHandle]
+    kv_bytes_per_token: int
+    decode_level: int = 0
+
+
+class Pipeline:
+    """Serves one request."""
+
+    def __init__(self, hops: Hops, prefixes: PrefixIndex, request: Request, work: Work) -> None:
+        self._hops = hops
+        self._prefixes = prefixes
+        self._request = request
+        self._work = work
+        self._items = list(work.items)
+        self._embeddings: list[EmbeddingRef | None] = [None] * len(self._items)
+        self._suspect: set[str] = set()
+        self._crashes: dict[str, int] = {}
+        self._generated: list[int] = []
+        self._lost_on: dict[str, str] = {}
+        self.cached_tokens = 0
+
+    async def run(self) -> AsyncGenerator[TokenChunk]:
+        """Yield the completion; the last chunk has the finish reason. Every index comes once and in order.
+
+        Raises:
+            RequestFailed: Its subclass says why.
+            DeadlinePassed: A hop's turn came too late.
+        """
+        while True:
+            await self._encode()
+            prefilled = await self._prefill()
+            if prefilled is None:
+                continue
+            kv, replica = prefilled
+            async for chunk in self._decode(kv, replica):
+                yield chunk
+                if chunk.finish:
+                    return
+
+    async def _encode(self) -> None:
+        """Encode the items that have no embedding, in parallel."""
+        missing = [index for index, ref in enumerate(self._embeddings) if ref is None]
+        if not missing:
+            return
+        try:
+            async with asyncio.TaskGroup() as group:
+                for index in missing:
+                    group.create_task(self._encode_item(index))
+        except* Exception as errors:
+            raise _first(errors) from None
+
+    async def _encode_item(self, index: int) -> None:
+        hop = f"encode.{index}"
+        while True:
+            item = self._items[index]
+            query = self._query(hop, Stage.ENCODE, item.tokens, affinity_key=item.content_hash)
+            job = EncodeJob(item=item, **self._request.next_attempt(hop))
+            async with self._hops.attempt(self._request, query, job) as attempt:
+                reply = await attempt.inbox.get()
+            if isinstance(reply, Encoded):
+                self._embeddings[index] = reply.ref
+                return
+            self._retry_or_raise(hop, attempt, reply)
+            if isinstance(reply, Failed):
+                self._items[index] = replace(item, blob=self._work.restore(index))
+
+    async def _prefill(self) -> tuple[KVRef, Replica] | None:
+        """Return the KV cache and who made it, or None if an embedding has to be made again first."""
+        hop, prompt = "prefill", self._work.prompt
+        hashes = block_hashes(prompt)
+        while True:
+            tokens = self._work.tag.prefill_tokens + len(self._generated)
+            kv_bytes = (self._work.tag.context_tokens + len(self._generated)) * self._work.kv_bytes_per_token
+            query = self._query(
+                hop, Stage.PREFILL, tokens, kv_bytes=kv_bytes, prefix_tokens=self._prefixes.match(hashes)
+            )
+            job = PrefillJob(
+                prompt=prompt,
+                embeddings=tuple(ref for ref in self._embeddings if ref is not None),
+                sampling=self._work.sampling,
+                generated=tuple(self._generated),
+                **self._request.next_attempt(hop),
+            )
+            async with self._hops.attempt(self._request, query, job) as attempt:
+                reply = await attempt.inbox.get()
+            if isinstance(reply, Prefilled):
+                self._prefixes.record(attempt.grant.order.replica_id, hashes)
+                self.cached_tokens = max(self.cached_tokens, reply.ref.cached_tokens)
+                return reply.ref, attempt.grant.replica
+            self._retry_or_raise(hop, attempt, reply)
+            if isinstance(reply, Failed):
+                self._forget_embedding(reply.uri)
+                return None
+
+    async def _decode(self, kv: KVRef, prefill: Replica) -> AsyncGenerator[TokenChunk]:
+        """Yield chunks until the completion is finished or the attempt is lost."""
+        hop, sampling = "decode", self._work.sampling
+        kv_bytes = (self._work.tag.context_tokens + sampling.max_tokens) * self._work.kv_bytes_per_token
+        query = self._query(
+            hop,
+            Stage.DECODE,
+            sampling.max_tokens - len(self._generated),
+            kv_bytes=kv_bytes,
+            domain=prefill.domain,
+            required_level=self._work.decode_level,
+        )
+        job = DecodeJob(
+            kv=kv, sampling=sampling, generated=tuple(self._generated), **self._request.next_attempt(hop)
+        )
+        async with self._hops.attempt(self._request, query, job) as attempt:
+            while True:
+                reply = await attempt.inbox.get()
+                if not isinstance(reply, Tokens):
+                    self._retry_or_raise(hop, attempt, reply)
+                    return
+                chunk = self._unseen(reply.chunk)
+                self._generated += chunk.tokens
+                if chunk.tokens or chunk.finish:
+                    yield chunk
+                if chunk.finish:
+                    return
+
+    def _unseen(self, chunk: TokenChunk) -> TokenChunk:
+        """Drop what was received before: a write repeated after a lost connection arrives twice."""
+        known = len(self._generated) - chunk.index
+        return TokenChunk(index=chunk.index + known, tokens=chunk.tokens[known:], finish=chunk.finish)
+
+    def _query(
+        self,
+        hop: str,
+        stage: Stage,
+        tokens: int,
+        *,
+        kv_bytes: int = 0,
+        affinity_key: str = "",
+        prefix_tokens: Mapping[str, int] | None = None,
+        domain: tuple[str, ...] = (),
+        required_level: int = 0,
+    ) -> RouteQuery:
+        lost_on = self._lost_on.get(hop)
+        return RouteQuery(
+            stage=stage,
+            model=self._request.model,
+            tokens=tokens,
+            kv_bytes=kv_bytes,
+            affinity_key=affinity_key,
+            prefix_tokens=prefix_tokens or {},
+            domain=domain,
+            required_level=required_level,
+            excluded=frozenset({lost_on} if lost_on else ()),
+            alone=hop in self._suspect,
+        )
+
+    def _retry_or_raise(self, hop: str, attempt: Attempt, reply: Reply) -> None:
+        """Return if the hop should be tried again; note what is known against the request."""
+        if isinstance(reply, Lost):
+            self._lost_on[hop] = attempt.grant.order.replica_id
+            if reply.cause == "crash":
+                self._blame(hop, alone=attempt.grant.order.alone)
+        elif isinstance(reply, Failed) and reply.kind == "invalid":
+            raise InvalidRequest(reply.message)
+        elif isinstance(reply, Failed) and reply.kind == "deadline":
+            raise DeadlineExpired(reply.message)
+        log.warning("%s retried: %s", hop, reply, extra=self._fields())
+        if self._request.attempts[hop] >= MAX_ATTEMPTS:
+            raise Exhausted(f"{hop} was attempted {MAX_ATTEMPTS} times")
+
+    def _blame(self, hop: str, *, alone: bool) -> None:
+        """A crash makes everything on the replica suspect; only a crash while alone is proof."""
+        self._suspect.add(hop)
+        if alone:
+            self._crashes[hop] = self._crashes.get(hop, 0) + 1
+            if self._crashes[hop] >= CRASHES_ALONE:
+                raise PoisonRequest(f"the request crashed {hop} {CRASHES_ALONE} times while it ran alone")
+
+    def _forget_embedding(self, uri: str) -> None:
+        # An engine that cannot tell which one is missing gets all of them again.
+        named = [ref is not None and ref.blob.uri == uri for ref in self._embeddings]
+        self._embeddings = [
+            None if hit or not any(named) else ref for ref, hit in zip(self._embeddings, named, strict=True)
+        ]
+
+    def _fields(self) -> dict[str, str]:
+        request = self._request
+        return request_fields(request.request_id, request.x_request_id, request.traceparent)
+
+
+def _first(errors: BaseExceptionGroup[Exception]) -> Exception:
+    """Return the first single exception of a group."""
+    first = errors.exceptions[0]
+    return _first(first) if isinstance(first, BaseExceptionGroup) else first

@@ -1,0 +1,44 @@
+"""Stage policy files: data that says what each stage runs, how work is routed and what is refused.
+
+`load_policy` parses a file once, at the edge; everything behind it reads frozen values.
+"""
+
+from orchestrator.policy.changes import Change, classify, keep_running
+from orchestrator.policy.load import PolicyError, Problem, load_policy, policy_schema
+from orchestrator.policy.requests import AdmissionPolicy, FetchPolicy, Limits, SloPolicy
+from orchestrator.policy.values import (
+    DemandPolicy,
+    ModelPolicy,
+    Policy,
+    RoutingPolicy,
+    ScalingParams,
+    ScalingPolicy,
+    StagePolicies,
+    StagePolicy,
+    TopologyPolicy,
+)
+from orchestrator.policy.watch import PolicyWatcher
+
+__all__ = [
+    "AdmissionPolicy",
+    "Change",
+    "DemandPolicy",
+    "FetchPolicy",
+    "Limits",
+    "ModelPolicy",
+    "Policy",
+    "PolicyError",
+    "PolicyWatcher",
+    "Problem",
+    "RoutingPolicy",
+    "ScalingParams",
+    "ScalingPolicy",
+    "SloPolicy",
+    "StagePolicies",
+    "StagePolicy",
+    "TopologyPolicy",
+    "classify",
+    "keep_running",
+    "load_policy",
+    "policy_schema",
+]

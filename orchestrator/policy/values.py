@@ -1,0 +1,257 @@
+"""The nouns of a policy file: frozen values, named as their keys in the file.
+
+Ranges stand beside the fields for `orchestrator.policy.load`, which checks a file against them; what
+spans several fields is checked on construction. docs/policy.md explains each field to its users.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import AfterValidator, ConfigDict, Field
+
+from orchestrator.core.admission import AdmissionBounds
+from orchestrator.core.waiting import WaitingParams
+from orchestrator.policy.fields import STRICT, Count, InfeasibleError, Name, NotNegative, Seconds
+from orchestrator.policy.requests import AdmissionPolicy, SloPolicy
+from stages.types import Stage
+
+Engine = Literal["tiny", "smollm2", "noop", "vllm", "sglang"]
+ScalingName = Literal[
+    "static",
+    "static-best",
+    "oracle",
+    "hpa",
+    "independent-tps",
+    "latency-only",
+    "periodic",
+    "heteroscale",
+    "modserve",
+    "dynamo-like",
+    "threshold-or",
+    "coupled",
+]
+Edge = Literal["encode-prefill", "prefill-decode"]
+AUTO_EDGES: Mapping[Edge, str] = {"encode-prefill": "auto", "prefill-decode": "auto"}
+
+ServiceName = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelPolicy:
+    """The model that all stages run."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+
+    name: Annotated[Name, Field(description="Name that clients ask for.")]
+    kappa: Annotated[
+        Literal[0, 1],
+        Field(description="1 if image tokens also load prefill (decoder-only models), 0 if not."),
+    ] = 1
+    max_context: Annotated[
+        Count | None, Field(description="Positions at most, prompt and completion; null: the model's own.")
+    ] = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StagePolicy:
+    """What one stage runs on and how many replicas of it."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+
+    engine: Annotated[Engine, Field(description="What computes the stage.")]
+    hardware: Annotated[
+        tuple[Name, ...], Field(min_length=1, description="Hardware classes it may run on, best first.")
+    ] = ("cpu",)
+    tp: Annotated[Count, Field(description="Tensor parallel degree of one replica.")] = 1
+    batch: Annotated[Count, Field(description="Requests in one replica's batch; its slots.")] = 8
+    min: Annotated[int, Field(ge=0, description="Replicas at least.")] = 1
+    max: Annotated[Count, Field(description="Replicas at most.")] = 8
+    budget_s: Annotated[
+        Seconds, Field(description="Seconds of waiting and work the stage may add to the first token.")
+    ] = 0.5
+
+    def __post_init__(self) -> None:
+        if self.min > self.max:
+            raise InfeasibleError(f"max {self.max} is below min {self.min}", "max")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StagePolicies:
+    """One policy per stage; `stages[Stage.ENCODE]` is `stages.encode`."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+
+    encode: StagePolicy
+    prefill: StagePolicy
+    decode: StagePolicy
+
+    def __getitem__(self, stage: Stage) -> StagePolicy:
+        return {Stage.ENCODE: self.encode, Stage.PREFILL: self.prefill, Stage.DECODE: self.decode}[stage]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Weights:
+    """Weight of each scorer; 0 leaves it out. The names are those of `router.SCORERS`."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+
+    pending_tokens: Annotated[NotNegative, Field(description="Favours the least pending work.")] = 0.0
+    cache_affinity: Annotated[
+        NotNegative, Field(description="Favours the replica that should have this image cached.")
+    ] = 0.0
+    prefix: Annotated[NotNegative, Field(description="Favours the longest cached prefix of the prompt.")] = (
+        0.0
+    )
+    free_kv: Annotated[NotNegative, Field(description="Favours the most free KV cache.")] = 0.0
+
+    def __post_init__(self) -> None:
+        if not self.in_use:
+            raise InfeasibleError("every weight is 0: nothing would tell replicas apart")
+
+    @property
+    def in_use(self) -> Mapping[str, float]:
+        """Weights above 0 by scorer name, as `route` takes them."""
+        every = {
+            "pending_tokens": self.pending_tokens,
+            "cache_affinity": self.cache_affinity,
+            "prefix": self.prefix,
+            "free_kv": self.free_kv,
+        }
+        return {name: weight for name, weight in every.items() if weight}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoutingPolicy:
+    """How each stage's router ranks replicas."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+
+    encode: Weights = Weights(pending_tokens=1.0, cache_affinity=2.0)
+    prefill: Weights = Weights(pending_tokens=1.0, prefix=1.0)
+    decode: Weights = Weights(free_kv=1.0)
+
+    def weights(self, stage: Stage) -> Mapping[str, float]:
+        """Return the stage's scorer weights, as `route` takes them."""
+        return {Stage.ENCODE: self.encode, Stage.PREFILL: self.prefill, Stage.DECODE: self.decode}[
+            stage
+        ].in_use
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScalingParams:
+    """Parameters of control."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+
+    beta: Annotated[
+        Seconds,
+        Field(description="Image work starts while prefill's backlog is within beta times its budget_s."),
+    ] = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScalingPolicy:
+    """How replica counts follow the load."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+
+    policy: Annotated[ScalingName, Field(description="Name of the scaling policy.")] = "static"
+    params: Annotated[ScalingParams, Field(description="Its parameters.")] = ScalingParams()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TopologyPolicy:
+    """How close the replicas of one request have to be."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+
+    levels: Annotated[tuple[Name, ...], Field(description="Node labels of the topology, widest first.")] = ()
+    edges: Annotated[
+        Mapping[Edge, Name],
+        AfterValidator(lambda edges: {**AUTO_EDGES, **edges}),
+        Field(description="Per edge: the level both ends must share, `any`, or `auto`."),
+    ] = field(default_factory=lambda: dict(AUTO_EDGES))
+
+    def __post_init__(self) -> None:
+        if len(set(self.levels)) < len(self.levels):
+            raise InfeasibleError("the same level is named twice", "levels")
+        for edge, level in self.edges.items():
+            if level not in ("auto", "any", *self.levels):
+                raise InfeasibleError(f"{level!r} is not auto, any or one of levels", "edges", edge)
+
+    def required_level(self, edge: Edge) -> int:
+        """Return how many leading levels both ends of an edge must share, 0 for none.
+
+        `auto` is none for encode-prefill (tens of megabytes an image) and every level for
+        prefill-decode (hundreds of megabytes a request).
+        """
+        level = self.edges[edge]
+        if level in self.levels:
+            return self.levels.index(level) + 1
+        return len(self.levels) if (level, edge) == ("auto", "prefill-decode") else 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DemandPolicy:
+    """What previews predict with."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+
+    trace: Annotated[
+        Name | None, Field(description="Request trace, relative to the policy file; null: none.")
+    ] = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """One service's stage policy file."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+
+    apiVersion: Annotated[Literal["tercet/v1"], Field(description="Version of this format.")]  # noqa: N815
+    service: Annotated[ServiceName, Field(description="Name of the service: lower case, digits, hyphens.")]
+    model: Annotated[ModelPolicy, Field(description="The model that all stages run.")]
+    stages: Annotated[StagePolicies, Field(description="What each stage runs on.")]
+    routing: Annotated[RoutingPolicy, Field(description="Scorer weights per stage.")] = field(
+        default_factory=RoutingPolicy
+    )
+    admission: Annotated[AdmissionPolicy, Field(description="What is refused and what waits.")] = field(
+        default_factory=AdmissionPolicy
+    )
+    slo: Annotated[SloPolicy, Field(description="What the service promises.")] = field(
+        default_factory=SloPolicy
+    )
+    scaling: Annotated[ScalingPolicy, Field(description="How replica counts follow the load.")] = field(
+        default_factory=ScalingPolicy
+    )
+    topology: Annotated[TopologyPolicy, Field(description="How close replicas have to be.")] = field(
+        default_factory=TopologyPolicy
+    )
+    demand: Annotated[DemandPolicy, Field(description="What previews predict with.")] = field(
+        default_factory=DemandPolicy
+    )
+
+    def __post_init__(self) -> None:
+        budgets_s = sum(self.stages[stage].budget_s for stage in Stage)
+        if budgets_s > self.slo.ttft_s:
+            message = f"{self.slo.ttft_s:g} is below the stages' budgets, {budgets_s:g} together"
+            raise InfeasibleError(message, "slo", "ttft_s")
+
+    @property
+    def admission_bounds(self) -> AdmissionBounds:
+        """What `admit` needs of this policy."""
+        return AdmissionBounds(
+            queue_s=self.admission.queue_s,
+            prefill_backlog_s=self.scaling.params.beta * self.stages.prefill.budget_s,
+        )
+
+    @property
+    def waiting_params(self) -> WaitingParams:
+        """What the order of waiting work needs of this policy."""
+        return WaitingParams(
+            ttft_s=self.slo.ttft_s,
+            stretch=self.slo.stretch if self.slo.size_normalised else 0.0,
+            age_s=self.admission.age_s,
+            priority_s=self.admission.priority_s,
+        )

@@ -1,0 +1,112 @@
+"""What the shells need of the world outside: small Protocols, one contract suite for each."""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Protocol
+
+from orchestrator.core.types import Replica
+from stages.reply import LossCause, Reply
+from stages.types import Job
+
+
+class DispatchResult(StrEnum):
+    """What became of a request for a slot."""
+
+    OK = "ok"
+    FULL = "full"
+    DRAINING = "draining"
+    GONE = "gone"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DispatchOrder:
+    """One attempt on one replica.
+
+    Attributes:
+        gateway: Who accepted the request and hears of it.
+        tokens: Work that it adds to the replica's pending tokens.
+        kv_bytes: KV cache that it will hold.
+        alone: It waits until the replica is idle and keeps others away until it is done.
+        ttl_s: Seconds until the request can be forgotten, whatever happens.
+    """
+
+    replica_id: str
+    job: Job
+    gateway: str
+    tokens: int
+    kv_bytes: int
+    alone: bool
+    ttl_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RegisteredReplica:
+    """A registry entry: what the router needs, and the facts that people and metrics want besides.
+
+    Attributes:
+        facts: What the replica said of itself at registration: pid, host, labels.
+        load: Its latest `EngineLoad` and meter readings.
+    """
+
+    replica: Replica
+    facts: Mapping[str, Any]
+    load: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """The registry at one moment.
+
+    Attributes:
+        gateways: The last report of each live gateway, by id.
+        lapsed_replicas: Ids whose lease has run out and that nobody has fenced yet.
+        lapsed_gateways: Likewise.
+    """
+
+    replicas: tuple[RegisteredReplica, ...] = ()
+    gateways: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    lapsed_replicas: tuple[str, ...] = ()
+    lapsed_gateways: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One event of a reply stream: which attempt it belongs to, and what happened."""
+
+    job: str
+    reply: Reply
+
+
+class Ledger(Protocol):
+    """The gateway's side of the ledger. Every call may raise ConnectionError and may be repeated."""
+
+    async def greet(self, gateway: str, report: bytes, first: bool) -> bool:
+        """Take or renew the gateway's lease. False if it was fenced."""
+
+    async def snapshot(self) -> Snapshot:
+        """Return the registry."""
+
+    async def dispatch(self, order: DispatchOrder) -> DispatchResult:
+        """Reserve a slot, make this attempt the current one and queue its task, atomically. Idempotent."""
+
+    async def repeat(self, order: DispatchOrder) -> None:
+        """Queue the task of a dispatched attempt again; the replica drops what it has seen."""
+
+    async def withdraw(self, jobs: Sequence[str]) -> None:
+        """Make attempts stale and have their replicas stop them."""
+
+    async def order(self, replica_id: str, order: str) -> None:
+        """Leave word for a replica: `pause <job>` or `resume <job>`."""
+
+    async def close(self, gateway: str, requests: Sequence[str]) -> None:
+        """Forget requests that have ended, cancelling what still runs for them."""
+
+    async def fence(self, replica_id: str, cause: LossCause, only_if_lapsed: bool) -> int:
+        """Take a replica out and report its jobs as lost. Returns how many it held. Idempotent."""
+
+    async def fence_gateway(self, gateway: str, only_if_lapsed: bool) -> tuple[str, ...]:
+        """Take a gateway out, cancel its requests everywhere and return their ids. Idempotent."""
+
+    def replies(self, gateway: str) -> AsyncIterator[Sequence[Delivery]]:
+        """Yield what arrives for a gateway, in order, each event once, across lost connections."""

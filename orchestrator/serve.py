@@ -1,0 +1,140 @@
+"""One gateway process: its parts wired together, HTTP on one port, metrics on another."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import uvicorn
+from prometheus_client import start_http_server
+
+from orchestrator.adapters.redis import RedisLedger, connect
+from orchestrator.addresses import AllowList
+from orchestrator.fetch import SafeFetcher
+from orchestrator.fleet import Fleet
+from orchestrator.gateway import Gateway
+from orchestrator.intake import Intake
+from orchestrator.keys import load_keys
+from orchestrator.metrics import Metrics
+from orchestrator.policy import Policy, PolicyWatcher
+from stages.blobs import BlobSettings, open_store
+from stages.models import front
+
+log = logging.getLogger(__name__)
+
+_SWEEP_S = 10.0
+_GRACE_S = 10
+
+
+class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """What one gateway process is told at start, as one JSON document.
+
+    Attributes:
+        gateway_id: New at every boot.
+        metrics_port: 0 for none.
+        blobs: Fields of `stages.blobs.BlobSettings`.
+        keys_file: API keys; empty for none, on loopback only.
+    """
+
+    gateway_id: str
+    host: str
+    port: int
+    metrics_port: int
+    redis_url: str
+    policy_file: str
+    blobs: dict[str, Any]
+    keys_file: str = ""
+    log_level: str = "info"
+
+
+class Process:
+    """A gateway and everything it needs."""
+
+    def __init__(self, config: GatewayConfig) -> None:
+        self._config = config
+        self._watcher = PolicyWatcher(config.policy_file)
+        self._blobs = open_store(BlobSettings(**config.blobs | {"dir": Path(config.blobs["dir"])}))
+        self._metrics = Metrics()
+
+    async def run(self) -> None:
+        """Serve until SIGTERM or SIGINT."""
+        config = self._config
+        client = connect(config.redis_url)
+        fleet = Fleet(
+            config.gateway_id,
+            RedisLedger(client),
+            self._policy,
+            release=self._blobs.release,
+            report=self._problems,
+            on_route=self._metrics.routed,
+        )
+        await fleet.join()
+        if config.metrics_port:
+            self._metrics.watch(fleet)
+            start_http_server(config.metrics_port, config.host, self._metrics.registry)
+        background = [asyncio.create_task(fleet.run()), asyncio.create_task(self._housekeeping())]
+        await self._server(fleet).serve()
+        for task in background:
+            task.cancel()
+        await fleet.leave()
+        await client.aclose()
+
+    def _server(self, fleet: Fleet) -> uvicorn.Server:
+        config = self._config
+        model = front(self._policy().model.name)
+        fetch = self._policy().admission.fetch
+        intake = Intake(fleet, model, self._blobs, SafeFetcher(AllowList.parse(fetch.allow)), self._policy)
+        app = Gateway(
+            fleet,
+            intake,
+            model,
+            self._policy,
+            self._metrics,
+            keys=load_keys(Path(config.keys_file)) if config.keys_file else None,
+            problems=self._problems,
+        )
+        return uvicorn.Server(
+            uvicorn.Config(
+                app,
+                host=config.host,
+                port=config.port,
+                loop="none",
+                http="httptools",
+                ws="none",
+                lifespan="off",
+                access_log=False,
+                log_config=None,
+                server_header=False,
+                timeout_graceful_shutdown=_GRACE_S,
+            )
+        )
+
+    def _policy(self) -> Policy:
+        return self._watcher.policy
+
+    def _problems(self) -> Mapping[str, str]:
+        found = {"policy_error": self._watcher.error, "policy_notice": self._watcher.notice}
+        return {name: text for name, text in found.items() if text}
+
+    async def _housekeeping(self) -> None:
+        """Take policy edits and sweep the blob store."""
+        swept_s = time.monotonic()
+        while True:
+            before = (self._watcher.error, self._watcher.notice, self._watcher.revision)
+            self._watcher.refresh(time.monotonic())
+            if before != (self._watcher.error, self._watcher.notice, self._watcher.revision):
+                self._log_policy()
+            if time.monotonic() - swept_s > _SWEEP_S:
+                swept_s = time.monotonic()
+                await asyncio.to_thread(self._blobs.sweep, time.time())
+            await asyncio.sleep(0.25)
+
+    def _log_policy(self) -> None:
+        if self._watcher.error:
+            log.error("policy edit not taken: %s", self._watcher.error)
+        else:
+            changes = [str(change) for change in self._watcher.changes]
+            log.info("policy edit taken", extra={"changes": changes, **self._problems()})

@@ -1,0 +1,1 @@
+"""Who computes: engine protocols, the reference engines and the blob store."""

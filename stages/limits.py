@@ -1,0 +1,24 @@
+"""How much one engine process may take on."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineLimits:
+    """Bounds of an engine; each stage reads those that concern it.
+
+    Attributes:
+        kv_budget_bytes: KV memory, for running prompts and the prefix cache, or for running decodes.
+        max_batch: Decodes in one step at most.
+        chunk_tokens: Prompt tokens in one prefill step at most.
+        embedding_cache_bytes: Embeddings kept by the encoder for repeated media.
+        max_image_pixels: Larger media are refused before a pixel is decoded.
+        blob_ttl_s: Time to live of results in the blob store.
+    """
+
+    kv_budget_bytes: int = 32 * 2**20
+    max_batch: int = 64
+    chunk_tokens: int = 64
+    embedding_cache_bytes: int = 16 * 2**20
+    max_image_pixels: int = 40_000_000
+    blob_ttl_s: float = 600.0

@@ -1,0 +1,97 @@
+"""The models that this installation can serve, by the name clients use."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal, overload
+
+from stages.blobs import BlobStore
+from stages.engines import DecodeEngine, EncodeEngine, PrefillEngine
+from stages.front import ModelFront
+from stages.limits import EngineLimits
+from stages.types import Stage
+
+AnyEngine = EncodeEngine | PrefillEngine | DecodeEngine
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelEntry:
+    """How to get at a model; both import its modules on first use.
+
+    Attributes:
+        front: Tokenizer and sizes; loads no weights and no numpy.
+        engine: A running engine of one stage.
+    """
+
+    front: Callable[[], ModelFront]
+    engine: Callable[[Stage, BlobStore, EngineLimits], AnyEngine]
+
+
+def front(name: str) -> ModelFront:
+    """Return the front of a model.
+
+    Raises:
+        KeyError: There is no such model.
+    """
+    return MODELS[name].front()
+
+
+@overload
+def build_engine(
+    model: str, stage: Literal[Stage.ENCODE], blobs: BlobStore, limits: EngineLimits
+) -> EncodeEngine: ...
+@overload
+def build_engine(
+    model: str, stage: Literal[Stage.PREFILL], blobs: BlobStore, limits: EngineLimits
+) -> PrefillEngine: ...
+@overload
+def build_engine(
+    model: str, stage: Literal[Stage.DECODE], blobs: BlobStore, limits: EngineLimits
+) -> DecodeEngine: ...
+@overload
+def build_engine(model: str, stage: Stage, blobs: BlobStore, limits: EngineLimits) -> AnyEngine: ...
+def build_engine(model: str, stage: Stage, blobs: BlobStore, limits: EngineLimits) -> AnyEngine:
+    """Return a running engine of a model's stage; `close` it when done.
+
+    Raises:
+        KeyError: There is no such model.
+    """
+    return MODELS[model].engine(stage, blobs, limits)
+
+
+def _tiny_front() -> ModelFront:
+    from stages.tiny.front import TinyFront
+
+    return TinyFront()
+
+
+def _tiny_engine(stage: Stage, blobs: BlobStore, limits: EngineLimits) -> AnyEngine:
+    from stages.reference import ModelParts, reference_engine
+    from stages.tiny.language import language_model
+    from stages.tiny.vision import TinyVision
+    from stages.tiny.weights import load_weights
+
+    parts = ModelParts(
+        front=_tiny_front(),
+        vision=lambda: TinyVision(load_weights()),
+        language=lambda: language_model(load_weights()),
+    )
+    return reference_engine(parts, stage, blobs, limits)
+
+
+def _noop_front() -> ModelFront:
+    from stages.noop import NoopFront
+
+    return NoopFront()
+
+
+def _noop_engine(stage: Stage, blobs: BlobStore, limits: EngineLimits) -> AnyEngine:
+    from stages.noop import noop_engine
+
+    return noop_engine(stage, blobs, limits)
+
+
+MODELS: Mapping[str, ModelEntry] = {
+    "tiny": ModelEntry(front=_tiny_front, engine=_tiny_engine),
+    "noop": ModelEntry(front=_noop_front, engine=_noop_engine),
+}
+"""Every model by name. A model is added here and nowhere else."""

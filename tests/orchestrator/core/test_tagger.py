@@ -1,0 +1,32 @@
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orchestrator.core.tagger import tag
+from orchestrator.core.types import MediaShape
+from stages.types import Modality, Stage
+
+
+def media(tokens=9, modality=Modality.IMAGE):
+    return MediaShape(modality=modality, width_px=48, height_px=48, frames=1, tokens=tokens, size_bytes=100)
+
+
+def test_text_alone_skips_encode():
+    tagged = tag(7, [], kappa=1, max_tokens=16)
+    assert tagged.stages == (Stage.PREFILL, Stage.DECODE)
+    assert tagged.modalities == {Modality.TEXT}
+    assert (tagged.encode_tokens, tagged.prefill_tokens, tagged.output_tokens) == (0, 7, 16)
+
+
+def test_media_passes_all_stages_in_order_and_keeps_its_own_order():
+    tagged = tag(7, [media(9), media(72, Modality.VIDEO)], kappa=1, max_tokens=16)
+    assert tagged.stages == (Stage.ENCODE, Stage.PREFILL, Stage.DECODE)
+    assert tagged.modalities == {Modality.TEXT, Modality.IMAGE, Modality.VIDEO}
+    assert tagged.item_tokens == (9, 72)
+
+
+@given(st.integers(0, 10_000), st.lists(st.integers(1, 5_000), max_size=8), st.sampled_from([0, 1]))
+def test_media_loads_prefill_only_with_kappa_1_and_always_takes_context(text, tokens, kappa):
+    tagged = tag(text, [media(n) for n in tokens], kappa=kappa, max_tokens=1)
+    assert tagged.encode_tokens == sum(tokens)
+    assert tagged.prefill_tokens == text + kappa * sum(tokens)
+    assert tagged.context_tokens == text + sum(tokens)

@@ -1,0 +1,48 @@
+"""One worker process: `python -m workers` with its configuration as JSON in TERCET_WORKER."""
+
+import os
+
+# One engine thread per process: BLAS threads would fight over the cores, and their number would change the bits.
+for _name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(_name, "1")
+
+import socket
+import sys
+import time
+
+import msgspec
+
+from orchestrator.logs import configure_logs
+from stages.blobs import open_store
+from stages.models import build_engine, front
+from stages.types import Stage
+from workers.config import WorkerConfig
+from workers.replica import Replica
+
+
+def facts(config: WorkerConfig) -> dict[str, object]:
+    """Return what the registry says of this replica for as long as it lives."""
+    return {
+        "stage": config.stage,
+        "model": config.model,
+        "modalities": sorted(front(config.model).modalities),
+        "hardware": config.hardware,
+        "domain": config.domain,
+        "labels": config.labels,
+        "kv_bytes": 0 if config.stage is Stage.ENCODE else config.limits.kv_budget_bytes,
+        "pid": os.getpid(),
+        "host": socket.gethostname(),
+        "started_unix_s": time.time(),
+    }
+
+
+def main() -> int:
+    """Serve until drained or fenced."""
+    config = msgspec.json.decode(os.environ["TERCET_WORKER"], type=WorkerConfig)
+    configure_logs(config.log_level, process="worker", replica=config.replica_id)
+    engine = build_engine(config.model, config.stage, open_store(config.blobs.settings()), config.limits)
+    return Replica(config, engine, facts(config)).run()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

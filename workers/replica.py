@@ -1,0 +1,100 @@
+"""One replica: a process with one engine, one Celery consumer, one lease."""
+
+import logging
+import os
+import signal
+import threading
+import time
+from types import FrameType
+
+import msgspec
+
+from orchestrator.broker import TASK_NAMES, celery_app
+from orchestrator.ledger import RENEW_S, queue_name
+from stages.engines import Engine
+from stages.reply import Lost, encode_reply
+from workers.config import WorkerConfig
+from workers.consumer import Consumer
+from workers.ledger import WorkerLedger, connect
+from workers.meter import Meter
+from workers.tasks import StageTasks
+from workers.writer import ReplyWriter
+
+log = logging.getLogger(__name__)
+
+EXIT_STEP_HUNG = 70
+EXIT_FENCED = 75
+
+
+class Replica:
+    """Wires the parts, then serves until SIGTERM or until it is fenced."""
+
+    def __init__(self, config: WorkerConfig, engine: Engine, facts: dict[str, object]) -> None:
+        self._config = config
+        self._engine = engine
+        self._facts = facts
+        self._stop = threading.Event()
+        self._meter = Meter()
+        client = connect(config.redis_url)
+        self._ledger = WorkerLedger(client, config.replica_id, config.stage)
+        self._writer = ReplyWriter(self._ledger, on_stale=engine.cancel)
+        self._tasks = StageTasks(engine, self._ledger, self._writer, self._meter)
+        self._consumer = Consumer(
+            celery_app(config.broker_url),
+            queue_name(config.stage, config.replica_id),
+            config.slots,
+            TASK_NAMES[config.stage],
+            self._tasks.body(config.stage),
+        )
+
+    def run(self) -> int:
+        """Serve. Returns the exit code: 0 after a drain."""
+        signal.signal(signal.SIGTERM, self._on_sigterm)
+        self._consumer.start()
+        self._ledger.register(msgspec.json.encode(self._facts), self._config.slots)
+        for body in (self._keep_lease, self._take_orders):
+            threading.Thread(target=body, name=body.__name__, daemon=True).start()
+        log.info("serving")
+        self._stop.wait()
+        self._drain()
+        return 0
+
+    def _on_sigterm(self, _signal: int, _frame: FrameType | None) -> None:
+        self._stop.set()
+
+    def _drain(self) -> None:
+        """Stop taking work, finish what was dispatched, leave the registry."""
+        log.info("draining")
+        self._ledger.drain()
+        deadline_s = time.monotonic() + self._config.grace_s
+        while self._ledger.in_flight() and time.monotonic() < deadline_s:
+            time.sleep(0.02)
+        self._consumer.stop()
+        self._engine.close()
+        self._writer.close()
+        lost = self._ledger.leave(encode_reply(Lost("killed")))
+        log.info("drained", extra={"lost": lost})
+
+    def _keep_lease(self) -> None:
+        while True:
+            load = self._engine.load()
+            if load.step_age_s > self._config.hang_s:
+                log.critical("engine step hung for %.1f s", load.step_age_s)
+                os._exit(EXIT_STEP_HUNG)
+            report = msgspec.to_builtins(load) | {
+                "rate_tokens_per_s": self._meter.rate_tokens_per_s(),
+                "done_tokens": self._meter.total_tokens,
+                "busy_s": self._meter.total_busy_s,
+            }
+            if not self._ledger.heartbeat(msgspec.json.encode(report)) and not self._stop.is_set():
+                log.critical("fenced: another process may hold this work now")
+                os._exit(EXIT_FENCED)
+            time.sleep(RENEW_S)
+
+    def _take_orders(self) -> None:
+        for order in self._ledger.orders():
+            verb, _, job = order.partition(" ")
+            if verb == "cancel":
+                self._tasks.cancel(job)
+            else:
+                self._engine.pause(job, verb == "pause")

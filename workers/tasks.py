@@ -1,0 +1,131 @@
+"""The three tasks. Each is thin: parse → ask whether the attempt still counts → call the engine → write the reply."""
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, cast
+
+import msgspec
+
+from orchestrator.logs import request_fields
+from stages.engines import (
+    BlobUnavailable,
+    DeadlineExceeded,
+    DecodeEngine,
+    EncodeEngine,
+    Engine,
+    InvalidWork,
+    PrefillEngine,
+    StageError,
+    WorkCancelled,
+)
+from stages.reply import Encoded, Failed, FailureKind, Prefilled, Reply, Tokens
+from stages.types import DecodeJob, EncodeJob, Job, PrefillJob, Stage, TokenChunk
+from workers.ledger import WorkerLedger
+from workers.meter import Meter
+from workers.writer import ReplyWriter
+
+log = logging.getLogger(__name__)
+
+EXIT_ENGINE_CRASHED = 71
+
+_REMEMBER_S = 600.0
+_SEEN_AT_MOST = 10_000
+
+_KINDS: dict[type[StageError], FailureKind] = {
+    InvalidWork: "invalid",
+    BlobUnavailable: "blob",
+    WorkCancelled: "cancelled",
+    DeadlineExceeded: "deadline",
+}
+
+
+class StageTasks:
+    """What the tasks of one process share: its engine, its ledger, its writer and its meter."""
+
+    def __init__(self, engine: Engine, ledger: WorkerLedger, writer: ReplyWriter, meter: Meter) -> None:
+        self._engine = engine
+        self._ledger = ledger
+        self._writer = writer
+        self._meter = meter
+        self._lock = threading.Lock()
+        self._seen: dict[str, float] = {}
+
+    def body(self, stage: Stage) -> Callable[[dict[str, Any]], None]:
+        """Return the task function of a stage."""
+        return {Stage.ENCODE: self.encode, Stage.PREFILL: self.prefill, Stage.DECODE: self.decode}[stage]
+
+    def encode(self, body: dict[str, Any]) -> None:
+        """Encode the media item behind the job's handle. Safe to run twice."""
+        job = msgspec.convert(body, EncodeJob)
+        engine = cast("EncodeEngine", self._engine)
+        self._run(job, lambda: Encoded(engine.encode(job)), job.item.tokens)
+
+    def prefill(self, body: dict[str, Any]) -> None:
+        """Prefill the job's prompt. Safe to run twice."""
+        job = msgspec.convert(body, PrefillJob)
+        engine = cast("PrefillEngine", self._engine)
+        self._run(job, lambda: Prefilled(engine.prefill(job)), len(job.prompt.token_ids) + len(job.generated))
+
+    def decode(self, body: dict[str, Any]) -> None:
+        """Decode behind the job's KV; its last token chunk is the reply that ends it. Safe to run twice."""
+        job = msgspec.convert(body, DecodeJob)
+        engine = cast("DecodeEngine", self._engine)
+
+        def emit(chunk: TokenChunk) -> None:
+            self._meter.count(len(chunk.tokens))
+            self._writer.send(job, Tokens(chunk))
+
+        def decode() -> None:
+            engine.decode(job, emit)
+
+        self._run(job, decode, 0)
+
+    def cancel(self, key: str) -> None:
+        """Stop the job with this key. One that never arrived gives its credit back here, and is dropped if it comes."""
+        if self._is_new(key, time.time() + _REMEMBER_S):
+            self._ledger.write([(key, "", b"", True)])
+        else:
+            self._engine.cancel(key)
+
+    def _run(self, job: Job, work: Callable[[], Reply | None], tokens: int) -> None:
+        if not self._is_new(job.key, job.deadline_unix_s):
+            return
+        if self._ledger.is_current(job):
+            with self._meter.busy():
+                reply = self._attempt(job, work)
+            self._meter.count(tokens)
+        else:
+            reply = Failed("cancelled", "overtaken before it started")
+        if reply is not None:
+            self._writer.settle(job, reply)
+
+    def _attempt(self, job: Job, work: Callable[[], Reply | None]) -> Reply | None:
+        try:
+            return work()
+        except StageError as error:
+            log.info("%s ended: %s", job.hop, error, extra=_fields(job))
+            uri = error.uri if isinstance(error, BlobUnavailable) else ""
+            return Failed(_KINDS[type(error)], str(error), uri)
+        except Exception:
+            # The engine broke its promise, so nothing it holds can be trusted. The process ends; the
+            # supervisor reports the crash and its jobs are retried elsewhere.
+            log.critical("engine crashed", exc_info=True, extra=_fields(job))
+            os._exit(EXIT_ENGINE_CRASHED)
+
+    def _is_new(self, key: str, until_unix_s: float) -> bool:
+        """Whether this attempt was never seen. Gateways repeat themselves after lost connections."""
+        with self._lock:
+            if key in self._seen:
+                return False
+            self._seen[key] = until_unix_s
+            if len(self._seen) > _SEEN_AT_MOST:
+                now = time.time()
+                self._seen = {key: until for key, until in self._seen.items() if until > now}
+            return True
+
+
+def _fields(job: Job) -> dict[str, Any]:
+    return request_fields(job.request_id, job.x_request_id, job.traceparent) | {"attempt": job.attempt}
