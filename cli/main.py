@@ -13,7 +13,6 @@ from cli.paths import POLICIES, state_home
 from cli.policy import policy_app
 from cli.redis_server import NoRedisServer
 from cli.status import status
-from cli.supervisor import StartFailed, Supervisor, UpOptions
 from orchestrator.keys import load_keys
 from orchestrator.policy import Policy, PolicyError, load_policy
 from stages.types import Stage
@@ -50,6 +49,8 @@ def up(
     state: Annotated[Path | None, typer.Option(help="State folder.", file_okay=False)] = None,
 ) -> None:
     """Run Redis, a gateway and workers on this machine until Ctrl-C."""
+    from cli.supervisor import StartFailed, Supervisor, UpOptions  # heavy, and nothing else needs it
+
     policy_file = policy or POLICIES / f"{model or 'tiny'}.yaml"
     if policy and model:
         _fail("--model and --policy exclude each other: a policy file names its model")

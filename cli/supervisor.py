@@ -26,15 +26,15 @@ from cli.redis_server import find_redis_server, redis_command
 from orchestrator.adapters.redis import RedisLedger, connect
 from orchestrator.policy import Policy
 from orchestrator.serve import GatewayConfig
-from stages.blobs import default_dir
+from stages.blob_host import BlobConfig
+from stages.blobs import default_dir, open_store
 from stages.limits import EngineLimits
 from stages.reply import LossCause
 from stages.types import Stage
-from workers.config import BlobConfig, WorkerConfig
+from workers.config import WorkerConfig
 
 log = logging.getLogger(__name__)
 
-INLINE_BYTES = 8_192
 _OUTSIDE_KILLS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _UNREGISTERED_S = 15.0
 """A worker that runs this long without a registry entry was fenced while stopped, or hangs at start."""
@@ -77,6 +77,7 @@ class Supervisor:
         self._children: list[Child] = []
         self._runs: list[asyncio.Task[None]] = []
         self._blob_dir = default_dir(str(options.port))
+        self._blobs = BlobConfig(directory=str(self._blob_dir))
         self._redis_url = ""
 
     @property
@@ -171,7 +172,7 @@ class Supervisor:
             metrics_port=options.metrics_port,
             redis_url=self._redis_url,
             policy_file=str(options.policy_file),
-            blobs={"dir": str(self._blob_dir), "inline_bytes": INLINE_BYTES},
+            blobs=self._blobs,
             keys_file=str(options.keys_file or ""),
         )
         return self._boot(config.gateway_id, "orchestrator", "TERCET_GATEWAY", config)
@@ -185,7 +186,7 @@ class Supervisor:
             model=policy.model.name,
             redis_url=self._redis_url,
             slots=policy.stages[stage].batch,
-            blobs=BlobConfig(directory=str(self._blob_dir), inline_bytes=INLINE_BYTES),
+            blobs=self._blobs,
             limits=EngineLimits(max_batch=policy.stages[stage].batch),
             hardware=policy.stages[stage].hardware[0],
         )
@@ -202,7 +203,9 @@ class Supervisor:
         self._say(f"{child.name} ended with {code}; starting it again")
         with contextlib.suppress(ConnectionError):
             if child.kind == "gateway":
-                await self._ledger.fence_gateway(boot.boot_id, only_if_lapsed=False)
+                blobs = open_store(self._blobs.settings())
+                for request_id in await self._ledger.fence_gateway(boot.boot_id, only_if_lapsed=False):
+                    blobs.release(request_id)
             else:
                 await self._ledger.fence(boot.boot_id, _cause(code), only_if_lapsed=False)
 

@@ -86,13 +86,14 @@ class EventStream:
         """Return the chunk with no choices that `include_usage` asks for; it follows `last`."""
         return _event(_head(self._head, "chat.completion.chunk") | {"choices": [], "usage": _usage(usage)})
 
-    def error(self, error: ApiError) -> bytes:
-        """Return an error in the midst of a stream; clients raise it, and nothing follows but DONE."""
-        return b"data: %b\n\n" % error_body(error)
-
     def _chunk(self, delta: dict[str, str], finish: FinishReason | None) -> bytes:
         choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
         return _event(_head(self._head, "chat.completion.chunk") | {"choices": [choice]} | self._usage)
+
+
+def error_event(error: ApiError) -> bytes:
+    """Return an error in the midst of a stream; clients raise it, and nothing follows but DONE."""
+    return b"data: %b\n\n" % error_body(error)
 
 
 def models_body(models: Iterable[str], created_unix_s: int) -> bytes:

@@ -28,9 +28,9 @@ def celery_app(broker_url: str) -> Celery:
             "body_encoding": "utf-8",
             "socket_connect_timeout": 2.0,
             "socket_timeout": 5.0,
-            "interval_start": 0.05,
-            "interval_step": 0.1,
-            "interval_max": 0.5,
+            # With the event loop this is the BRPOP timeout; it bounds how long a stop takes.
+            "polling_interval": 0.2,
+            "health_check_interval": 5,
         },
         broker_connection_retry=True,
         broker_connection_retry_on_startup=True,

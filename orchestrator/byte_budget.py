@@ -2,17 +2,21 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
-from orchestrator.api_errors import invalid_request, unavailable
+from orchestrator.api_errors import ApiError, invalid_request, unavailable
+
+Grow = Callable[[int], None]
+"""Reserves room for so many bytes more, before they are kept. Raises `ApiError` 503 if there is none."""
 
 
 class ByteBudget:
     """First come, first served. Used from one event loop.
 
-    A request reserves its worst case before a byte is read, so requests that were let in never run
-    out midway.
+    What is known beforehand is reserved before a byte is decoded, and waits for room if there is
+    none. What comes from elsewhere is reserved piece by piece as it arrives: reserving the worst case
+    would let a few slow hosts keep everybody else out.
 
     Args:
         capacity_bytes: Bytes held by all together, at most.
@@ -31,8 +35,8 @@ class ByteBudget:
         return self._held_bytes
 
     @asynccontextmanager
-    async def hold(self, size_bytes: int) -> AsyncIterator[None]:
-        """Hold room for so many bytes within the context.
+    async def hold(self, size_bytes: int) -> AsyncIterator[Grow]:
+        """Hold room for so many bytes within the context, and for what the yielded function adds.
 
         Raises:
             ApiError: 503 with Retry-After: there was no room in time. 400: there can never be.
@@ -42,17 +46,25 @@ class ByteBudget:
                 f"media of {size_bytes:,} bytes in memory exceed this gateway's {self._capacity_bytes:,}"
             )
             raise invalid_request(message, code="media_too_large")
+        grown_bytes = 0
+
+        def grow(more_bytes: int) -> None:
+            nonlocal grown_bytes
+            if self._held_bytes + more_bytes > self._capacity_bytes:
+                raise self._full()
+            self._held_bytes += more_bytes
+            grown_bytes += more_bytes
+
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append((size_bytes, turn))
         self._grant()
         try:
             await self._wait(turn)
-            yield
+            yield grow
         finally:
-            # Giving up while waiting and being granted can happen in one turn of the loop.
-            if turn.done() and not turn.cancelled():
-                self._held_bytes -= size_bytes
-            turn.cancel()
+            # A turn that was given up is cancelled, unless it was granted in the same moment.
+            if not turn.cancelled():
+                self._held_bytes -= size_bytes + grown_bytes
             self._grant()
 
     async def _wait(self, turn: asyncio.Future[None]) -> None:
@@ -60,7 +72,10 @@ class ByteBudget:
             async with asyncio.timeout(self._wait_s):
                 await turn
         except TimeoutError:
-            raise unavailable("the gateway's memory for media is full", self._wait_s) from None
+            raise self._full() from None
+
+    def _full(self) -> ApiError:
+        return unavailable("the gateway's memory for media is full", self._wait_s)
 
     def _grant(self) -> None:
         while self._waiting:

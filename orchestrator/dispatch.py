@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from orchestrator.core.router import route
 from orchestrator.core.types import Reason, Replica, Route, RouteQuery
 from orchestrator.core.waiting import Waiting, WaitingParams, dispatch_key, expired
-from orchestrator.ports import DispatchOrder, DispatchResult, Ledger
+from orchestrator.ports import DispatchOrder, DispatchResult, Ledger, Observer
 from orchestrator.registry import Registry
 from stages.types import Job, Stage
 
@@ -64,7 +64,7 @@ class StageQueue:
         weights: Callable[[], Mapping[str, float]],
         params: Callable[[], WaitingParams],
         held: Callable[[], bool],
-        on_route: Callable[[Stage, Reason], None],
+        observer: Observer,
     ) -> None:
         """Create the queue; `held` tells whether nothing may start now, such as encode under backpressure."""
         self._stage = stage
@@ -74,7 +74,7 @@ class StageQueue:
         self._weights = weights
         self._params = params
         self._held = held
-        self._on_route = on_route
+        self._observer = observer
         self._heap: list[tuple[tuple[float, str], Hop]] = []
         self._wake = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -165,7 +165,7 @@ class StageQueue:
             log.warning("dispatch to %s failed, trying again", order.replica_id, exc_info=True)
             result = DispatchResult.FULL
         if result is DispatchResult.OK and replica and not hop.granted.done():
-            self._on_route(self._stage, reason)
+            self._observer.routed(self._stage, reason)
             hop.granted.set_result(Grant(order, replica, reason))
             return
         self._registry.gave_back(order.replica_id, order.tokens, order.kv_bytes)

@@ -113,38 +113,46 @@ class SafeFetcher:
         self._backend = _CheckedBackend(allow, resolve or self._resolve)
         self._given_context = ssl_context
 
-    async def fetch(self, url: str, *, max_bytes: int, timeout_s: float) -> bytes:
+    async def fetch(
+        self, url: str, *, max_bytes: int, timeout_s: float, on_bytes: Callable[[int], None] | None = None
+    ) -> bytes:
         """Return the body that the URL has, after at most three redirects.
 
         Args:
             url: An http or https URL.
             max_bytes: Reading stops beyond it.
             timeout_s: For everything together: names, connections, redirects and the body.
+            on_bytes: Called with the size of each piece of the body before it is kept; what it raises
+                ends the fetch.
 
         Raises:
             FetchError: See there.
         """
         try:
             async with asyncio.timeout(timeout_s):
-                return await self._follow(url, max_bytes)
+                return await self._follow(url, _Sink(max_bytes, on_bytes))
         except TimeoutError:
             raise FetchError("url_timeout", f"the URL did not deliver within {timeout_s:g} s") from None
         except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException):
             raise FetchError("url_unreachable", "the URL's server could not be talked to") from None
 
+    def set_allow_list(self, allow: AllowList) -> None:
+        """Put another allow list in force, for connections made from now on."""
+        self._backend.allow = allow
+
     def close(self) -> None:
         """Give up the resolver's threads."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    async def _follow(self, url: str, max_bytes: int) -> bytes:
+    async def _follow(self, url: str, sink: "_Sink") -> bytes:
         for _ in range(MAX_REDIRECTS + 1):
-            result = await self._get(parse_url(url), max_bytes)
+            result = await self._get(parse_url(url), sink)
             if isinstance(result, bytes):
                 return result
             url = _joined(url, result)
         raise FetchError("too_many_redirects", f"the URL redirects more than {MAX_REDIRECTS} times")
 
-    async def _get(self, target: Target, max_bytes: int) -> bytes | str:
+    async def _get(self, target: Target, sink: "_Sink") -> bytes | str:
         """Return the body, or the address to go on with."""
         url = httpcore.URL(scheme=target.scheme, host=target.host, port=target.port, target=target.path)
         # A pool per request, so that no connection outlives the check of its address.
@@ -164,7 +172,7 @@ class SafeFetcher:
                 raise FetchError(
                     "url_status", "the URL answered with a compressed body, which was not asked for"
                 )
-            return await _read(response, max_bytes, headers.get(b"content-length", b""))
+            return await sink.read(response, headers.get(b"content-length", b""))
 
     async def _resolve(self, host: str, port: int) -> Sequence[Address]:
         return await asyncio.get_running_loop().run_in_executor(self._threads, _lookup, host, port)
@@ -179,7 +187,7 @@ class _CheckedBackend(httpcore.AsyncNetworkBackend):
     """Connects to addresses that were checked; httpcore keeps the name for Host, SNI and certificates."""
 
     def __init__(self, allow: AllowList, resolve: Resolver) -> None:
-        self._allow = allow
+        self.allow = allow
         self._resolve = resolve
         self._sockets = httpcore.AnyIOBackend()
 
@@ -191,17 +199,15 @@ class _CheckedBackend(httpcore.AsyncNetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
     ) -> httpcore.AsyncNetworkStream:
-        addresses = await self._checked(host, port)
-        for address in addresses[:-1]:
+        failure: httpcore.NetworkError = httpcore.ConnectError()
+        for address in await self._checked(host, port):
             try:
                 return await self._sockets.connect_tcp(
                     str(address), port, timeout, local_address, socket_options
                 )
-            except httpcore.NetworkError:
-                continue
-        return await self._sockets.connect_tcp(
-            str(addresses[-1]), port, timeout, local_address, socket_options
-        )
+            except httpcore.NetworkError as error:
+                failure = error
+        raise failure
 
     async def _checked(self, host: str, port: int) -> Sequence[Address]:
         literal = literal_address(host)
@@ -212,22 +218,34 @@ class _CheckedBackend(httpcore.AsyncNetworkBackend):
         if not addresses:
             raise FetchError("unknown_host", f"the host {host!r} is unknown")
         # One bad address condemns the name: which one a connection gets would be chance.
-        if not all(self._allow.permits(host, address) for address in addresses):
+        if not all(self.allow.permits(host, address) for address in addresses):
             message = f"the host {host!r} is not public; an operator can allow it by name or network"
             raise FetchError("address_not_allowed", message)
         return addresses[:_ADDRESSES_TRIED]
 
 
-async def _read(response: httpcore.Response, max_bytes: int, announced: bytes) -> bytes:
-    too_large = FetchError("media_too_large", f"the URL's body exceeds the limit of {max_bytes:,} bytes")
-    if announced.isdigit() and int(announced) > max_bytes:
-        raise too_large
-    body = bytearray()
-    async for chunk in response.aiter_stream():
-        body += chunk
-        if len(body) > max_bytes:
-            raise too_large
-    return bytes(body)
+class _Sink:
+    """Where a body goes: its limits."""
+
+    def __init__(self, max_bytes: int, on_bytes: Callable[[int], None] | None) -> None:
+        self._max_bytes = max_bytes
+        self._on_bytes = on_bytes
+
+    async def read(self, response: httpcore.Response, announced: bytes) -> bytes:
+        if announced.isdigit():
+            self._check(int(announced))
+        body = bytearray()
+        async for piece in response.aiter_stream():
+            self._check(len(body) + len(piece))
+            if self._on_bytes:
+                self._on_bytes(len(piece))
+            body += piece
+        return bytes(body)
+
+    def _check(self, size_bytes: int) -> None:
+        if size_bytes > self._max_bytes:
+            message = f"the URL's body exceeds the limit of {self._max_bytes:,} bytes"
+            raise FetchError("media_too_large", message)
 
 
 def _joined(url: str, location: str) -> str:

@@ -5,19 +5,19 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 import msgspec
 
 from orchestrator.core.admission import encode_held
-from orchestrator.core.types import Reason, StageLoad
+from orchestrator.core.types import StageLoad
 from orchestrator.dispatch import StageQueue
-from orchestrator.hops import Hops
+from orchestrator.hops import Hops, Request
 from orchestrator.inbox import Inboxes
 from orchestrator.ledger import LEASE_MS, RENEW_S
 from orchestrator.policy import Policy
-from orchestrator.ports import Ledger, Snapshot
+from orchestrator.ports import Ledger, Observer, Snapshot
 from orchestrator.prefix_index import PrefixIndex
 from orchestrator.registry import Registry
 from stages.prefix import BLOCK_TOKENS
@@ -36,9 +36,10 @@ class Fleet:
     Args:
         gateway: Id of this boot of the gateway.
         policy: Returns the policy in force.
-        release: Drops the blobs of a request that nobody serves any more.
+        release: Drops the blobs of a request that nobody serves any more, given its id and the pull
+            URLs that are known of it.
         report: Further facts for other gateways and `tercet status`, sent with the lease.
-        on_route: Counts routing decisions.
+        observer: Hears what happens to hops.
     """
 
     def __init__(
@@ -47,9 +48,9 @@ class Fleet:
         ledger: Ledger,
         policy: Callable[[], Policy],
         *,
-        release: Callable[[str], None],
+        release: Callable[[str, Collection[str]], None],
         report: Callable[[], Mapping[str, Any]],
-        on_route: Callable[[Stage, Reason], None],
+        observer: Observer,
     ) -> None:
         self.gateway = gateway
         self._ledger = ledger
@@ -62,8 +63,8 @@ class Fleet:
         self._ended: list[str] = []
         self._ended_any = asyncio.Event()
         self._steady_since_s = time.monotonic()
-        self.queues = {stage: self._queue(stage, on_route) for stage in Stage}
-        self.hops = Hops(ledger, self.registry, self.queues, self._inboxes)
+        self.queues = {stage: self._queue(stage, observer) for stage in Stage}
+        self.hops = Hops(ledger, self.registry, self.queues, self._inboxes, observer)
 
     async def join(self) -> None:
         """Take the lease and the first look at the registry."""
@@ -82,12 +83,12 @@ class Fleet:
     async def leave(self) -> None:
         """Give the lease up and cancel what is left."""
         for request_id in await self._ledger.fence_gateway(self.gateway, only_if_lapsed=False):
-            self._release(request_id)
+            self._release(request_id, ())
 
-    def ended(self, request_id: str) -> None:
+    def ended(self, request: Request) -> None:
         """Forget a request, cancelling what still runs for it."""
-        self._release(request_id)
-        self._ended.append(request_id)
+        self._release(request.request_id, request.pull_urls)
+        self._ended.append(request.request_id)
         self._ended_any.set()
 
     def load(self, stage: Stage) -> StageLoad:
@@ -102,7 +103,7 @@ class Fleet:
         """Whether every stage has a replica that takes work."""
         return all(self.load(stage).live_replicas for stage in Stage)
 
-    def _queue(self, stage: Stage, on_route: Callable[[Stage, Reason], None]) -> StageQueue:
+    def _queue(self, stage: Stage, observer: Observer) -> StageQueue:
         return StageQueue(
             stage,
             self.gateway,
@@ -111,7 +112,7 @@ class Fleet:
             weights=lambda: self._policy().routing.weights(stage),
             params=lambda: self._policy().waiting_params,
             held=self._encode_held if stage is Stage.ENCODE else lambda: False,
-            on_route=on_route,
+            observer=observer,
         )
 
     def _encode_held(self) -> bool:
@@ -156,7 +157,7 @@ class Fleet:
                 "fenced gateway whose lease lapsed", extra={"gateway": gateway, "lost": len(requests)}
             )
             for request_id in requests:
-                self._release(request_id)
+                self._release(request_id, ())  # what other hosts hold of it is swept there
 
     async def _read_replies(self) -> None:
         async for deliveries in self._ledger.replies(self.gateway):

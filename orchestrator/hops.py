@@ -12,7 +12,7 @@ from orchestrator.core.types import RouteQuery
 from orchestrator.core.waiting import Waiting
 from orchestrator.dispatch import Grant, Hop, StageQueue
 from orchestrator.inbox import Inbox, Inboxes
-from orchestrator.ports import Ledger
+from orchestrator.ports import Ledger, Observer
 from orchestrator.registry import Registry
 from stages.types import Job, Stage
 
@@ -31,6 +31,7 @@ class Request:
     Attributes:
         due_s: When its first token is due.
         attempts: Dispatches so far, by hop.
+        pull_urls: Of the blobs that stages made for it; they say which hosts hold some.
     """
 
     request_id: str
@@ -44,6 +45,7 @@ class Request:
     x_request_id: str = ""
     traceparent: str = ""
     attempts: dict[str, int] = field(default_factory=dict)
+    pull_urls: set[str] = field(default_factory=set)
 
     def next_attempt(self, hop: str) -> dict[str, Any]:
         """Number a new attempt of a hop; returns the fields that every job has."""
@@ -72,12 +74,18 @@ class Hops:
     """Runs attempts for all requests of a gateway."""
 
     def __init__(
-        self, ledger: Ledger, registry: Registry, queues: Mapping[Stage, StageQueue], inboxes: Inboxes
+        self,
+        ledger: Ledger,
+        registry: Registry,
+        queues: Mapping[Stage, StageQueue],
+        inboxes: Inboxes,
+        observer: Observer,
     ) -> None:
         self._ledger = ledger
         self._registry = registry
         self._queues = queues
         self._inboxes = inboxes
+        self._observer = observer
         self._running: dict[str, Attempt] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -91,8 +99,12 @@ class Hops:
         flow = _Flow(lambda order: self._spawn(self._order(job.key, order)))
         inbox = self._inboxes.open(job.key, flow.on_depth)
         grant = None
+        asked_s = started_s = time.monotonic()
+        self._observer.arrived(query.stage, again=job.attempt > 1)
         try:
             grant = await self._queues[query.stage].acquire(self._hop(request, query, job))
+            started_s = time.monotonic()
+            self._observer.waited(query.stage, started_s - asked_s)
             self._running[job.key] = attempt = Attempt(grant, inbox)
             yield attempt
         finally:
@@ -101,6 +113,7 @@ class Hops:
             if grant:
                 self._registry.gave_back(grant.order.replica_id, grant.order.tokens, grant.order.kv_bytes)
                 self._queues[query.stage].wake()
+                self._observer.worked(query.stage, time.monotonic() - started_s)
                 if not inbox.ended:
                     self._spawn(self._ledger.withdraw([job.key]))
 

@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 from orchestrator.api import ChatRequest
-from orchestrator.byte_budget import ByteBudget
 from orchestrator.api_errors import ApiError, invalid_request, rate_limited, timed_out, unavailable
+from orchestrator.byte_budget import ByteBudget
 from orchestrator.core.admission import admit
 from orchestrator.core.tagger import tag
 from orchestrator.core.types import MediaShape, Reason, Rejected, StageTag
@@ -64,8 +64,8 @@ class Intake:
             yield await self._work(chat, request, ())
             return
         limits = media_limits(self._policy())
-        async with self._budget.hold(reserve_bytes(chat.media, limits)):
-            yield await self._work(chat, request, await take_in(chat.media, limits, self._fetcher))
+        async with self._budget.hold(reserve_bytes(chat.media, limits)) as grow:
+            yield await self._work(chat, request, await take_in(chat.media, limits, self._fetcher, grow))
 
     async def _work(self, chat: ChatRequest, request: Request, media: Sequence[Media]) -> Work:
         front, policy = self._front, self._policy()

@@ -1,7 +1,10 @@
 """Media intake: limits → bytes reserved → bytes read once → what they are, from their headers.
 
-Nothing here decodes a pixel. A request's media are checked in this order, cheapest first: modality
-served, number of items, size of data: URLs, room in the gateway's memory, then the bytes themselves.
+Nothing here decodes a pixel. The gateway's order, cheapest first:
+
+    check_modalities(sources, served)
+    async with budget.hold(reserve_bytes(sources)) as grow:
+        media = await take_in(sources, limits, fetcher, grow)
 """
 
 import asyncio
@@ -13,12 +16,13 @@ from typing import Protocol, TypeVar
 
 from orchestrator.api_errors import ApiError, invalid_request
 from orchestrator.api_messages import MediaSource
+from orchestrator.byte_budget import Grow
 from orchestrator.fetch import FetchError
 from orchestrator.image_header import ImageHeader, ImageHeaderError, read_header
 from stages.types import Modality
 
 FETCHES_AT_ONCE = 4
-"""URLs of one request fetched concurrently; also bounds what is read beyond `total_bytes`."""
+"""URLs of one request fetched concurrently."""
 
 _OFF_LOOP_BYTES = 256 * 1024
 
@@ -72,8 +76,10 @@ class Media:
 class Fetcher(Protocol):
     """What intake needs of `SafeFetcher`."""
 
-    async def fetch(self, url: str, *, max_bytes: int, timeout_s: float) -> bytes:
-        """Return the URL's body.
+    async def fetch(
+        self, url: str, *, max_bytes: int, timeout_s: float, on_bytes: Callable[[int], None]
+    ) -> bytes:
+        """Return the URL's body; `on_bytes` hears of each piece before it is kept, and may refuse it.
 
         Raises:
             FetchError: With a code and a message for the client.
@@ -93,23 +99,30 @@ def check_modalities(sources: Sequence[MediaSource], served: Collection[Modality
             raise invalid_request(message, param=source.param, code="modality_unserved")
 
 
-def reserve_bytes(sources: Sequence[MediaSource], limits: MediaLimits) -> int:
-    """Return the bytes that `take_in` holds at worst, to be held in the process's `ByteBudget`."""
-    inline = sum(len(source.url) + _decoded_bytes(source.url) for source in sources if _is_inline(source))
-    urls = sum(not _is_inline(source) for source in sources)
-    return inline + min(urls * limits.item_bytes, limits.total_bytes + FETCHES_AT_ONCE * limits.item_bytes)
+def reserve_bytes(sources: Sequence[MediaSource], limits: MediaLimits | None = None) -> int:
+    """Return the bytes that data: URLs take, as text and decoded; other URLs grow the reservation."""
+    return sum(len(source.url) + _decoded_bytes(source.url) for source in sources if _is_inline(source))
 
 
-async def take_in(sources: Sequence[MediaSource], limits: MediaLimits, fetcher: Fetcher) -> tuple[Media, ...]:
+async def take_in(
+    sources: Sequence[MediaSource], limits: MediaLimits, fetcher: Fetcher, grow: Grow
+) -> tuple[Media, ...]:
     """Read every item and find out what it is, in the order of `sources`.
 
+    Args:
+        sources: What the request names.
+        limits: What it may bring.
+        fetcher: Reads http and https URLs.
+        grow: Reserves room for what is fetched.
+
     Raises:
-        ApiError: 400 with the path of the part that is too large, broken, unreachable or no image.
+        ApiError: 400 with the path of the part that is too large, broken, unreachable or no image;
+            503 when there is no room.
     """
     if len(sources) > limits.items:
         message = f"{len(sources)} media items; at most {limits.items} (policy: admission.limits.images)"
         raise invalid_request(message, param=sources[limits.items].param, code="too_many_media")
-    intake = _Intake(limits, fetcher)
+    intake = _Intake(limits, fetcher, grow)
     try:
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(intake.read(source)) for source in sources]
@@ -121,9 +134,10 @@ async def take_in(sources: Sequence[MediaSource], limits: MediaLimits, fetcher: 
 class _Intake:
     """One request's intake: what its items share."""
 
-    def __init__(self, limits: MediaLimits, fetcher: Fetcher) -> None:
+    def __init__(self, limits: MediaLimits, fetcher: Fetcher, grow: Grow) -> None:
         self._limits = limits
         self._fetcher = fetcher
+        self._grow = grow
         self._fetches = asyncio.Semaphore(FETCHES_AT_ONCE)
         self._bytes_left = limits.total_bytes
 
@@ -135,14 +149,17 @@ class _Intake:
         else:
             async with self._fetches:
                 data = await self._fetch(source)
-                self._count(source, len(data))
         return await _off_loop(len(data), lambda: _inspect(source, data, self._limits))
 
     async def _fetch(self, source: MediaSource) -> bytes:
+        def on_bytes(size_bytes: int) -> None:
+            self._count(source, size_bytes)
+            self._grow(size_bytes)
+
         limits = self._limits
         try:
             return await self._fetcher.fetch(
-                source.url, max_bytes=limits.item_bytes, timeout_s=limits.fetch_timeout_s
+                source.url, max_bytes=limits.item_bytes, timeout_s=limits.fetch_timeout_s, on_bytes=on_bytes
             )
         except FetchError as error:
             raise invalid_request(f"{source.param}: {error}", param=source.param, code=error.code) from None

@@ -1,4 +1,4 @@
-"""What a gateway counts. Names follow vLLM's (`tercet:` for `vllm:`) and OpenTelemetry's GenAI conventions."""
+"""What a gateway counts. Names follow vLLM's (`tercet:` for `vllm:`) and OpenTelemetry's for GenAI."""
 
 from collections.abc import Iterator
 
@@ -76,9 +76,23 @@ class Metrics:
             registry=self.registry,
         )
 
+    def arrived(self, stage: Stage, *, again: bool) -> None:
+        """See `orchestrator.ports.Observer`, which this class is."""
+        self.arrivals.labels(stage).inc()
+        if again:
+            self.retries.labels(stage).inc()
+
     def routed(self, stage: Stage, reason: Reason) -> None:
-        """Count a routing decision."""
+        """See `Observer.routed`."""
         self.routes.labels(stage, reason).inc()
+
+    def waited(self, stage: Stage, wait_s: float) -> None:
+        """See `Observer.waited`."""
+        self.wait_s.labels(stage).observe(wait_s)
+
+    def worked(self, stage: Stage, work_s: float) -> None:
+        """See `Observer.worked`."""
+        self.work_s.labels(stage).observe(work_s)
 
     def watch(self, fleet: Fleet) -> None:
         """Export the fleet's state, read at each scrape."""

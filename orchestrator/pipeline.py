@@ -53,6 +53,10 @@ class Exhausted(RequestFailed):
     """Too many attempts were lost; the system is failing, not the request."""
 
 
+class StoreFull(RequestFailed):
+    """A stage found no room in the blob store."""
+
+
 class DeadlineExpired(RequestFailed):
     """A stage dropped the work because its deadline had passed."""
 
@@ -132,6 +136,7 @@ class Pipeline:
                 reply = await attempt.inbox.get()
             if isinstance(reply, Encoded):
                 self._embeddings[index] = reply.ref
+                self._note(reply.ref.blob)
                 return
             self._retry_or_raise(hop, attempt, reply)
             if isinstance(reply, Failed):
@@ -157,6 +162,7 @@ class Pipeline:
             async with self._hops.attempt(self._request, query, job) as attempt:
                 reply = await attempt.inbox.get()
             if isinstance(reply, Prefilled):
+                self._note(reply.ref.blob)
                 self._prefixes.record(attempt.grant.order.replica_id, hashes)
                 self.cached_tokens = max(self.cached_tokens, reply.ref.cached_tokens)
                 return reply.ref, attempt.grant.replica
@@ -192,6 +198,10 @@ class Pipeline:
                     yield chunk
                 if chunk.finish:
                     return
+
+    def _note(self, blob: BlobHandle) -> None:
+        if blob.pull_url:
+            self._request.pull_urls.add(blob.pull_url)
 
     def _unseen(self, chunk: TokenChunk) -> TokenChunk:
         """Drop what was received before: a write repeated after a lost connection arrives twice."""
@@ -232,6 +242,8 @@ class Pipeline:
                 self._blame(hop, alone=attempt.grant.order.alone)
         elif isinstance(reply, Failed) and reply.kind == "invalid":
             raise InvalidRequest(reply.message)
+        elif isinstance(reply, Failed) and reply.kind == "full":
+            raise StoreFull(reply.message)
         elif isinstance(reply, Failed) and reply.kind == "deadline":
             raise DeadlineExpired(reply.message)
         log.warning("%s retried: %s", hop, reply, extra=self._fields())

@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol
 
-from orchestrator.core.types import Replica
+from orchestrator.core.types import Reason, Replica
 from stages.reply import LossCause, Reply
-from stages.types import Job
+from stages.types import Job, Stage
 
 
 class DispatchResult(StrEnum):
@@ -76,6 +76,22 @@ class Delivery:
 
     job: str
     reply: Reply
+
+
+class Observer(Protocol):
+    """Hears what happens to hops, for metrics. Called on the event loop: it must be quick."""
+
+    def arrived(self, stage: Stage, *, again: bool) -> None:
+        """A hop asks for a replica; `again` if an earlier attempt of it was lost."""
+
+    def routed(self, stage: Stage, reason: Reason) -> None:
+        """A hop got a replica."""
+
+    def waited(self, stage: Stage, wait_s: float) -> None:
+        """A hop waited so long for its replica."""
+
+    def worked(self, stage: Stage, work_s: float) -> None:
+        """A hop ended so long after it was dispatched."""
 
 
 class Ledger(Protocol):

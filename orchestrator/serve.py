@@ -5,7 +5,6 @@ import logging
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import uvicorn
@@ -20,12 +19,13 @@ from orchestrator.intake import Intake
 from orchestrator.keys import load_keys
 from orchestrator.metrics import Metrics
 from orchestrator.policy import Policy, PolicyWatcher
-from stages.blobs import BlobSettings, open_store
+from orchestrator.release import BlobRelease
+from stages.blob_host import BlobConfig, BlobKeeper
+from stages.blobs import open_store
 from stages.models import front
 
 log = logging.getLogger(__name__)
 
-_SWEEP_S = 10.0
 _GRACE_S = 10
 
 
@@ -35,7 +35,6 @@ class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         gateway_id: New at every boot.
         metrics_port: 0 for none.
-        blobs: Fields of `stages.blobs.BlobSettings`.
         keys_file: API keys; empty for none, on loopback only.
     """
 
@@ -45,7 +44,7 @@ class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True):
     metrics_port: int
     redis_url: str
     policy_file: str
-    blobs: dict[str, Any]
+    blobs: BlobConfig
     keys_file: str = ""
     log_level: str = "info"
 
@@ -56,20 +55,25 @@ class Process:
     def __init__(self, config: GatewayConfig) -> None:
         self._config = config
         self._watcher = PolicyWatcher(config.policy_file)
-        self._blobs = open_store(BlobSettings(**config.blobs | {"dir": Path(config.blobs["dir"])}))
+        settings = config.blobs.settings()
+        self._blobs = open_store(settings)
+        self._release = BlobRelease(self._blobs, settings)
+        self._keeper = BlobKeeper(self._blobs, config.blobs)
         self._metrics = Metrics()
+        self._fetcher = SafeFetcher(self._allow_list())
 
     async def run(self) -> None:
         """Serve until SIGTERM or SIGINT."""
         config = self._config
+        self._keeper.start()
         client = connect(config.redis_url)
         fleet = Fleet(
             config.gateway_id,
             RedisLedger(client),
             self._policy,
-            release=self._blobs.release,
+            release=self._release,
             report=self._problems,
-            on_route=self._metrics.routed,
+            observer=self._metrics,
         )
         await fleet.join()
         if config.metrics_port:
@@ -80,13 +84,14 @@ class Process:
         for task in background:
             task.cancel()
         await fleet.leave()
+        await asyncio.to_thread(self._release.close)
+        await asyncio.to_thread(self._keeper.stop)
         await client.aclose()
 
     def _server(self, fleet: Fleet) -> uvicorn.Server:
         config = self._config
         model = front(self._policy().model.name)
-        fetch = self._policy().admission.fetch
-        intake = Intake(fleet, model, self._blobs, SafeFetcher(AllowList.parse(fetch.allow)), self._policy)
+        intake = Intake(fleet, model, self._blobs, self._fetcher, self._policy)
         app = Gateway(
             fleet,
             intake,
@@ -115,21 +120,21 @@ class Process:
     def _policy(self) -> Policy:
         return self._watcher.policy
 
+    def _allow_list(self) -> AllowList:
+        return AllowList.parse(self._policy().admission.fetch.allow)
+
     def _problems(self) -> Mapping[str, str]:
         found = {"policy_error": self._watcher.error, "policy_notice": self._watcher.notice}
         return {name: text for name, text in found.items() if text}
 
     async def _housekeeping(self) -> None:
-        """Take policy edits and sweep the blob store."""
-        swept_s = time.monotonic()
+        """Take policy edits."""
         while True:
             before = (self._watcher.error, self._watcher.notice, self._watcher.revision)
             self._watcher.refresh(time.monotonic())
             if before != (self._watcher.error, self._watcher.notice, self._watcher.revision):
                 self._log_policy()
-            if time.monotonic() - swept_s > _SWEEP_S:
-                swept_s = time.monotonic()
-                await asyncio.to_thread(self._blobs.sweep, time.time())
+                self._fetcher.set_allow_list(self._allow_list())
             await asyncio.sleep(0.25)
 
     def _log_policy(self) -> None:

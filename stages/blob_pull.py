@@ -32,9 +32,9 @@ class PullLimits:
     """
 
     range_bytes: int = 8 << 20
-    attempts: int = 6
+    attempts: int = 4
     backoff_s: float = 0.05
-    silence_s: float = 5.0
+    silence_s: float = 2.0
     total_s: float = 60.0
 
 
@@ -60,13 +60,18 @@ class HttpPull:
             raise BlobUnavailable(handle.uri, f"cannot be pulled: {error}") from error
 
 
+def server_of(pull_url: str) -> str:
+    """Return the `BlobSettings.public_url` of the host that serves a handle."""
+    return pull_url.rpartition("/blobs/")[0]
+
+
 def release_remote(pull_url: str, owner: str, token: str, timeout_s: float = 2.0) -> None:
     """Drop an owner's references in the store that serves `pull_url`, any of its handles' address.
 
     Raises:
         OSError: The server cannot be reached or refuses; the sweep of its host will do it.
     """
-    base = urlsplit(pull_url.rpartition("/blobs/")[0])
+    base = urlsplit(server_of(pull_url))
     with closing(_connect(base, timeout_s)) as connection:
         path = f"{base.path}/owners/{hash_owner(owner)}"
         try:

@@ -27,6 +27,7 @@ Pull = Callable[[BlobHandle], memoryview]
 """Fetches a blob from another host; raises BlobUnavailable. The store verifies the checksum."""
 
 MAX_INLINE_BYTES = 256 * 1024
+QUOTA_BYTES = 2_000_000_000
 _INLINE = "inline:"
 _URI = re.compile(rf"shm://([^/]+)/({REFERENCE})")
 
@@ -90,7 +91,7 @@ class BlobSettings:
     dir: Path
     store_id: str = ""
     inline_bytes: int = 0
-    quota_bytes: int = 1 << 30
+    quota_bytes: int = QUOTA_BYTES
     token: str = field(default="", repr=False)
     public_url: str | None = None
 

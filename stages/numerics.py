@@ -1,85 +1,75 @@
 """Row operations whose result for a row does not depend on the rows beside it.
 
 A matrix product rounds differently with the shape that the BLAS library sees, and some kernels also with
-the row's place in it. So products run on row tiles of fixed sizes (see `RowTiles`), and the products of
-attention have one shape for every row. Reductions run over the last axis only, whose length is
-fixed by the model. docs/adr/0003-batch-invariance.md has the reasons and the figures.
+the row's place in it. So every product of rows and weights is cut into pieces of one shape, `TILE_ROWS`
+rows by `BLOCK_COLUMNS` columns, and the products of attention have one shape for every row. Reductions
+run over the last axis only, whose length is fixed by the model.
+docs/adr/0003-batch-invariance.md has the reasons and the figures.
 """
 
-from collections.abc import Sequence
+from dataclasses import dataclass
+from types import EllipsisType
 
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float32]
 
-BASE_TILE_ROWS = 8
+TILE_ROWS = 8
 """At this height every OpenBLAS kernel family tried gives a row the same bits at every place."""
 
-_CANDIDATE_ROWS = (64, 32, 16, BASE_TILE_ROWS, 4)
+BLOCK_COLUMNS = 64
+"""Small enough that OpenBLAS multiplies a tile without packing the weight first, where it can."""
 
 
-class RowTiles:
-    """Multiplies rows by a weight in tiles of a few fixed heights that all give the same bits.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlockedWeight:
+    """A weight cut into column blocks; may be a memory map.
 
     Attributes:
-        sizes: Heights, the largest first.
+        blocks: [blocks, in, BLOCK_COLUMNS], any strides; columns from `width` on are zeros. Twice as
+            fast where each block lies together in memory, as `of` lays it.
+        width: Columns of the weight.
     """
 
-    def __init__(self, sizes: Sequence[int] = (BASE_TILE_ROWS,)) -> None:
-        self.sizes = tuple(sorted(sizes, reverse=True))
+    blocks: Array
+    width: int
 
     @classmethod
-    def verified(cls, weights: Sequence[Array]) -> "RowTiles":
-        """Return the heights at which this machine's kernels agree bit for bit with the base height.
+    def of(cls, weight: Array) -> "BlockedWeight":
+        """Return a copy of [in, out] whose blocks each lie together."""
+        rows, width = weight.shape
+        full = np.zeros((rows, -(-width // BLOCK_COLUMNS) * BLOCK_COLUMNS), np.float32)
+        full[:, :width] = weight
+        return cls(blocks=np.ascontiguousarray(_cut(full)), width=width)
 
-        The order of a kernel's additions follows from the shapes alone, so agreement of every place
-        of a tile on random numbers, for each weight shape of the model, is agreement on all numbers.
-        """
-        agreeing = [size for size in _CANDIDATE_ROWS if all(_agrees(size, weight) for weight in weights)]
-        return cls(agreeing or (BASE_TILE_ROWS,))
-
-    def padded(self, rows: Array) -> Array:
-        """Return [n, d] with rows of zeros behind, up to a whole number of the smallest tiles."""
-        smallest = self.sizes[-1]
-        count, width = rows.shape
-        if count % smallest == 0:
-            return np.array(rows, np.float32, order="C")
-        out = np.zeros((-(-count // smallest) * smallest, width), np.float32)
-        out[:count] = rows
-        return out
-
-    def linear(self, rows: Array, weight: Array) -> Array:
-        """Multiply padded rows [n, in] by [in, out]: as many of the larger tiles as fit, then the smaller."""
-        count, width = rows.shape
-        out = np.empty((count, weight.shape[1]), np.float32)
-        start = 0
-        for size in self.sizes:
-            tiles = (count - start) // size
-            if tiles:
-                stop = start + tiles * size
-                source, target = rows[start:stop], out[start:stop]
-                np.matmul(
-                    source.reshape(tiles, size, width),
-                    weight,
-                    out=target.reshape(tiles, size, target.shape[1]),
-                )
-                start = stop
-        return out
+    @classmethod
+    def over(cls, weight: Array) -> "BlockedWeight":
+        """Return a view of [in, out], so that a memory map stays one; a copy if `out` has a rest."""
+        if weight.shape[1] % BLOCK_COLUMNS:
+            return cls.of(weight)
+        return cls(blocks=_cut(weight), width=weight.shape[1])
 
 
-def _agrees(size: int, weight: Array) -> bool:
-    """Whether rows at every place of a tile of `size` get the bits they get first in a base tile."""
-    rng = np.random.Generator(np.random.Philox(key=size))
-    rows = rng.standard_normal((size, weight.shape[0]), np.float32)
-    padding = (-size) % BASE_TILE_ROWS
-    base = np.concatenate([rows, rng.standard_normal((padding, rows.shape[1]), np.float32)])
-    expected = np.matmul(base.reshape(-1, BASE_TILE_ROWS, rows.shape[1]), weight).reshape(len(base), -1)
-    turned = np.roll(rows, 1, axis=0)
-    return bool(
-        np.array_equal(rows @ weight, expected[:size])
-        and np.array_equal(np.roll(turned @ weight, -1, axis=0), expected[:size])
-    )
+def _cut(weight: Array) -> Array:
+    return weight.reshape(len(weight), -1, BLOCK_COLUMNS).transpose(1, 0, 2)
+
+
+def padded(rows: Array) -> Array:
+    """Return a copy of [n, d] with rows of zeros behind, up to whole tiles."""
+    count, width = rows.shape
+    out = np.zeros((-(-count // TILE_ROWS) * TILE_ROWS, width), np.float32)
+    out[:count] = rows
+    return out
+
+
+def linear(rows: Array, weight: BlockedWeight) -> Array:
+    """Multiply whole tiles of rows [n, in] by a weight: [n, out]."""
+    count, width = rows.shape
+    # Blocks outside, tiles inside: a block is read once and stays in the cache for all tiles.
+    pieces = np.matmul(rows.reshape(1, -1, TILE_ROWS, width), weight.blocks[:, None])
+    out: Array = pieces.transpose(1, 2, 0, 3).reshape(count, -1)
+    return out[:, : weight.width]
 
 
 def rms_norm(x: Array, gain: Array, eps: np.float32) -> Array:
@@ -135,7 +125,7 @@ def attend(query: Array, keys: Array, values: Array, mask: Array) -> Array:
     """
     scores: Array = np.matmul(query, keys.swapaxes(-1, -2))
     scores += mask
-    scores -= scores.max(axis=(2, 4), keepdims=True)
+    scores -= np.maximum.reduce(scores, axis=(2, 4), keepdims=True)
     np.exp(scores, out=scores)
     mixed = _sum_tiles(np.matmul(scores, values))
     mixed /= _sum_tiles(np.add.reduce(scores, axis=-1, keepdims=True))
@@ -157,14 +147,19 @@ def rope_table(positions: int, head_dim: int, theta: float) -> tuple[Array, Arra
     return np.cos(angle).astype(np.float32), np.sin(angle).astype(np.float32)
 
 
-def rotate(x: Array, cos: Array, sin: Array, pair_axis: int) -> None:
+HALVES_SWAPPED = (Ellipsis, slice(None, None, -1), slice(None))
+PAIRS_SWAPPED = (Ellipsis, slice(None, None, -1))
+
+
+def rotate(x: Array, cos: Array, sin: Array, swapped: tuple[EllipsisType | slice, ...]) -> None:
     """Rotate pairs of elements in place.
 
     Args:
-        x: [rows, heads, 2, d/2] with pair_axis -2, or [rows, heads, d/2, 2] with pair_axis -1.
+        x: [rows, heads, 2, d/2] with HALVES_SWAPPED, or [rows, heads, d/2, 2] with PAIRS_SWAPPED.
         cos: As one head of x, each cosine at both elements of its pair.
         sin: As `cos`, negated at the first element.
+        swapped: The index that exchanges the elements of each pair.
     """
-    swapped = np.flip(x, pair_axis) * sin
+    turned = x[swapped] * sin
     x *= cos
-    x += swapped
+    x += turned

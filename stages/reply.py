@@ -9,7 +9,7 @@ import msgspec
 
 from stages.types import EmbeddingRef, KVRef, TokenChunk
 
-FailureKind = Literal["invalid", "blob", "cancelled", "deadline", "crash"]
+FailureKind = Literal["invalid", "blob", "full", "cancelled", "deadline"]
 LossCause = Literal["crash", "killed", "lost"]
 
 

@@ -12,10 +12,26 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.numerics import Array, RowTiles, attend, causal_mask, rms_norm, rope_table, rotate, silu_gate
+from stages.numerics import (
+    HALVES_SWAPPED,
+    PAIRS_SWAPPED,
+    Array,
+    BlockedWeight,
+    attend,
+    causal_mask,
+    linear,
+    padded,
+    rms_norm,
+    rope_table,
+    rotate,
+    silu_gate,
+)
 
 NO_KV: Array = np.empty((0, 2, 0, 0, 0), np.float32)
 """Stands for the slab of a sequence that has none."""
+
+
+Weight = Array | BlockedWeight
 
 
 class Rope(StrEnum):
@@ -61,6 +77,8 @@ class TransformerConfig:
 class LayerWeights:
     """One layer; float32, may be read-only memory maps. q = heads · head_dim, kv = kv_heads · head_dim.
 
+    Matrices are given as [in, out] or as `BlockedWeight`s of that shape, which `Transformer` makes of them.
+
     Attributes:
         attention_norm: [width].
         qkv: [width, q + 2 kv]: queries, then keys, then values.
@@ -71,11 +89,11 @@ class LayerWeights:
     """
 
     attention_norm: Array
-    qkv: Array
-    output: Array
+    qkv: Weight
+    output: Weight
     mlp_norm: Array
-    gate_up: Array
-    down: Array
+    gate_up: Weight
+    down: Weight
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +109,7 @@ class TransformerWeights:
     embedding: Array
     layers: tuple[LayerWeights, ...]
     final_norm: Array
-    head: Array
+    head: Weight
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,6 +125,22 @@ class Segment:
     slab: Array
     start: int
     rows: Array
+
+
+class _Layer:
+    """A layer's arrays in the form that `linear` takes."""
+
+    def __init__(self, weights: LayerWeights) -> None:
+        self.attention_norm = weights.attention_norm
+        self.qkv = _blocked(weights.qkv)
+        self.output = _blocked(weights.output)
+        self.mlp_norm = weights.mlp_norm
+        self.gate_up = _blocked(weights.gate_up)
+        self.down = _blocked(weights.down)
+
+
+def _blocked(weight: Weight) -> BlockedWeight:
+    return weight if isinstance(weight, BlockedWeight) else BlockedWeight.over(weight)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,11 +177,13 @@ class Transformer:
     def __init__(self, config: TransformerConfig, weights: TransformerWeights) -> None:
         self.config = config
         self.weights = weights
-        first = weights.layers[0]
-        self._tiles = RowTiles.verified([first.qkv, first.output, first.gate_up, first.down, weights.head])
         half = config.head_dim // 2
-        self._pairs, self._pair_axis = ((2, half), -2) if config.rope is Rope.HALVES else ((half, 2), -1)
-        self._cos, self._sin = _rope_pairs(config, self._pair_axis)
+        halves = config.rope is Rope.HALVES
+        self._pairs = (2, half) if halves else (half, 2)
+        self._swapped = HALVES_SWAPPED if halves else PAIRS_SWAPPED
+        self._cos, self._sin = _rope_pairs(config)
+        self._layers = tuple(_Layer(layer) for layer in weights.layers)
+        self._head = _blocked(weights.head)
         self._eps = np.float32(config.eps)
         self._scale = np.float32(config.head_dim**-0.5)
 
@@ -170,10 +206,10 @@ class Transformer:
         positions = np.array([at for _, start, count in starts for at in range(start, start + count)])
         groups = self._groups(segments, positions)
         cos, sin = self._cos[positions], self._sin[positions]
-        x = self._tiles.padded(np.concatenate([s.rows for s in segments]))
-        linear, eps = self._tiles.linear, self._eps
+        x = padded(np.concatenate([s.rows for s in segments]))
+        eps = self._eps
         with np.errstate(over="ignore"):
-            for index, layer in enumerate(self.weights.layers):
+            for index, layer in enumerate(self._layers):
                 fused = linear(rms_norm(x, layer.attention_norm, eps), layer.qkv)
                 query = self._store(index, fused, segments, cos, sin)
                 x += linear(self._mix(index, query, groups, len(x)), layer.output)
@@ -182,8 +218,8 @@ class Transformer:
 
     def logits(self, rows: Array) -> Array:
         """Return the logits of outputs of `forward`, [len(rows), vocabulary]."""
-        normed = rms_norm(self._tiles.padded(rows), self.weights.final_norm, self._eps)
-        return self._tiles.linear(normed, self.weights.head)[: len(rows)]
+        normed = rms_norm(padded(rows), self.weights.final_norm, self._eps)
+        return linear(normed, self._head)[: len(rows)]
 
     def _groups(self, segments: Sequence[Segment], positions: NDArray[np.intp]) -> list[_Group]:
         groups: list[_Group] = []
@@ -214,7 +250,7 @@ class Transformer:
         config, rows = self.config, len(cos)
         heads = fused.reshape(len(fused), -1, config.head_dim)[:rows]
         turned = heads[:, : config.heads + config.kv_heads]
-        rotate(turned.reshape(*turned.shape[:2], *self._pairs), cos, sin, self._pair_axis)
+        rotate(turned.reshape(*turned.shape[:2], *self._pairs), cos, sin, self._swapped)
         kv = heads[:, config.heads :].reshape(rows, 2, config.kv_heads, config.head_dim)
         at = 0
         for segment in segments:
@@ -241,7 +277,8 @@ def _runs(keys: Sequence[int]) -> list[slice]:
     return [slice(a, b) for a, b in zip([0, *edges], [*edges, len(keys)], strict=True)]
 
 
-def _rope_pairs(config: TransformerConfig, pair_axis: int) -> tuple[Array, Array]:
+def _rope_pairs(config: TransformerConfig) -> tuple[Array, Array]:
     """Return the tables that `rotate` takes, with an axis for the heads: [positions, 1, …]."""
     cos, sin = rope_table(config.max_context, config.head_dim, config.theta)
+    pair_axis = -2 if config.rope is Rope.HALVES else -1
     return np.stack([cos, cos], pair_axis)[:, None], np.stack([-sin, sin], pair_axis)[:, None]

@@ -6,13 +6,14 @@ import os
 for _name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
 
+import logging
 import socket
-import sys
 import time
 
 import msgspec
 
 from orchestrator.logs import configure_logs
+from stages.blob_host import BlobKeeper
 from stages.blobs import open_store
 from stages.models import build_engine, front
 from stages.types import Stage
@@ -40,9 +41,14 @@ def main() -> int:
     """Serve until drained or fenced."""
     config = msgspec.json.decode(os.environ["TERCET_WORKER"], type=WorkerConfig)
     configure_logs(config.log_level, process="worker", replica=config.replica_id)
-    engine = build_engine(config.model, config.stage, open_store(config.blobs.settings()), config.limits)
-    return Replica(config, engine, facts(config)).run()
+    store = open_store(config.blobs.settings())
+    if config.blobs.listen:
+        BlobKeeper(store, config.blobs).start()
+    engine = build_engine(config.model, config.stage, store, config.limits)
+    return Replica(config, engine, facts(config), store.release).run()
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    logging.shutdown()
+    os._exit(code)  # the interpreter's own way out would wait for idle pool threads

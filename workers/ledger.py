@@ -25,6 +25,9 @@ def connect(redis_url: str) -> redis.Redis:
         retry=retry,
         retry_on_error=[redis.ConnectionError, redis.TimeoutError],
         health_check_interval=0,
+        # A cable that is cut says nothing: without these a call would hang for as long as TCP hopes.
+        socket_connect_timeout=2.0,
+        socket_timeout=5.0,
     )
 
 
@@ -53,12 +56,17 @@ class WorkerLedger:
         holder = self._redis.hget(request_key(job.request_id), job.hop)
         return holder == f"{job.attempt}|{self._id}".encode()
 
-    def write(self, events: Sequence[Event]) -> list[str]:
-        """Append events to their reply streams; returns the job keys that were overtaken."""
+    def write(self, events: Sequence[Event]) -> list[tuple[str, bool]]:
+        """Append events to their reply streams.
+
+        Returns the keys of the jobs that were overtaken, each with whether its request is forgotten: then
+        nobody else will release what the job put into the blob store.
+        """
         args: list[Any] = [self._id]
         for job, reply_to, payload, terminal in events:
             args += (job, reply_to, payload, "1" if terminal else "")
-        return [job.decode() for job in self._write(args=args)]
+        stale = [job.decode() for job in self._write(args=args)]
+        return [(job.removeprefix("!"), job.startswith("!")) for job in stale]
 
     def drain(self) -> None:
         """Take no new work."""

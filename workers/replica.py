@@ -5,9 +5,11 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Callable
 from types import FrameType
 
 import msgspec
+import redis
 
 from orchestrator.broker import TASK_NAMES, celery_app
 from orchestrator.ledger import RENEW_S, queue_name
@@ -23,13 +25,17 @@ from workers.writer import ReplyWriter
 log = logging.getLogger(__name__)
 
 EXIT_STEP_HUNG = 70
+EXIT_CONSUMER_DIED = 72
 EXIT_FENCED = 75
 
 
 class Replica:
     """Wires the parts, then serves until SIGTERM or until it is fenced."""
 
-    def __init__(self, config: WorkerConfig, engine: Engine, facts: dict[str, object]) -> None:
+    def __init__(
+        self, config: WorkerConfig, engine: Engine, facts: dict[str, object], release: Callable[[str], None]
+    ) -> None:
+        """Connect everything; `release` drops a request's blobs from this host's store."""
         self._config = config
         self._engine = engine
         self._facts = facts
@@ -37,7 +43,8 @@ class Replica:
         self._meter = Meter()
         client = connect(config.redis_url)
         self._ledger = WorkerLedger(client, config.replica_id, config.stage)
-        self._writer = ReplyWriter(self._ledger, on_stale=engine.cancel)
+        self._release = release
+        self._writer = ReplyWriter(self._ledger, self._overtaken)
         self._tasks = StageTasks(engine, self._ledger, self._writer, self._meter)
         self._consumer = Consumer(
             celery_app(config.broker_url),
@@ -45,6 +52,7 @@ class Replica:
             config.slots,
             TASK_NAMES[config.stage],
             self._tasks.body(config.stage),
+            on_death=_consumer_died,
         )
 
     def run(self) -> int:
@@ -58,6 +66,11 @@ class Replica:
         self._stop.wait()
         self._drain()
         return 0
+
+    def _overtaken(self, job: str, forgotten: bool) -> None:
+        self._engine.cancel(job)
+        if forgotten:  # the gateway released the request's blobs before this job added its own
+            self._release(job.partition("|")[0])
 
     def _on_sigterm(self, _signal: int, _frame: FrameType | None) -> None:
         self._stop.set()
@@ -86,15 +99,30 @@ class Replica:
                 "done_tokens": self._meter.total_tokens,
                 "busy_s": self._meter.total_busy_s,
             }
-            if not self._ledger.heartbeat(msgspec.json.encode(report)) and not self._stop.is_set():
-                log.critical("fenced: another process may hold this work now")
-                os._exit(EXIT_FENCED)
+            try:
+                if not self._ledger.heartbeat(msgspec.json.encode(report)) and not self._stop.is_set():
+                    log.critical("fenced: another process may hold this work now")
+                    os._exit(EXIT_FENCED)
+            except redis.RedisError as error:
+                log.warning("lease not renewed: %s", error)
             time.sleep(RENEW_S)
 
     def _take_orders(self) -> None:
-        for order in self._ledger.orders():
-            verb, _, job = order.partition(" ")
-            if verb == "cancel":
-                self._tasks.cancel(job)
-            else:
-                self._engine.pause(job, verb == "pause")
+        while True:
+            try:
+                for order in self._ledger.orders():
+                    self._obey(*order.split(" ", 1))
+            except redis.RedisError as error:
+                log.warning("no orders heard: %s", error)
+                time.sleep(RENEW_S)
+
+    def _obey(self, verb: str, job: str) -> None:
+        if verb == "cancel":
+            self._tasks.cancel(job)
+        else:
+            self._engine.pause(job, verb == "pause")
+
+
+def _consumer_died() -> None:
+    log.critical("the Celery consumer ended by itself")
+    os._exit(EXIT_CONSUMER_DIED)

@@ -10,6 +10,7 @@ from typing import Any, cast
 import msgspec
 
 from orchestrator.logs import request_fields
+from stages.blobs import BlobStoreFull
 from stages.engines import (
     BlobUnavailable,
     DeadlineExceeded,
@@ -37,6 +38,7 @@ _SEEN_AT_MOST = 10_000
 _KINDS: dict[type[StageError], FailureKind] = {
     InvalidWork: "invalid",
     BlobUnavailable: "blob",
+    BlobStoreFull: "full",
     WorkCancelled: "cancelled",
     DeadlineExceeded: "deadline",
 }
@@ -93,6 +95,7 @@ class StageTasks:
     def _run(self, job: Job, work: Callable[[], Reply | None], tokens: int) -> None:
         if not self._is_new(job.key, job.deadline_unix_s):
             return
+        started_s = time.monotonic()
         if self._ledger.is_current(job):
             with self._meter.busy():
                 reply = self._attempt(job, work)
@@ -101,6 +104,7 @@ class StageTasks:
             reply = Failed("cancelled", "overtaken before it started")
         if reply is not None:
             self._writer.settle(job, reply)
+        log.info("hop", extra=_fields(job) | {"outcome": _outcome(reply), "work_s": _since(started_s)})
 
     def _attempt(self, job: Job, work: Callable[[], Reply | None]) -> Reply | None:
         try:
@@ -128,4 +132,13 @@ class StageTasks:
 
 
 def _fields(job: Job) -> dict[str, Any]:
-    return request_fields(job.request_id, job.x_request_id, job.traceparent) | {"attempt": job.attempt}
+    fields = request_fields(job.request_id, job.x_request_id, job.traceparent)
+    return fields | {"hop": job.hop, "attempt": job.attempt}
+
+
+def _outcome(reply: Reply | None) -> str:
+    return reply.kind if isinstance(reply, Failed) else "done"
+
+
+def _since(started_s: float) -> float:
+    return round(time.monotonic() - started_s, 6)

@@ -18,10 +18,11 @@ class ReplyWriter:
 
     Args:
         ledger: Where replies go.
-        on_stale: Called with the key of each job whose attempt was overtaken.
+        on_stale: Called with the key of each job whose attempt was overtaken, and whether its request is
+            forgotten.
     """
 
-    def __init__(self, ledger: WorkerLedger, on_stale: Callable[[str], None]) -> None:
+    def __init__(self, ledger: WorkerLedger, on_stale: Callable[[str, bool], None]) -> None:
         self._ledger = ledger
         self._on_stale = on_stale
         self._pending: list[tuple[Job, Reply, threading.Event | None]] = []
@@ -71,8 +72,8 @@ class ReplyWriter:
             except (redis.ConnectionError, redis.TimeoutError) as error:
                 # The replies are the only copy. If Redis stays away the lease lapses and the process ends.
                 log.warning("ledger write failed, trying again: %s", error)
-        for key in stale:
-            self._on_stale(key)
+        for key, forgotten in stale:
+            self._on_stale(key, forgotten)
         for _, _, done in batch:
             if done:
                 done.set()

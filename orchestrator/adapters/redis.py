@@ -32,6 +32,9 @@ def connect(redis_url: str, *, patient: bool = True) -> redis.asyncio.Redis:
         retry=retry,
         retry_on_error=[redis.ConnectionError, redis.TimeoutError],
         max_connections=128,
+        # A cable that is cut says nothing: without these a call would hang for as long as TCP hopes.
+        socket_connect_timeout=2.0,
+        socket_timeout=5.0,
     )
 
 

@@ -1,6 +1,7 @@
 -- Append what a replica produced to the reply streams, dropping what a newer attempt has overtaken.
 -- ARGV: replica, then for each event: job, reply stream, payload, terminal ('1' or '')
--- Returns the jobs whose attempt is stale. Events of one reply stream share one stream entry.
+-- Returns the jobs whose attempt is stale, marked with '!' if nobody serves their request any more. Events of one
+-- reply stream share one stream entry.
 local id = ARGV[1]
 local fields, stale = {}, {}
 for i = 2, #ARGV, 4 do
@@ -15,7 +16,8 @@ for i = 2, #ARGV, 4 do
       redis.call('HDEL', request_key(request), hop)
     end
   else
-    stale[#stale + 1] = job
+    local served = redis.call('SISMEMBER', requests_key(reply_to), (split(job))) == 1
+    stale[#stale + 1] = (served and '' or '!') .. job
   end
   if terminal == '1' then release(id, job) end
 end

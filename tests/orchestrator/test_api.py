@@ -161,6 +161,8 @@ def test_the_warning_header_is_one_short_printable_line():
         pytest.param({"model": 1}, "invalid_type", "model", id="model-type"),
         pytest.param({"model": "tiny"}, "missing_required_parameter", "messages", id="no-messages"),
         pytest.param(request(messages=[]), "empty_array", "messages", id="empty-messages"),
+        pytest.param(request(messages=[USER] * 5_000), "too_many_parts", "messages", id="too-many-messages"),
+        pytest.param(b'{"model":' + b"[]," * 100_000, "too_many_values", None, id="too-many-values"),
         pytest.param(request(messages={}), "invalid_type", "messages", id="messages-type"),
         pytest.param(request(messages=["x"]), "invalid_type", "messages[0]", id="message-type"),
         pytest.param(

@@ -9,7 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.api_errors import error_body, rate_limited, timed_out
-from orchestrator.api_render import DONE, AnswerHead, EventStream, Usage, completion_body, models_body
+from orchestrator.api_render import (
+    DONE,
+    AnswerHead,
+    EventStream,
+    Usage,
+    completion_body,
+    error_event,
+    models_body,
+)
 from stages.types import FinishReason
 
 HEAD = AnswerHead(completion_id="chatcmpl-1", model='ti"ny', created_unix_s=1_700_000_000)
@@ -100,7 +108,7 @@ def test_any_text_and_model_name_survive_a_delta(text, model):
 
 def test_the_client_raises_an_error_in_the_midst_of_a_stream():
     events = EventStream(HEAD, include_usage=False)
-    body = events.first() + events.error(timed_out("the deadline passed")) + DONE
+    body = events.first() + error_event(timed_out("the deadline passed")) + DONE
     stream = client(200, body, **{"content-type": "text/event-stream"}).chat.completions.create(
         model="tiny", messages=QUESTION, stream=True
     )

@@ -19,6 +19,20 @@ def test_room_is_given_back():
     asyncio.run(scenario())
 
 
+def test_growth_beyond_the_capacity_is_503_at_once_and_all_of_it_is_given_back():
+    async def scenario():
+        budget = ByteBudget(100)
+        async with budget.hold(10) as grow:
+            grow(50)
+            grow(40)
+            with pytest.raises(ApiError) as caught:
+                grow(1)
+            assert (caught.value.status, budget.held_bytes) == (503, 100)
+        assert budget.held_bytes == 0
+
+    asyncio.run(scenario())
+
+
 def test_waiting_too_long_is_503_with_retry_after_and_leaves_no_trace():
     async def scenario():
         budget = ByteBudget(100, wait_s=0.05)
@@ -74,9 +88,10 @@ def test_never_over_capacity_whoever_gives_up_when(seed):
 
         async def one(size_bytes: int, pause_s: float) -> None:
             nonlocal peak_bytes
-            async with budget.hold(size_bytes):
+            async with budget.hold(size_bytes) as grow:
                 peak_bytes = max(peak_bytes, budget.held_bytes)
                 await asyncio.sleep(pause_s)
+                grow(size_bytes)
 
         tasks = []
         for _ in range(300):

@@ -234,6 +234,17 @@ def test_an_allowed_host_that_redirects_to_another_private_address_is_refused():
     asyncio.run(scenario())
 
 
+def test_the_allow_list_can_be_changed_while_serving():
+    async def scenario():
+        async with serving({"/": OK}) as site:
+            fetcher, url = SafeFetcher(LOOPBACK), f"http://127.0.0.1:{site.port}/"
+            await fetcher.fetch(url, max_bytes=9, timeout_s=5)
+            fetcher.set_allow_list(AllowList())
+            assert await refusal(fetcher, url) == "address_not_allowed"
+
+    asyncio.run(scenario())
+
+
 @pytest.mark.parametrize(
     ("location", "code"),
     [
@@ -280,6 +291,14 @@ CHUNKED = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0
             b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: 0\r\n\r\n", "url_status", id="gzip"
         ),
         pytest.param(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhello", "url_unreachable", id="cut"),
+        pytest.param(
+            b"HTTP/1.1 200 OK\r\ncontent-length: " + b"9" * 5000 + b"\r\n\r\n",
+            "url_unreachable",
+            id="endless-number",
+        ),
+        pytest.param(
+            b"HTTP/1.1 200 OK\r\ncontent-length: -5\r\n\r\nhello", "url_unreachable", id="negative-size"
+        ),
         pytest.param(b"220 smtp ready\r\n", "url_unreachable", id="no-http"),
         pytest.param(b"", "url_unreachable", id="closes"),
         pytest.param(
@@ -295,6 +314,30 @@ def test_a_body_of_exactly_the_limit_is_taken_and_one_byte_more_is_not():
     assert fetched(CHUNKED, max_bytes=5) == b"hello"
     assert fetched(CHUNKED, max_bytes=4) == "media_too_large"
     assert fetched(OK, max_bytes=4) == "media_too_large"
+
+
+def test_each_piece_is_announced_before_it_is_kept_and_may_be_refused():
+    class FullError(Exception):
+        pass
+
+    async def scenario():
+        pieces: list[int] = []
+
+        def on_bytes(size_bytes: int) -> None:
+            pieces.append(size_bytes)
+            if sum(pieces) > 5:
+                raise FullError
+
+        answers = {"/": CHUNKED, "/long": CHUNKED.replace(b"0\r\n\r\n", b"1\r\n!\r\n" * 9)}
+        async with serving(answers) as site:
+            url = f"http://127.0.0.1:{site.port}/"
+            fetcher = SafeFetcher(LOOPBACK)
+            assert await fetcher.fetch(url, max_bytes=99, timeout_s=5, on_bytes=on_bytes) == b"hello"
+            assert pieces == [5]
+            with pytest.raises(FullError):
+                await fetcher.fetch(f"{url}long", max_bytes=99, timeout_s=5, on_bytes=on_bytes)
+
+    asyncio.run(scenario())
 
 
 def test_an_announced_size_beyond_the_limit_is_refused_before_the_body():

@@ -27,6 +27,7 @@ ANIMATIONS = {
     "apng-and-still": ("PNG", {"default_image": True}),
     "gif": ("GIF", {"disposal": 2}),
     "webp": ("WEBP", {"lossless": True}),
+    "webp-odd-chunk": ("WEBP", {"lossless": True, "icc_profile": b"odd"}),
 }
 
 

@@ -6,6 +6,7 @@ import hashlib
 import io
 import struct
 import zlib
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given, settings
@@ -14,6 +15,7 @@ from PIL import Image
 
 from orchestrator.api_errors import ApiError
 from orchestrator.api_messages import MediaSource
+from orchestrator.byte_budget import ByteBudget
 from orchestrator.fetch import FetchError
 from orchestrator.media import FETCHES_AT_ONCE, Media, MediaLimits, check_modalities, reserve_bytes, take_in
 from stages.types import Modality
@@ -48,27 +50,33 @@ def source(url: str, modality: Modality = Modality.IMAGE, param: str = PARAM) ->
 
 
 class Web:
-    """A fetcher with a page per URL that answers slowly and knows how many ask at once."""
+    """A fetcher with a page per URL that answers slowly, in halves, and knows how many ask at once."""
 
     def __init__(self, pages: dict[str, bytes] | None = None) -> None:
         self.pages = pages or {}
         self.now = 0
         self.peak = 0
 
-    async def fetch(self, url: str, *, max_bytes: int, timeout_s: float) -> bytes:
+    async def fetch(
+        self, url: str, *, max_bytes: int, timeout_s: float, on_bytes: Callable[[int], None]
+    ) -> bytes:
         self.now += 1
         self.peak = max(self.peak, self.now)
         try:
             await asyncio.sleep(0.002)
             if url not in self.pages:
                 raise FetchError("unknown_host", "the host is unknown")
-            return self.pages[url]
+            page = self.pages[url]
+            for piece in (page[:20], page[20:]):
+                on_bytes(len(piece))
+                await asyncio.sleep(0)
+            return page
         finally:
             self.now -= 1
 
 
 def taken(*sources: MediaSource, limits: MediaLimits = LIMITS, web: Web | None = None) -> tuple[Media, ...]:
-    return asyncio.run(take_in(sources, limits, web or Web()))
+    return asyncio.run(take_in(sources, limits, web or Web(), lambda size_bytes: None))
 
 
 def refusal(*sources: MediaSource, limits: MediaLimits = LIMITS, web: Web | None = None) -> ApiError:
@@ -210,16 +218,35 @@ def test_modalities_are_checked_before_anything_is_read():
 
 def test_no_media_cost_nothing():
     assert taken() == ()
-    assert reserve_bytes([], MediaLimits()) == 0
+    assert reserve_bytes([]) == 0
 
 
-@given(st.lists(st.binary(max_size=40)), st.integers(0, 40))
-def test_what_is_reserved_covers_what_is_held(inline, urls):
-    limits = MediaLimits(item_bytes=100, total_bytes=1000)
-    sources = [*(source(data_url(data)) for data in inline), *[source("https://a.test/")] * urls]
-    reserved = reserve_bytes(sources, limits)
-    at_most = min(urls * limits.item_bytes, limits.total_bytes + FETCHES_AT_ONCE * limits.item_bytes)
-    assert reserved == sum(len(data_url(data)) + len(data) for data in inline) + at_most
+def test_data_urls_are_reserved_beforehand_and_fetched_bytes_as_they_come():
+    raw, url = image(), data_url(image())
+
+    async def scenario():
+        budget = ByteBudget(10_000)
+        sources = [source(url), source("https://a.test/"), source("https://a.test/")]
+        async with budget.hold(reserve_bytes(sources)) as grow:
+            assert budget.held_bytes == len(url) + len(raw)
+            await take_in(sources, LIMITS, Web({"https://a.test/": raw}), grow)
+            assert budget.held_bytes == len(url) + 3 * len(raw)
+        assert budget.held_bytes == 0
+
+    asyncio.run(scenario())
+
+
+def test_a_fetch_ends_when_the_gateways_memory_is_full():
+    raw = image()
+
+    async def scenario():
+        budget = ByteBudget(len(raw) - 1)
+        async with budget.hold(0) as grow:
+            with pytest.raises(ApiError) as caught:
+                await take_in([source("https://a.test/")], LIMITS, Web({"https://a.test/": raw}), grow)
+            assert (caught.value.status, budget.held_bytes) == (503, 20)
+
+    asyncio.run(scenario())
 
 
 @settings(max_examples=200, deadline=None)

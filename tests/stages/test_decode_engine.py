@@ -156,9 +156,9 @@ class TestEnds:
         ]
 
     def test_the_context_bounds_a_completion(self, stack):
-        tokens, finish = completion(stack, random_ids(90), Sampling(max_tokens=50))
-        assert len(tokens) <= 7
-        assert finish is FinishReason.LENGTH or len(tokens) < 7
+        ids, sampling = random_ids(93), Sampling(max_tokens=50, temperature=2.0)
+        assert completion(stack, ids, sampling) == alone(ids, sampling)
+        assert len(alone(ids, sampling)[0]) <= 96 - 93 + 1
 
 
 def task_for(position, max_tokens, core, key="k", emit=None):
@@ -222,7 +222,7 @@ def test_a_late_arrival_joins_at_the_next_step():
     core.step()
     core.admit(task_for(3, 2, core, "new", emit=lambda chunk: seen.append("new")))
     core.step()
-    assert seen == ["old", "old", "new", "old", "new"] or seen == ["old", "old", "new", "new", "old"]
+    assert (seen[:3], sorted(seen[3:])) == (["old", "old", "new"], ["new", "old"])
 
 
 def test_a_paused_completion_keeps_its_kv_and_takes_no_step():

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from stages.numerics import BASE_TILE_ROWS, RowTiles, rms_norm, silu_gate
+from stages.numerics import BlockedWeight, linear, padded, rms_norm, silu_gate
 
 RNG = np.random.default_rng(5)
 
@@ -12,39 +12,52 @@ def floats(*shape):
     return RNG.standard_normal(shape).astype(np.float32)
 
 
-@pytest.mark.parametrize(("width", "out"), [(128, 384), (128, 37), (384, 128), (576, 960)])
-def test_a_row_has_the_same_bits_among_any_number_of_rows(width, out):
-    weight, row = floats(width, out), floats(width)
-    tiles = RowTiles.verified([weight])
+@pytest.mark.parametrize(
+    ("width", "out"), [(128, 384), (128, 37), (384, 128), (576, 128), (1536, 64), (80, 272)]
+)
+@pytest.mark.parametrize(
+    "form",
+    [
+        BlockedWeight.of,
+        BlockedWeight.over,
+        pytest.param(lambda w: BlockedWeight.over(w.T.copy().T), id="tied-embedding"),
+    ],
+)
+def test_a_row_has_the_same_bits_among_any_number_of_rows(width, out, form):
+    weight, row = form(floats(width, out)), floats(width)
     seen = set()
-    for count in (1, 3, 8, 9, 31, 64, 100):
-        for place in {0, count // 2, count - 1}:
+    for count in (1, 8, 13, 40):
+        for place in range(count):
             rows = floats(count, width) * 10
             rows[place] = row
-            seen.add(tiles.linear(tiles.padded(rows), weight)[place].tobytes())
+            seen.add(linear(padded(rows), weight)[place].tobytes())
     assert len(seen) == 1
 
 
-def test_a_transposed_weight_is_as_independent():
-    """Tied output embeddings are a view."""
-    weight = floats(37, 128).T
-    tiles = RowTiles.verified([weight])
-    row = floats(1, 128)
-    alone = tiles.linear(tiles.padded(row), weight)[0]
-    assert np.array_equal(alone, tiles.linear(np.repeat(row, 72, axis=0), weight)[71])
+@pytest.mark.parametrize("count", [1, 8, 20])
+@pytest.mark.parametrize("out", [3, 64, 100])
+def test_blocks_and_tiles_cover_the_product(count, out):
+    weight, rows = floats(16, out), floats(count, 16)
+    for form in (BlockedWeight.of, BlockedWeight.over):
+        product = linear(padded(rows), form(weight))[:count]
+        np.testing.assert_allclose(product, rows @ weight, rtol=1e-4, atol=1e-5)
 
 
-def test_the_base_height_is_always_there():
-    assert BASE_TILE_ROWS in RowTiles.verified([floats(64, 48)]).sizes
+def test_a_view_stays_a_view():
+    """A memory map that several processes share is not copied."""
+    weight = floats(16, 128)
+    assert np.shares_memory(BlockedWeight.over(weight).blocks, weight)
+    embedding = floats(128, 16)
+    assert np.shares_memory(BlockedWeight.over(embedding.T).blocks, embedding)
 
 
-@pytest.mark.parametrize("count", [1, 5, 12, 20, 67])
-def test_tiles_of_every_height_cover_all_rows(count):
-    weight, rows = floats(16, 8), floats(count, 16)
-    tiles = RowTiles((64, 32, 16, 8, 4))
-    padded = tiles.padded(rows)
-    assert len(padded) - count in range(4)
-    np.testing.assert_allclose(tiles.linear(padded, weight)[:count], rows @ weight, rtol=1e-4, atol=1e-5)
+def test_nans_stay_in_their_row():
+    rows = floats(8, 16)
+    expected = linear(rows, BlockedWeight.of(np.ones((16, 5), np.float32)))
+    rows[3] = np.nan
+    found = linear(rows, BlockedWeight.of(np.ones((16, 5), np.float32)))
+    assert np.isnan(found[3]).all()
+    assert np.array_equal(np.delete(found, 3, 0), np.delete(expected, 3, 0))
 
 
 def test_rms_norm_scales_to_unit_mean_square():

@@ -101,7 +101,7 @@ def test_a_sampled_first_token_has_the_index_behind_the_generated_ones(engine):
 class TestMedia:
     span = MediaSpan(offset=2, length=3, content_hash="cat")
 
-    def ref(self, blobs, rows=3, dim=32, name="cat", value=0.5):
+    def ref(self, blobs, rows=3, dim=80, name="cat", value=0.5):
         soft = np.full((rows, dim), value, np.float32)
         blob = blobs.put(soft, owner="x", ttl_s=60)
         return EmbeddingRef(blob=blob, content_hash=name, tokens=rows, dim=dim)

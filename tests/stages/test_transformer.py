@@ -26,6 +26,7 @@ def prefilled(model, ids, cuts=(), slab=None, start=0):
 def textbook_logits(model, ids):
     """One float64 pass over the whole sequence, straight from the definitions."""
     c, w = model.config, model.weights
+
     x = w.embedding[ids].astype(np.float64)
     angle = np.outer(np.arange(len(ids)), c.theta ** -(np.arange(0, c.head_dim, 2) / c.head_dim))
     halves = c.rope is Rope.HALVES

@@ -1,0 +1,45 @@
+"""`python -m bench [NAME...]`: run benchmarks, print their figures, write them as JSON."""
+
+import argparse
+import json
+import signal
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from bench import hops
+from bench.report import Figure, Say, as_json, line
+
+BENCHMARKS: Mapping[str, Callable[[Say, bool], list[Figure]]] = {
+    "hops": hops.run,
+}
+
+
+def main() -> int:
+    """Run what was asked for; returns 0 if every goal was met, 1 otherwise, 130 after Ctrl-C."""
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BENCHMARKS)}; all by default")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here too")
+    parser.add_argument("--quick", action="store_true", help="fewer and shorter windows")
+    options = parser.parse_args()
+    unknown = set(options.names) - set(BENCHMARKS)
+    if unknown:
+        parser.error(f"no benchmark {', '.join(sorted(unknown))}; there are {', '.join(BENCHMARKS)}")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    figures: list[Figure] = []
+    try:
+        for name in options.names or BENCHMARKS:
+            found = BENCHMARKS[name](lambda text, name=name: print(f"{name}: {text}", file=sys.stderr), options.quick)
+            print("\n".join(map(line, found)), flush=True)
+            figures += found
+    except KeyboardInterrupt:
+        print("stopped; everything that was started has ended", file=sys.stderr)
+        return 130
+    finally:
+        if options.json:
+            options.json.write_text(json.dumps(as_json(figures), indent=2) + "\n")
+    return 1 if any(figure.met is False for figure in figures) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,141 @@
+"""A contender: a process of its own that holds one way to send a request, driven over pipes.
+
+Each has its own process so that what one driver does to its interpreter (threads, collections) cannot touch
+another, and so that the driver's processor time can be told apart. `python -m bench.contender NAME` is the
+child; `Contender` the parent's end.
+"""
+
+import asyncio
+import os
+import sys
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+
+import msgspec
+import uvloop
+
+from bench.images import png, question
+from bench.load import Send, Window, closed_loop, open_loop
+from bench.processes import Processes
+from bench.sse import Client, chat_request
+
+
+class Command(msgspec.Struct, frozen=True, kw_only=True):
+    """One window of load: open loop at `rate_per_s`, or closed loop at `concurrency` if that is set."""
+
+    duration_s: float
+    rate_per_s: float = 0.0
+    concurrency: int = 0
+    seed: int = 0
+
+
+class Contender:
+    """A running contender."""
+
+    def __init__(self, processes: Processes, name: str, environment: Mapping[str, str]) -> None:
+        command = [sys.executable, "-m", "bench.contender", name]
+        self.name = name
+        self._process = processes.start(name, command, environment, piped=True)
+        self._ready = False
+
+    @property
+    def pid(self) -> int:
+        """Of the driver."""
+        return self._process.pid
+
+    async def run(self, command: Command) -> Window:
+        """Run one window.
+
+        Raises:
+            RuntimeError: The contender has ended.
+        """
+        return msgspec.json.decode(await asyncio.to_thread(self._exchange, msgspec.json.encode(command)), type=Window)
+
+    async def wait_ready(self) -> None:
+        """Wait until the contender can take load."""
+        await asyncio.to_thread(self._read)
+
+    def _exchange(self, line: bytes) -> bytes:
+        assert self._process.stdin
+        self._process.stdin.write(line + b"\n")
+        self._process.stdin.flush()
+        return self._read()
+
+    def _read(self) -> bytes:
+        assert self._process.stdout
+        line = self._process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"{self.name} ended")
+        return line
+
+
+async def serve(opened: AbstractAsyncContextManager[Send]) -> None:
+    """Answer commands from standard input until it ends."""
+    # What a library prints must not mix with the answers.
+    answers = os.fdopen(os.dup(1), "wb", buffering=0)
+    os.dup2(2, 1)
+    async with opened as send:
+        answers.write(b"ready\n")
+        while line := await asyncio.to_thread(sys.stdin.buffer.readline):
+            command = msgspec.json.decode(line, type=Command)
+            if command.concurrency:
+                window = await closed_loop(send, command.concurrency, command.duration_s)
+            else:
+                window = await open_loop(send, command.rate_per_s, command.duration_s, command.seed)
+            answers.write(msgspec.json.encode(window) + b"\n")
+
+
+@asynccontextmanager
+async def _direct() -> AsyncIterator[Send]:
+    from bench.direct import direct_gateway
+    from orchestrator.policy import load_policy
+    from stages.blob_host import BlobConfig
+    from stages.blobs import open_store
+
+    blobs = open_store(BlobConfig(directory=os.environ["BENCH_BLOBS"]).settings())
+    policy = load_policy(Path(os.environ["BENCH_POLICY"]))
+    async with direct_gateway(os.environ["BENCH_REDIS"], blobs, policy, png(16, 16, 0)) as gateway:
+        yield gateway.serve
+
+
+@asynccontextmanager
+async def _http() -> AsyncIterator[Send]:
+    client = Client(int(os.environ["BENCH_PORT"]))
+    request = chat_request(question("noop", "hello", png(16, 16, 0), max_tokens=1, stream=True))
+
+    async def send() -> None:
+        await client.ask(request)
+
+    try:
+        yield send
+    finally:
+        client.close()
+
+
+@asynccontextmanager
+async def _celery() -> AsyncIterator[Send]:
+    from bench.celery_peer import opened
+
+    async with opened(os.environ["BENCH_REDIS"], os.environ["BENCH_CELERY"]) as send:
+        yield send
+
+
+@asynccontextmanager
+async def _ray() -> AsyncIterator[Send]:
+    from bench.ray_peer import opened
+
+    async with opened() as send:
+        yield send
+
+
+CONTENDERS: Mapping[str, Callable[[], AbstractAsyncContextManager[Send]]] = {
+    "direct": _direct,
+    "http": _http,
+    "celery": _celery,
+    "ray": _ray,
+}
+
+
+if __name__ == "__main__":
+    uvloop.run(serve(CONTENDERS[sys.argv[1]]()))

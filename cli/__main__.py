@@ -1,0 +1,5 @@
+"""`python -m cli` is `tercet`."""
+
+from cli.main import main
+
+main()

@@ -1,0 +1,55 @@
+"""What several system tests ask of a running system."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import openai
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.system.harness import ROOT, System
+
+
+def ask(client: openai.OpenAI, text: str, *urls: str, **options: Any) -> Any:
+    """Ask with the official client."""
+    images = [{"type": "image_url", "image_url": {"url": url}} for url in urls]
+    content: Any = [{"type": "text", "text": text}, *images]
+    return client.chat.completions.create(
+        model="tiny", messages=[{"role": "user", "content": content}], **options
+    )
+
+
+def metrics(system: System) -> dict[str, dict[str, float]]:
+    """Samples by name, then by labels as they are written, such as `stage="encode"`."""
+    port = system.options[system.options.index("--metrics-port") + 1]
+    text = httpx.get(f"http://127.0.0.1:{port}/metrics", trust_env=False).text
+    found: dict[str, dict[str, float]] = {}
+    for family in text_string_to_metric_families(text):
+        found[family.name] = {}
+        for sample in family.samples:
+            labels = ",".join(f'{name}="{value}"' for name, value in sorted(sample.labels.items()))
+            found.setdefault(sample.name, {})[labels] = sample.value
+    return found
+
+
+def tercet(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    """Run the command line to its end."""
+    command = [sys.executable, "-m", "cli", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, **options)
+
+
+def status(system: System) -> dict[str, Any]:
+    """What `tercet status --json` says."""
+    done = tercet("status", "--json", "--state", str(system.state))
+    assert done.returncode == 0, done.stderr
+    return dict(json.loads(done.stdout))
+
+
+def log_lines(system: System) -> Iterator[dict[str, Any]]:
+    """Lines of all JSON logs so far."""
+    for line in system.logs().splitlines():
+        if line.startswith("{"):
+            yield json.loads(line)

@@ -1,0 +1,180 @@
+"""Every accepted request ends exactly once, whatever is killed."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.system.harness import Stream, System, digit_question, streams, until
+
+BODIES = [digit_question(index % 24) for index in range(32)]
+
+
+def whole(results: list[Stream | BaseException]) -> list[str]:
+    """Return the texts; each must be complete and come once."""
+    for result in results:
+        assert isinstance(result, Stream), result
+        assert (result.status, result.error, result.done, len(result.ends)) == (200, None, True, 1), result
+    return [result.text for result in results if isinstance(result, Stream)]
+
+
+@pytest.mark.parametrize("stage", ["encode", "prefill", "decode"])
+def test_streams_survive_the_death_of_a_worker(tmp_path: Path, stage: str) -> None:
+    """32 streams, a worker killed while it works on some: the texts are those of an undisturbed run."""
+    slow = {"encode": 0.1, "prefill": 0.1, "decode": 0.005}
+    with System(tmp_path, replicas="encode=2,prefill=2,decode=2", slow=slow) as system:
+        undisturbed = whole(streams(system, BODIES))
+        killed_s = 0.0
+
+        def kill() -> None:
+            nonlocal killed_s
+            until("work in progress", lambda: busy(system, stage) >= 2)
+            system.signal(stage, signal.SIGKILL)
+            killed_s = time.monotonic()
+
+        assert whole(streams(system, BODIES, kill)) == undisturbed
+        assert killed_s
+        until("credits given back", lambda: not system.redis().keys("tercet:credits:*"))
+        until("requests forgotten", lambda: not system.redis().keys("tercet:request:*"))
+
+
+def busy(system: System, stage: str) -> int:
+    store = system.redis()
+    name = system.processes(stage)[0]["boot_id"]
+    return int(store.hlen(f"tercet:credits:{name}"))
+
+
+def test_a_killed_gateway_frees_what_its_clients_held(tmp_path: Path) -> None:
+    """Connections close; credits, requests, reply streams and blobs of the dead gateway are gone."""
+    with System(tmp_path, slow={"decode": 0.05}) as system:
+        idle = system.keys()
+
+        def kill() -> None:
+            until("work in progress", lambda: busy(system, "decode") >= 4)
+            pid = system.signal("gateway", signal.SIGKILL)
+            system.restarted("gateway", pid)
+
+        results = streams(system, BODIES[:16], kill)
+        assert any(isinstance(result, httpx.TransportError) for result in results)
+        until("credits given back", lambda: not system.redis().keys("tercet:credits:*"))
+        until("requests forgotten", lambda: not system.redis().keys("tercet:request*"))
+        until("keys at their baseline", lambda: system.keys() == idle)
+        assert system.answer(BODIES[0])
+        until("no blob is left", lambda: not blobs(system))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_streams_survive_a_restart_of_redis(tmp_path: Path, number: signal.Signals) -> None:
+    with System(tmp_path, replicas="encode=1,prefill=1,decode=2", slow={"decode": 0.01}) as system:
+        undisturbed = whole(streams(system, BODIES))
+
+        def kill() -> None:
+            until("work in progress", lambda: busy(system, "decode") >= 4)
+            pid = system.signal("redis", number)
+            system.restarted("redis", pid)
+
+        assert whole(streams(system, BODIES, kill)) == undisturbed
+
+
+def test_one_poisonous_request_harms_no_other(tmp_path: Path) -> None:
+    """One of 32 crashes its engine: it gets `poison_request`, the others whole answers; at most 3 crashes."""
+    poison = {"stage": "decode", "seed": 666}
+    with System(tmp_path, replicas="decode=2", slow={"decode": 0.002}, poison=poison) as system:
+        bodies = [*BODIES[:31], digit_question(0, seed=666)]
+        *good, bad = streams(system, bodies)
+        assert isinstance(bad, Stream)
+        assert (bad.status, bad.error["code"]) == (500, "poison_request")
+        whole(good)
+        assert sum(process["restarts"] for process in system.processes("decode")) <= 3
+
+
+def test_a_frozen_worker_that_wakes_doubles_nothing(tmp_path: Path) -> None:
+    """SIGSTOP, fencing, SIGCONT: the texts are those of an undisturbed run, and the ghost is replaced."""
+    with System(tmp_path, replicas="decode=2", slow={"decode": 0.02}) as system:
+        undisturbed = whole(streams(system, BODIES))
+        frozen = 0
+
+        def freeze() -> None:
+            nonlocal frozen
+            until("work in progress", lambda: busy(system, "decode") >= 4)
+            name = system.processes("decode")[0]["boot_id"]
+            frozen = system.signal("decode", signal.SIGSTOP)
+            stopped_s = time.monotonic()
+            until("fenced", lambda: system.redis().zscore("tercet:replicas", name) is None)
+            assert time.monotonic() - stopped_s <= 3.0
+            time.sleep(0.5)  # let its work begin elsewhere
+            system.signal("decode", signal.SIGCONT)
+
+        assert whole(streams(system, BODIES, freeze)) == undisturbed
+        system.restarted("decode", frozen)
+
+
+def blobs(system: System) -> list[Path]:
+    folder = Path(f"/dev/shm/tercet-{os.geteuid()}-{system.port}/owners")
+    return list(folder.glob("*/*"))
+
+
+def test_a_worker_told_to_stop_finishes_its_work_first(tmp_path: Path) -> None:
+    """SIGTERM under load: it takes nothing new, loses nothing and exits 0."""
+    with System(tmp_path, replicas="decode=2", slow={"decode": 0.02}) as system:
+        undisturbed = whole(streams(system, BODIES))
+        pid = 0
+
+        def stop() -> None:
+            nonlocal pid
+            until("work in progress", lambda: busy(system, "decode") >= 4)
+            pid = system.signal("decode", signal.SIGTERM)
+
+        assert whole(streams(system, BODIES, stop)) == undisturbed
+        system.restarted("decode", pid)
+        assert system.processes("decode")[0]["last_exit"] == 0
+        assert "retried" not in (system.state / "logs" / "gateway.log").read_text()
+
+
+def test_vanished_blobs_are_made_again(tmp_path: Path) -> None:
+    """Every blob is deleted while requests are under way: stages run again, texts are the same."""
+    slow = {"encode": 0.05, "prefill": 0.05, "decode": 0.01}
+    with System(tmp_path, slow=slow, replicas="encode=2,prefill=2") as system:
+        undisturbed = whole(streams(system, BODIES))
+
+        def vandalise() -> None:
+            until("blobs", lambda: len(blobs(system)) >= 8)
+            for _ in range(5):
+                for blob in blobs(system):
+                    blob.unlink(missing_ok=True)
+
+        assert whole(streams(system, BODIES, vandalise)) == undisturbed
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_hundred_kills_leave_nothing_behind(tmp_path: Path) -> None:
+    """After 100 kills of random workers under load, every request was answered and Redis's keys are at their baseline."""
+    with System(tmp_path, replicas="encode=2,prefill=2,decode=2", slow={"decode": 0.005}) as system:
+        idle = system.keys()
+        expected = whole(streams(system, BODIES))
+        kills = 0
+        victims = [(stage, which) for stage in ("decode", "prefill", "encode") for which in (0, 1)]
+
+        def massacre() -> None:
+            nonlocal kills
+            for _ in range(10):
+                stage, which = victims[kills % len(victims)]
+                process = system.processes(stage)[which]
+                if process["pid"]:
+                    os.kill(process["pid"], signal.SIGKILL)
+                    kills += 1
+                until(
+                    "restarted",
+                    lambda stage=stage, which=which, old=process["pid"]: (
+                        system.processes(stage)[which]["pid"] not in (None, old)
+                    ),
+                )
+
+        while kills < 100:
+            assert whole(streams(system, BODIES, massacre)) == expected
+        until("keys at their baseline", lambda: system.keys() == idle)
+        until("no blob is left", lambda: not blobs(system))
