@@ -17,7 +17,6 @@ from bench.load import Send
 from bench.processes import Processes
 
 STAGES = ("encode", "prefill", "decode")
-_DONE = "peer:done"
 _PAYLOAD = "x" * 300
 
 app = Celery("peer", broker=os.environ.get("BENCH_REDIS", "").replace("unix://", "redis+socket://"))
@@ -25,10 +24,10 @@ app.conf.update(task_ignore_result=True, worker_hijack_root_logger=False)
 
 
 @app.task(name="peer.hop")
-def hop(job: str, number: int, answer: bool) -> None:
+def hop(job: str, number: int, answer_to: str) -> None:
     """Do nothing; say so if asked."""
-    if answer:
-        _client().rpush(_DONE, f"{job} {number}")
+    if answer_to:
+        _client().rpush(answer_to, f"{job} {number}")
 
 
 def _client() -> redis.Redis:
@@ -60,13 +59,14 @@ async def opened(redis_url: str, kind: str) -> AsyncIterator[Send]:
         kind: `chain`: each worker publishes the next hop, the last one answers. `driver`: every hop answers,
             and this process publishes the next one.
     """
+    answers = f"peer.answers.{os.getpid()}"
     client = redis.asyncio.Redis.from_url(redis_url)
     waiting: dict[str, asyncio.Future[None]] = {}
     numbers = itertools.count()
 
     async def one_hop(job: str, number: int) -> None:
         future = waiting[f"{job} {number}"] = asyncio.get_running_loop().create_future()
-        hop.apply_async((job, number, True), queue=f"peer.{STAGES[number]}")
+        hop.apply_async((job, number, answers), queue=f"peer.{STAGES[number]}")
         await future
 
     async def driver() -> None:
@@ -77,15 +77,15 @@ async def opened(redis_url: str, kind: str) -> AsyncIterator[Send]:
     async def chained() -> None:
         job = f"{next(numbers)} {_PAYLOAD}"
         future = waiting[f"{job} 2"] = asyncio.get_running_loop().create_future()
-        hops = (hop.si(job, n, n == 2).set(queue=f"peer.{STAGES[n]}") for n in range(3))
+        hops = (hop.si(job, n, answers if n == 2 else "").set(queue=f"peer.{STAGES[n]}") for n in range(3))
         chain(*hops).apply_async()
         await future
 
     async def listen() -> None:
         while True:
-            item = await client.blpop([_DONE], timeout=1)
+            item = await client.blpop([answers], timeout=1)
             done = [item[1]] if item else []
-            done += (await client.lpop(_DONE, 64) or []) if item else []
+            done += (await client.lpop(answers, 64) or []) if item else []
             for name in done:
                 waiting.pop(name.decode()).set_result(None)
 

@@ -7,6 +7,7 @@ child; `Contender` the parent's end.
 
 import asyncio
 import os
+import select
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -21,6 +22,9 @@ from bench.processes import Processes
 from bench.sse import Client, chat_request
 
 
+_PATIENCE_S = 90.0
+
+
 class Command(msgspec.Struct, frozen=True, kw_only=True):
     """One window of load: open loop at `rate_per_s`, or closed loop at `concurrency` if that is set."""
 
@@ -33,37 +37,33 @@ class Command(msgspec.Struct, frozen=True, kw_only=True):
 class Contender:
     """A running contender."""
 
-    def __init__(self, processes: Processes, name: str, environment: Mapping[str, str]) -> None:
-        command = [sys.executable, "-m", "bench.contender", name]
+    def __init__(self, processes: Processes, name: str, kind: str, environment: Mapping[str, str]) -> None:
+        """Start it; returns when it can take load."""
+        command = [sys.executable, "-m", "bench.contender", kind]
         self.name = name
-        self._process = processes.start(name, command, environment, piped=True)
-        self._ready = False
+        self._process = processes.start(f"driver-{name}", command, environment, piped=True)
+        self._read()
 
     @property
     def pid(self) -> int:
         """Of the driver."""
         return self._process.pid
 
-    async def run(self, command: Command) -> Window:
+    def run(self, command: Command) -> Window:
         """Run one window.
 
         Raises:
-            RuntimeError: The contender has ended.
+            RuntimeError: The contender has ended or hangs.
         """
-        return msgspec.json.decode(await asyncio.to_thread(self._exchange, msgspec.json.encode(command)), type=Window)
-
-    async def wait_ready(self) -> None:
-        """Wait until the contender can take load."""
-        await asyncio.to_thread(self._read)
-
-    def _exchange(self, line: bytes) -> bytes:
         assert self._process.stdin
-        self._process.stdin.write(line + b"\n")
+        self._process.stdin.write(msgspec.json.encode(command) + b"\n")
         self._process.stdin.flush()
-        return self._read()
+        return msgspec.json.decode(self._read(), type=Window)
 
     def _read(self) -> bytes:
         assert self._process.stdout
+        if not select.select([self._process.stdout], [], [], _PATIENCE_S)[0]:
+            raise RuntimeError(f"{self.name} hangs")
         line = self._process.stdout.readline()
         if not line:
             raise RuntimeError(f"{self.name} ended")

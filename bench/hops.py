@@ -1,9 +1,7 @@
 """`hops`: three hops with engines that do nothing, beside bare Celery and Ray Serve."""
 
-import asyncio
 import importlib.util
 from collections.abc import Mapping
-from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 
 import psutil
@@ -48,27 +46,27 @@ class _Entry:
 def run(say: Say, quick: bool) -> list[Figure]:
     """Run all contenders in turn, several times."""
     with stack("noop") as system:
-        return asyncio.run(_run(system, say, quick))
+        return _run(system, say, quick)
 
 
-async def _run(system: Stack, say: Say, quick: bool) -> list[Figure]:
-    entries = await _start(system, say)
+def _run(system: Stack, say: Say, quick: bool) -> list[Figure]:
+    entries = _start(system, say)
     rounds, paced_s, full_s = (2, 3.0, 2.0) if quick else (5, 6.0, 4.0)
     for entry in entries.values():
-        await entry.contender.run(Command(duration_s=1.5, concurrency=8))
+        entry.contender.run(Command(duration_s=1.5, concurrency=8))
     for number in range(rounds):
         for name, entry in entries.items():
             say(f"round {number + 1}/{rounds}: {name}")
             meter = CpuMeter(entry.parts)
-            window = await entry.contender.run(Command(duration_s=paced_s, rate_per_s=RATE_PER_S, seed=number))
+            window = entry.contender.run(Command(duration_s=paced_s, rate_per_s=RATE_PER_S, seed=number))
             per_hop = 1e6 / (len(window.latencies_s) * _HOPS)
             entry.cpu_us.append({part: s * per_hop for part, s in meter.read_s().items()})
             entry.paced.append(window)
-            entry.full.append(await entry.contender.run(Command(duration_s=full_s, concurrency=CONCURRENCY)))
+            entry.full.append(entry.contender.run(Command(duration_s=full_s, concurrency=CONCURRENCY)))
     return _figures(entries)
 
 
-async def _start(system: Stack, say: Say) -> dict[str, _Entry]:
+def _start(system: Stack, say: Say) -> dict[str, _Entry]:
     processes = system.processes
     ours = processes.pids()
     environment = {
@@ -81,23 +79,22 @@ async def _start(system: Stack, say: Say) -> dict[str, _Entry]:
     say("starting contenders")
     entries: dict[str, _Entry] = {}
 
-    async def add(name: str, kind: str, **extra: str) -> Contender:
-        contender = Contender(processes, kind, environment | extra)
-        await contender.wait_ready()
+    def add(name: str, kind: str, **extra: str) -> Contender:
+        contender = Contender(processes, name, kind, environment | extra)
         entries[name] = _Entry(contender, {})
         return contender
 
     stages = {name: ours[name] for name in ("redis", "encode", "prefill", "decode")}
-    direct = await add("tercet", "direct")
+    direct = add("tercet", "direct")
     entries["tercet"].parts = {"gateway": direct.pid, **stages}
-    http = await add("tercet-http", "http")
+    http = add("tercet-http", "http")
     entries["tercet-http"].parts = {"client": http.pid, "gateway": ours["gateway"], **stages}
     workers = {name.removeprefix("celery-"): processes.pid(name) for name in celery_workers}
     for kind in ("chain", "driver"):
-        peer = await add(f"celery-{kind}", "celery", BENCH_CELERY=kind)
+        peer = add(f"celery-{kind}", "celery", BENCH_CELERY=kind)
         entries[f"celery-{kind}"].parts = {"driver": peer.pid, "redis": ours["redis"], **workers}
     if importlib.util.find_spec("ray"):
-        ray = await add("ray", "ray")
+        ray = add("ray", "ray")
         below = psutil.Process(ray.pid).children(recursive=True)
         entries["ray"].parts = {"driver": ray.pid, **{f"{p.name()}-{p.pid}": p.pid for p in below}}
     else:

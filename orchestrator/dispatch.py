@@ -119,6 +119,7 @@ class StageQueue:
     def _dispatch_what_fits(self) -> None:
         now_s = time.monotonic()
         passed_over: list[Hop] = []
+        full: set[tuple[str, ...]] = set()
         while self._heap:
             hop = heapq.heappop(self._heap)[1]
             if hop.granted.done():
@@ -126,21 +127,27 @@ class StageQueue:
             if expired(hop.waiting, now_s):
                 hop.granted.set_exception(DeadlinePassed())
                 continue
-            choice = (
-                None
-                if self._held()
-                else route(hop.query, self._registry.replicas(self._stage), self._weights())
-            )
+            domain = hop.query.domain[: hop.query.required_level]
+            if domain in full:
+                passed_over.append(hop)
+                continue
+            choice = None if self._held() else route(hop.query, self._known(hop.query), self._weights())
             target = choice and (choice.replica_id or choice.wanted)
             if choice and target:
                 self._start(hop, target, choice)
             else:
                 passed_over.append(hop)
                 if not choice or choice.reason is Reason.NO_CREDIT:
-                    # Nobody has room, so nobody behind this hop goes before it; only expiry is still checked.
-                    break
+                    # Nobody has room, so nobody behind this hop goes before it, unless to another domain.
+                    if not domain:
+                        break
+                    full.add(domain)
         for hop in passed_over:
             self._push(hop)
+
+    def _known(self, query: RouteQuery) -> list[Replica]:
+        stages = (self._stage, Stage.DECODE) if query.onward_level else (self._stage,)
+        return [replica for stage in stages for replica in self._registry.replicas(stage)]
 
     def _start(self, hop: Hop, replica_id: str, choice: Route) -> None:
         order = DispatchOrder(

@@ -188,7 +188,7 @@ class Gateway:
             x_request_id=call.x_request_id,
             traceparent=call.traceparent,
         )
-        call.notes["request_id"] = request.request_id
+        call.notes |= {"request_id": request.request_id, "priority": request.priority}
         return request
 
     async def _serve(self, call: Call, chat: ChatRequest, request: Request) -> None:

@@ -230,6 +230,7 @@ class Pipeline:
             prefix_tokens=prefix_tokens or {},
             domain=domain,
             required_level=required_level,
+            onward_level=self._work.decode_level if stage is Stage.PREFILL else 0,
             excluded=frozenset({lost_on} if lost_on else ()),
             alone=hop in self._suspect,
         )

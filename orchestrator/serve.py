@@ -125,7 +125,9 @@ class Process:
 
     def _problems(self) -> Mapping[str, str]:
         found = {"policy_error": self._watcher.error, "policy_notice": self._watcher.notice}
-        return {name: text for name, text in found.items() if text}
+        # /ready is open to everybody: the file's name is enough.
+        folder = f"{Path(self._config.policy_file).parent}/"
+        return {name: text.replace(folder, "") for name, text in found.items() if text}
 
     async def _housekeeping(self) -> None:
         """Take policy edits."""

@@ -59,7 +59,9 @@ class DecodeCore:
         self._model = model
         self._eos_token = eos_token
         self._max_batch = limits.max_batch
-        self.budget = BlockBudget(limits.kv_budget_bytes, model.config.kv_bytes_per_token * BLOCK_TOKENS)
+        bytes_per_token = model.config.kv_bytes_per_token
+        total_bytes = limits.kv_bytes(model.config.max_context, bytes_per_token)
+        self.budget = BlockBudget(total_bytes, bytes_per_token * BLOCK_TOKENS)
         self._waiting: deque[DecodeTask] = deque()
         self._active: list[DecodeTask] = []
         self._batch_size = 0

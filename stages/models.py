@@ -78,6 +78,26 @@ def _tiny_engine(stage: Stage, blobs: BlobStore, limits: EngineLimits) -> AnyEng
     return reference_engine(parts, stage, blobs, limits)
 
 
+def _smollm2_front() -> ModelFront:
+    from stages.smollm2.front import SmolFront
+
+    return SmolFront()
+
+
+def _smollm2_engine(stage: Stage, blobs: BlobStore, limits: EngineLimits) -> AnyEngine:
+    from stages.reference import ModelParts, reference_engine
+    from stages.smollm2.model import language_model
+    from stages.smollm2.prepare import prepare
+    from stages.smollm2.vision import SmolVision
+
+    parts = ModelParts(
+        front=_smollm2_front(),
+        vision=lambda: SmolVision(prepare()),
+        language=lambda: language_model(prepare()),
+    )
+    return reference_engine(parts, stage, blobs, limits)
+
+
 def _noop_front() -> ModelFront:
     from stages.noop import NoopFront
 
@@ -92,6 +112,7 @@ def _noop_engine(stage: Stage, blobs: BlobStore, limits: EngineLimits) -> AnyEng
 
 MODELS: Mapping[str, ModelEntry] = {
     "tiny": ModelEntry(front=_tiny_front, engine=_tiny_engine),
+    "smollm2": ModelEntry(front=_smollm2_front, engine=_smollm2_engine),
     "noop": ModelEntry(front=_noop_front, engine=_noop_engine),
 }
 """Every model by name. A model is added here and nowhere else."""

@@ -73,7 +73,7 @@ class _NoopEngine:
 
     def load(self) -> EngineLoad:
         """See `Engine`."""
-        kv_bytes = self._limits.kv_budget_bytes
+        kv_bytes = self._limits.kv_bytes(1024, _KV_BYTES_PER_TOKEN)
         with self._lock:
             return EngineLoad(
                 batch_size=self._running, steps=self._steps, free_kv_bytes=kv_bytes, total_kv_bytes=kv_bytes

@@ -72,7 +72,9 @@ class PrefillCore:
     def __init__(self, model: Transformer, limits: EngineLimits) -> None:
         self._model = model
         self._chunk_tokens = limits.chunk_tokens
-        self.budget = BlockBudget(limits.kv_budget_bytes, model.config.kv_bytes_per_token * BLOCK_TOKENS)
+        bytes_per_token = model.config.kv_bytes_per_token
+        total_bytes = limits.kv_bytes(model.config.max_context, bytes_per_token)
+        self.budget = BlockBudget(total_bytes, bytes_per_token * BLOCK_TOKENS)
         self.cache = PrefixCache(self.budget, BLOCK_TOKENS)
         self._waiting: deque[PrefillTask] = deque()
         self._active: list[PrefillTask] = []

@@ -202,8 +202,7 @@ class Transformer:
 
         Rows are in the order of the segments. A slab must not be in two segments.
         """
-        starts = [(s.slab, s.start, len(s.rows)) for s in segments]
-        positions = np.array([at for _, start, count in starts for at in range(start, start + count)])
+        positions = np.array([at for s in segments for at in range(s.start, s.start + len(s.rows))])
         groups = self._groups(segments, positions)
         cos, sin = self._cos[positions], self._sin[positions]
         x = padded(np.concatenate([s.rows for s in segments]))

@@ -15,13 +15,13 @@ import msgspec
 from orchestrator.logs import configure_logs
 from stages.blob_host import BlobKeeper
 from stages.blobs import open_store
+from stages.engines import Engine
 from stages.models import build_engine, front
-from stages.types import Stage
 from workers.config import WorkerConfig
 from workers.replica import Replica
 
 
-def facts(config: WorkerConfig) -> dict[str, object]:
+def facts(config: WorkerConfig, kv_bytes: int) -> dict[str, object]:
     """Return what the registry says of this replica for as long as it lives."""
     return {
         "stage": config.stage,
@@ -30,7 +30,7 @@ def facts(config: WorkerConfig) -> dict[str, object]:
         "hardware": config.hardware,
         "domain": config.domain,
         "labels": config.labels,
-        "kv_bytes": 0 if config.stage is Stage.ENCODE else config.limits.kv_budget_bytes,
+        "kv_bytes": kv_bytes,
         "pid": os.getpid(),
         "host": socket.gethostname(),
         "started_unix_s": time.time(),
@@ -45,7 +45,7 @@ def main() -> int:
     if config.blobs.listen:
         BlobKeeper(store, config.blobs).start()
     engine = build_engine(config.model, config.stage, store, config.limits)
-    return Replica(config, engine, facts(config), store.release).run()
+    return Replica(config, engine, facts(config, engine.load().total_kv_bytes), store.release).run()
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from functools import lru_cache
 from hashlib import blake2b
 
 from orchestrator.core.types import Reason, Replica, Route, RouteQuery
+from stages.types import Stage
 
 OVERLOAD = 1.25
 """Affinity is given up when its replica has this many times the mean pending work (ModServe)."""
@@ -29,9 +30,12 @@ def takes_work(query: RouteQuery, replica: Replica) -> bool:
 
 
 def in_domain(query: RouteQuery, replica: Replica) -> bool:
-    """Whether the replica shares the required levels of the topology with the stage before."""
-    level = query.required_level
-    return not level or len(query.domain) < level or replica.domain[:level] == query.domain[:level]
+    """Whether the replica shares the required levels of the topology with the stage before.
+
+    Levels that are unknown of the stage before are not required. A replica of which a required one is
+    unknown is outside: nothing says how far away it is.
+    """
+    return _shares(query.domain[: query.required_level], replica.domain)
 
 
 def open_to_all(query: RouteQuery, replica: Replica) -> bool:
@@ -57,6 +61,27 @@ FILTERS: Sequence[tuple[Filter, Reason]] = (
 
 ALONE_FILTERS = FILTERS[:3]
 """Work that is retried alone may go to a quarantined replica, and waits until that one is idle."""
+
+
+def leading_on(query: RouteQuery, replicas: Sequence[Replica]) -> Sequence[Replica]:
+    """Leave out what shares no domain with a decode replica; leave all in if nobody could serve then.
+
+    A KV cache in a domain without decode would wait there until its request's deadline.
+    """
+    level = query.onward_level
+    if not level:
+        return replicas
+    ends = {
+        r.domain[:level]
+        for r in replicas
+        if r.stage is Stage.DECODE and r.model == query.model and not r.draining
+    }
+    kept = [r for r in replicas if any(_shares(r.domain[:level], end) for end in ends)]
+    return kept if any(serves(query, r) and takes_work(query, r) for r in kept) else replicas
+
+
+def _shares(required: tuple[str, ...], domain: tuple[str, ...]) -> bool:
+    return domain[: len(required)] == required
 
 
 def pending_tokens(query: RouteQuery, candidates: Sequence[Replica]) -> Sequence[float]:
@@ -129,10 +154,10 @@ def route(query: RouteQuery, replicas: Sequence[Replica], weights: Mapping[str, 
 
     Args:
         query: The hop.
-        replicas: Everything in the registry.
+        replicas: Everything in the registry; those of the query's stage are enough without `onward_level`.
         weights: Weight ≥ 0 of each scorer in `SCORERS`, from the policy file.
     """
-    candidates = replicas
+    candidates = leading_on(query, replicas)
     for keep, reason in ALONE_FILTERS if query.alone else FILTERS:
         candidates = [r for r in candidates if keep(query, r)]
         if not candidates:

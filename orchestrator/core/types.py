@@ -113,6 +113,7 @@ class RouteQuery:
         prefix_tokens: Prompt tokens that each replica is believed to have cached, by replica id.
         domain: Topology domain of the stage before, empty if there is none or it is unknown.
         required_level: Leading entries of `domain` that the replica must share; 0 for none.
+        onward_level: For prefill, the leading entries that decode will have to share; 0 for none.
         excluded: Replica ids that must not be chosen, such as one just fenced.
         alone: The work is suspected of crashing engines and needs an idle replica to itself.
     """
@@ -125,6 +126,7 @@ class RouteQuery:
     prefix_tokens: Mapping[str, int]
     domain: tuple[str, ...] = ()
     required_level: int = 0
+    onward_level: int = 0
     excluded: frozenset[str] = frozenset()
     alone: bool = False
 

@@ -1,11 +1,11 @@
 """What a policy file says of requests: which are refused, which wait, and what they are promised."""
 
 from dataclasses import dataclass
-from ipaddress import ip_network
 from typing import Annotated, ClassVar
 
 from pydantic import AfterValidator, ConfigDict, Field
 
+from orchestrator.addresses import AllowList
 from orchestrator.policy.fields import STRICT, Count, Name, NotNegative, Seconds
 
 MB = 1_000_000
@@ -39,8 +39,7 @@ class Limits:
 
 
 def _check_allowed(target: str) -> str:
-    if "/" in target:
-        ip_network(target)
+    AllowList.parse([target])
     return target
 
 

@@ -43,7 +43,8 @@ class _Tensor:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        return np.dtype(self.storage[1])
+        dtype: np.dtype[Any] = self.storage[1]
+        return dtype
 
 
 class _Unpickler(pickle.Unpickler):

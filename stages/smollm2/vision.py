@@ -8,6 +8,7 @@ the only space it reads. What it gets is a label and a doubt, nothing of the pic
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +29,8 @@ _LEAD_IN = " now most likely showing a"
 
 def convert_vision(source: Path, path: Path) -> None:
     """Write the weights of a torch checkpoint as `effnet` wants them."""
-    np.savez(path, **effnet.fold(load_state_dict(source)))
+    arrays: dict[str, Any] = {**effnet.fold(load_state_dict(source))}
+    np.savez(path, **arrays)
 
 
 class LabelMixer:

@@ -207,9 +207,11 @@ class Worker:
 class Stack:
     """Redis and a gateway on one host, workers on both."""
 
-    def __init__(self, a: Host, b: Host, policy: Path) -> None:
+    def __init__(self, a: Host, b: Host, policy: str) -> None:
         self.a, self.b = a, b
         self._policy = policy
+        self._policy_file = a.folder / "policy.yaml"
+        self._policy_file.write_text(policy)
         self._workers: dict[str, Worker] = {}
         self._replica_ids: dict[str, str] = {}
         self._password = "p@ss:/word?" + secrets.token_urlsafe(8)
@@ -230,7 +232,7 @@ class Stack:
             port=API_PORT,
             metrics_port=0,
             redis_url=self.redis_url,
-            policy_file=str(self._policy),
+            policy_file=str(self._policy_file),
             blobs=self.a.blobs(keeps=True),
         )
         until("redis answers", lambda: self.a.call(self._pings))
@@ -269,6 +271,31 @@ class Stack:
 
     def stream(self, body: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> "Streaming":
         return Streaming(self.a, f"{self.url}/v1/chat/completions", {**body, "stream": True}, headers or {})
+
+    @contextmanager
+    def policy_with(self, section: str) -> Iterator[None]:
+        """Add a section to the policy of the running gateway."""
+        self._edit(f"{self._policy}\n{section}\n")
+        yield
+        self._edit(self._policy)
+
+    def _edit(self, policy: str) -> None:
+        log = self.a.logs / "gateway.log"
+        taken = log.read_text().count("policy edit taken")
+        self._policy_file.write_text(policy)
+        until("the edit is taken", lambda: log.read_text().count("policy edit taken") > taken, 5.0)
+
+    def decoded_by(self, response: httpx.Response) -> str:
+        """Return the worker whose log has the request's decode."""
+        assert response.status_code == 200, response.text
+        hop = (response.json()["id"].removeprefix("chatcmpl-"), '"hop": "decode"')
+        logs = [path for host in (self.a, self.b) for path in host.logs.glob("decode-*.log")]
+
+        def found() -> list[str]:
+            lines = [(path.stem, line) for path in logs for line in path.read_text().splitlines()]
+            return [name for name, line in lines if all(part in line for part in hop)]
+
+        return str(until("decode is logged", found)[0])
 
     def _start_worker(self, worker: Worker) -> None:
         config = WorkerConfig(

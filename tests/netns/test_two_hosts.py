@@ -23,7 +23,7 @@ EXIT_FENCED = 75
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     with two_hosts(tmp_path_factory.mktemp("hosts")) as (a, b):
-        stack = Stack(a, b, ROOT / "policies" / "tiny.yaml")
+        stack = Stack(a, b, (ROOT / "policies" / "tiny.yaml").read_text())
         stack.start()
         yield stack
 
@@ -128,6 +128,21 @@ def test_a_cut_cable_with_nobody_else_is_a_clean_error(stack: Stack) -> None:
     assert asked.error["code"] == "deadline_exceeded"
     until("its blobs are gone on this host", lambda: not stack.a.holds(asked.request_id), 5.0)
     recovers(stack, workers)
+
+
+def test_decode_stays_in_the_domain_of_prefill(stack: Stack) -> None:
+    """A live edit of the policy names a level; from then on the KV cache does not cross the cable."""
+    workers = [
+        Worker(stack.a, Stage.PREFILL, 1, domain=("host-a",)),
+        Worker(stack.b, Stage.ENCODE, 1, keeps=True, domain=("host-b",)),
+        Worker(stack.b, Stage.DECODE, 1, domain=("host-b",)),
+        Worker(stack.a, Stage.DECODE, 2, domain=("host-a",)),
+    ]
+    stack.have(*workers)
+    assert stack.decoded_by(stack.post(question(ASK, data_url(digit_png(11)[0])))) == "decode-1"
+    with stack.policy_with("topology: {levels: [kubernetes.io/hostname]}"):
+        for _ in range(3):
+            assert stack.decoded_by(stack.post(question(ASK, data_url(digit_png(11)[0])))) == "decode-2"
 
 
 def recovers(stack: Stack, workers: list[Worker]) -> None:

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stages.limits import EngineLimits
 from stages.paged_kv import BlockBudget, PrefixCache
 
 BLOCK = 4
@@ -90,3 +91,8 @@ def test_used_blocks_are_those_taken_and_the_pages(actions):
                 budget.give(amount)
                 taken -= amount
         assert budget.used_blocks == taken + cache.evictable_blocks <= 8
+
+
+def test_an_engine_without_a_budget_has_room_for_eight_full_contexts():
+    assert EngineLimits().kv_bytes(100, 10) == 8000
+    assert EngineLimits(kv_budget_bytes=5).kv_bytes(100, 10) == 5

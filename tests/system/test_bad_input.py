@@ -4,7 +4,6 @@ import json
 import struct
 import time
 import zlib
-from collections.abc import Callable
 from io import BytesIO
 from typing import Any
 
@@ -17,7 +16,7 @@ from PIL import Image
 from tests.system.harness import System, data_url, digit_png, question
 
 END = b"\x00\x00\x00\x00IEND\xaeB`\x82"
-LEAKS = ("Traceback", "/usr/", "/home/", ".py", "site-packages", "redis", "127.0.0.1", "orchestrator.", "0x")
+LEAKS = ("Traceback", "/usr/", "/home/", ".py", "site-packages", "redis", "127.0.0.1", " at 0x")
 
 
 def refused(system: System, body: Any, status: int, **options: Any) -> dict[str, Any]:
@@ -127,6 +126,12 @@ def test_a_broken_body_is_refused_by_name(system: System, what: str) -> None:
     assert (error["param"], error["code"]) == (param, code or error["code"])
 
 
+def cut_jpeg() -> bytes:
+    out = BytesIO()
+    Image.effect_noise((96, 96), 50).convert("RGB").save(out, "JPEG")
+    return out.getvalue()[: len(out.getvalue()) // 2]
+
+
 BROKEN_IMAGES = {
     "broken base64": ("data:image/png;base64,@@@@", "invalid_base64"),
     "base64 without padding": ("data:image/png;base64,AAAAA", "invalid_base64"),
@@ -135,6 +140,7 @@ BROKEN_IMAGES = {
     "not an image": (data_url(b"hello, I am a text file, really"), None),
     "an image cut inside its header": (data_url(digit_png(0)[0][:20]), "image_truncated"),
     "an image cut inside its pixels": (data_url(digit_png(0)[0][:999]), "image_truncated"),
+    "a JPEG cut inside its pixels": (data_url(cut_jpeg()), "image_truncated"),
     "declared 30,000×30,000 pixels": (data_url(png_header(30_000, 30_000)), "image_too_large"),
     "no pixels": (data_url(png_header(0, 0)), None),
     "an unknown scheme": ("ftp://example.com/cat.png", "invalid_url"),
@@ -160,18 +166,9 @@ def png_of_rubbish() -> bytes:
     )
 
 
-def cut_jpeg() -> bytes:
-    out = BytesIO()
-    Image.effect_noise((96, 96), 50).convert("RGB").save(out, "JPEG")
-    return out.getvalue()[: len(out.getvalue()) // 2]
-
-
 @pytest.mark.parametrize("stream", [False, True])
-@pytest.mark.parametrize("make", [png_of_rubbish, cut_jpeg])
-def test_an_image_found_to_be_truncated_only_when_decoded_is_a_400(
-    system: System, make: Callable[[], bytes], stream: bool
-) -> None:
-    error = refused(system, about(data_url(make())) | {"stream": stream}, 400)
+def test_an_image_found_to_be_truncated_only_when_decoded_is_a_400(system: System, stream: bool) -> None:
+    error = refused(system, about(data_url(png_of_rubbish())) | {"stream": stream}, 400)
     assert error["code"] == "invalid_media"
 
 

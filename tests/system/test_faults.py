@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -112,6 +113,11 @@ def test_a_frozen_worker_that_wakes_doubles_nothing(tmp_path: Path) -> None:
         system.restarted("decode", frozen)
 
 
+def registered_again(system: System, stage: str, which: int, old: str) -> bool:
+    new = system.processes(stage)[which]["boot_id"]
+    return new != old and system.redis().zscore("tercet:replicas", new) is not None
+
+
 def blobs(system: System) -> list[Path]:
     folder = Path(f"/dev/shm/tercet-{os.geteuid()}-{system.port}/owners")
     return list(folder.glob("*/*"))
@@ -167,12 +173,7 @@ def test_a_hundred_kills_leave_nothing_behind(tmp_path: Path) -> None:
                 if process["pid"]:
                     os.kill(process["pid"], signal.SIGKILL)
                     kills += 1
-                until(
-                    "restarted",
-                    lambda stage=stage, which=which, old=process["pid"]: (
-                        system.processes(stage)[which]["pid"] not in (None, old)
-                    ),
-                )
+                until("registered again", partial(registered_again, system, stage, which, process["boot_id"]))
 
         while kills < 100:
             assert whole(streams(system, BODIES, massacre)) == expected

@@ -50,6 +50,12 @@ def query(stage=Stage.ENCODE, tokens=9, prefix_tokens=None, **more):
             id="domain-unknown",
         ),
         pytest.param(
+            [replica("a", domain=("z2", "r1"))],
+            query(domain=("z1",), required_level=2),
+            Reason.OUTSIDE_DOMAIN,
+            id="outside-what-is-known-of-the-domain",
+        ),
+        pytest.param(
             [replica("a", draining=True), replica("b", in_flight=8)],
             query(),
             Reason.NO_CREDIT,
@@ -109,6 +115,22 @@ def test_nobody_can_take_it(replicas, asked, reason):
             "a.1",
             Reason.ONLY_CANDIDATE,
             id="inside-the-domain-of-prefill",
+        ),
+        pytest.param(
+            [replica("a", domain=("z1", "r2")), replica("b", domain=("z2", "r1"), free_kv_bytes=9)],
+            query(domain=("z1",), required_level=2),
+            DECODE,
+            "a.1",
+            Reason.ONLY_CANDIDATE,
+            id="inside-what-is-known-of-the-domain",
+        ),
+        pytest.param(
+            [replica("a", free_kv_bytes=1), replica("b", domain=("z2", "r1"), free_kv_bytes=9)],
+            query(required_level=2),
+            DECODE,
+            "b.1",
+            Reason.MOST_FREE_KV,
+            id="anywhere-if-the-domain-of-prefill-is-unknown",
         ),
         pytest.param(
             [replica("a", free_kv_bytes=90, total_kv_bytes=90)],
@@ -239,6 +261,58 @@ queries = st.builds(
     alone=st.booleans(),
 )
 weightings = st.dictionaries(st.sampled_from(sorted(SCORERS)), st.floats(0.1, 10.0), min_size=1)
+
+
+Z1, Z2 = ("z1", "r1"), ("z2", "r1")
+
+
+def prefill(name, **more):
+    return replica(name, stage=Stage.PREFILL, **more)
+
+
+def decode(name, **more):
+    return replica(name, stage=Stage.DECODE, **more)
+
+
+@pytest.mark.parametrize(
+    ("replicas", "level", "pick"),
+    [
+        pytest.param(
+            [prefill("a", domain=Z1), prefill("b", domain=Z2), decode("d", domain=Z2)], 2, "b.1", id="decode"
+        ),
+        pytest.param(
+            [prefill("a", domain=Z1), prefill("b", domain=Z2), decode("d", domain=Z2)],
+            0,
+            "a.1",
+            id="no-level",
+        ),
+        pytest.param([prefill("a", domain=Z1), prefill("b", domain=Z2)], 2, "a.1", id="no-decode-anywhere"),
+        pytest.param([prefill("a", domain=Z1), decode("d", domain=Z2)], 2, "a.1", id="no-decode-near-any"),
+        pytest.param(
+            [prefill("a"), prefill("b", domain=Z2), decode("d", domain=Z1)], 2, "a.1", id="unknown-is-near"
+        ),
+        pytest.param(
+            [
+                prefill("a", domain=Z1),
+                prefill("b", domain=Z2),
+                decode("c", domain=Z1, draining=True),
+                decode("d", domain=Z2),
+            ],
+            2,
+            "b.1",
+            id="draining-does-not-count",
+        ),
+        pytest.param(
+            [prefill("a", domain=Z1), prefill("b", domain=Z2, in_flight=8), decode("d", domain=Z2)],
+            2,
+            None,
+            id="waits-for-a-slot-near-decode",
+        ),
+    ],
+)
+def test_prefill_goes_where_decode_can_follow(replicas, level, pick):
+    asked = query(Stage.PREFILL, onward_level=level)
+    assert route(asked, replicas, {}).replica_id == pick
 
 
 @given(replicas, queries, weightings)

@@ -1,0 +1,88 @@
+"""Replies are written in order, coalesced, and never lost to a broken connection."""
+
+import threading
+
+import redis
+
+from stages.reply import Failed, Reply, Tokens, decode_reply
+from stages.types import DecodeJob, FinishReason, KVRef, Sampling, TokenChunk
+from stages.types import BlobHandle
+from workers.ledger import Event
+from workers.writer import ReplyWriter, merge
+
+_KV = KVRef(blob=BlobHandle(uri="inline:", sha256="", size_bytes=0, ttl_s=1.0), tokens=1, first_token=3)
+
+
+def job(name: str) -> DecodeJob:
+    return DecodeJob(
+        request_id=name,
+        hop="decode",
+        attempt=1,
+        reply_to="gateway",
+        model="tiny",
+        deadline_unix_s=0.0,
+        kv=_KV,
+        sampling=Sampling(max_tokens=4),
+    )
+
+
+def tokens(index: int, *ids: int, finish: FinishReason | None = None) -> Tokens:
+    return Tokens(TokenChunk(index=index, tokens=ids, finish=finish))
+
+
+class FakeLedger:
+    """Keeps what is written; refuses the first writes; knows which jobs are overtaken."""
+
+    def __init__(self, failures: int = 0, stale: frozenset[str] = frozenset()) -> None:
+        self.batches: list[list[Event]] = []
+        self._failures = failures
+        self._stale = stale
+
+    def write(self, events: list[Event]) -> list[tuple[str, bool]]:
+        if self._failures:
+            self._failures -= 1
+            raise redis.ConnectionError("away")
+        self.batches.append(events)
+        return [(event[0], False) for event in events if event[0] in self._stale]
+
+    @property
+    def written(self) -> list[tuple[str, Reply]]:
+        return [(event[0], decode_reply(event[2])) for batch in self.batches for event in batch]
+
+
+def test_chunks_that_follow_one_another_become_one() -> None:
+    a, b = job("a"), job("b")
+    merged = merge([(a, tokens(0, 1)), (b, tokens(0, 9)), (a, tokens(1, 2, finish=FinishReason.STOP))])
+    assert merged == [(a, tokens(0, 1, 2, finish=FinishReason.STOP)), (b, tokens(0, 9))]
+
+
+def test_a_failure_behind_chunks_stays_behind_them() -> None:
+    a = job("a")
+    failed = Failed("cancelled", "")
+    assert merge([(a, tokens(0, 1)), (a, failed)]) == [(a, tokens(0, 1)), (a, failed)]
+
+
+def test_settling_waits_until_the_reply_is_written() -> None:
+    ledger = FakeLedger()
+    writer = ReplyWriter(ledger, lambda job, forgotten: None)  # type: ignore[arg-type]
+    writer.settle(job("a"), Failed("cancelled", ""))
+    assert ledger.written == [("a|decode|1", Failed("cancelled", ""))]
+    writer.close()
+
+
+def test_a_broken_connection_delays_replies_and_keeps_their_order() -> None:
+    ledger = FakeLedger(failures=3)
+    writer = ReplyWriter(ledger, lambda job, forgotten: None)  # type: ignore[arg-type]
+    for index in range(50):
+        writer.send(job("a"), tokens(index, index))
+    writer.close()
+    assert [t for _, reply in ledger.written for t in reply.chunk.tokens] == list(range(50))  # type: ignore[union-attr]
+
+
+def test_overtaken_jobs_are_reported() -> None:
+    heard = threading.Event()
+    ledger = FakeLedger(stale=frozenset({"a|decode|1"}))
+    writer = ReplyWriter(ledger, lambda job, forgotten: heard.set())  # type: ignore[arg-type]
+    writer.send(job("a"), tokens(0, 1))
+    assert heard.wait(5.0)
+    writer.close()
