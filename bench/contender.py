@@ -41,7 +41,9 @@ class Contender:
         """Start it; returns when it can take load."""
         command = [sys.executable, "-m", "bench.contender", kind]
         self.name = name
-        self._process = processes.start(f"driver-{name}", command, environment, piped=True)
+        self._processes = processes
+        self._process_name = f"driver-{name}"
+        self._process = processes.start(self._process_name, command, environment, piped=True)
         self._read()
 
     @property
@@ -66,7 +68,7 @@ class Contender:
             raise RuntimeError(f"{self.name} hangs")
         line = self._process.stdout.readline()
         if not line:
-            raise RuntimeError(f"{self.name} ended")
+            raise RuntimeError(f"{self.name} ended:\n{self._processes.output(self._process_name)[-2000:]}")
         return line
 
 

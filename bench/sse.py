@@ -31,6 +31,7 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._answer = Answer()
         self._tail = b""
+        self.closed = False
         self._done: asyncio.Future[Answer] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -45,6 +46,7 @@ class Connection(asyncio.Protocol):
             self._done.set_result(self._answer)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self.closed = True
         self._fail(ConnectionError(f"closed by the server: {self._answer.body[:300]!r}"))
 
     def _fail(self, error: Exception) -> None:
@@ -78,10 +80,17 @@ class Client:
 
     async def ask(self, request: bytes) -> Answer:
         """Send a request on an idle connection; see `Connection.ask`."""
-        connection = self._idle.pop() if self._idle else await self._open()
+        connection = self._kept() or await self._open()
         answer = await connection.ask(request)
         self._idle.append(connection)
         return answer
+
+    def _kept(self) -> Connection | None:
+        while self._idle:
+            connection = self._idle.pop()
+            if not connection.closed:
+                return connection
+        return None
 
     async def _open(self) -> Connection:
         loop = asyncio.get_running_loop()

@@ -2,6 +2,7 @@
 
 import asyncio
 import ipaddress
+import socket
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -15,6 +16,7 @@ from cli.redis_server import NoRedisServer
 from cli.status import status
 from orchestrator.keys import load_keys
 from orchestrator.policy import Policy, PolicyError, load_policy
+from stages.models import MODELS
 from stages.types import Stage
 
 app = typer.Typer(
@@ -69,6 +71,9 @@ def up(
             state_dir=(state or state_home(port)).resolve(),
             keys_file=api_keys.resolve() if api_keys else None,
         )
+        _check_built_in(policy_file, loaded)
+        for name, number in (("--port", options.port), ("--metrics-port", options.metrics_port)):
+            _check_free(name, host, number)
         if api_keys:
             load_keys(api_keys)
         elif not _is_loopback(host):
@@ -92,6 +97,40 @@ def _replicas(text: str, policy: Policy) -> dict[Stage, int]:
             raise ValueError(f"--replicas: {part!r} is not STAGE=COUNT with a stage of {', '.join(Stage)}")
         counts[Stage(name.strip())] = int(count)
     return counts
+
+
+def _check_built_in(policy_file: Path, policy: Policy) -> None:
+    """Refuse a policy for engines that run elsewhere.
+
+    Raises:
+        ValueError: Names the field and what to do.
+    """
+    known = ", ".join(sorted(MODELS))
+    next_step = f"`tercet up` runs the built-in models ({known}); try `tercet up --model tiny`"
+    for stage in Stage:
+        engine = policy.stages[stage].engine
+        if engine not in MODELS:
+            raise ValueError(f"{policy_file}: stages.{stage}.engine: {engine} is not built in; {next_step}")
+        if engine != policy.model.name:
+            raise ValueError(
+                f"{policy_file}: stages.{stage}.engine: {engine} does not run the model "
+                f"{policy.model.name}; {next_step}"
+            )
+
+
+def _check_free(option: str, host: str, port: int) -> None:
+    """Raise ValueError if a port cannot be listened on. 0 stands for none."""
+    if not 0 <= port <= 65535:
+        raise ValueError(f"{port} is no port; choose one with {option}, 0 for none")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise ValueError(
+                f"cannot listen on {host} port {port}: {error.strerror}; choose another with {option}"
+            ) from None
 
 
 def _is_loopback(host: str) -> bool:

@@ -29,7 +29,7 @@ def find_redis_server() -> str:
 
 
 def redis_command(server: str, socket: Path, data: Path) -> list[str]:
-    """Return the command line of a private server: a unix socket, no port, every write in the append-only file."""
+    """Return the command line of a private server: a unix socket, no port, an append-only file."""
     settings = {
         "port": "0",
         "unixsocket": str(socket),

@@ -1,6 +1,7 @@
 """The queue in front of a stage: hops wait here, in order of urgency, for a credit on a replica."""
 
 import asyncio
+import contextlib
 import heapq
 import logging
 import time
@@ -106,10 +107,8 @@ class StageQueue:
     async def run(self) -> None:
         """Dispatch for ever."""
         while True:
-            try:
+            with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), _POLL_S if self._heap else None)
-            except TimeoutError:
-                pass
             self._wake.clear()
             self._dispatch_what_fits()
 

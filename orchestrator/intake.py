@@ -57,7 +57,7 @@ class Intake:
         """Hold a request's media in memory and yield its work.
 
         Raises:
-            ApiError: The request is refused: by its content (400), by load (429, 503) or by its deadline (504).
+            ApiError: Refused: by its content (400), by load (429, 503) or by its deadline (504).
         """
         check_modalities(chat.media, self._served)
         if not chat.media:
@@ -105,8 +105,8 @@ class Intake:
         wanted = chat.max_tokens or min(self._front.default_max_tokens, max(room, 1))
         if room < wanted:
             raise invalid_request(
-                f"the prompt has {len(prompt.token_ids)} tokens and the completion may have {wanted}: together "
-                f"more than the context of {context}; shorten the messages or lower max_tokens",
+                f"the prompt has {len(prompt.token_ids)} tokens and the completion may have {wanted}: "
+                f"together more than the context of {context}; shorten the messages or lower max_tokens",
                 param="messages",
                 code="context_length_exceeded",
             )

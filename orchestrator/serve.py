@@ -79,9 +79,12 @@ class Process:
         if config.metrics_port:
             self._metrics.watch(fleet)
             start_http_server(config.metrics_port, config.host, self._metrics.registry)
+        serving = asyncio.create_task(self._server(fleet).serve())
         background = [asyncio.create_task(fleet.run()), asyncio.create_task(self._housekeeping())]
-        await self._server(fleet).serve()
+        await asyncio.wait((serving, *background), return_when=asyncio.FIRST_COMPLETED)
         for task in background:
+            if task.done():  # none of them ends by itself: better no gateway than a deaf one
+                task.result()
             task.cancel()
         await fleet.leave()
         await asyncio.to_thread(self._release.close)

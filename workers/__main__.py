@@ -2,7 +2,7 @@
 
 import os
 
-# One engine thread per process: BLAS threads would fight over the cores, and their number would change the bits.
+# One engine thread per process: BLAS threads would fight over the cores and change the bits.
 for _name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
 
@@ -15,7 +15,6 @@ import msgspec
 from orchestrator.logs import configure_logs
 from stages.blob_host import BlobKeeper
 from stages.blobs import open_store
-from stages.engines import Engine
 from stages.models import build_engine, front
 from workers.config import WorkerConfig
 from workers.replica import Replica

@@ -1,4 +1,4 @@
-"""A Celery worker embedded in a process whose main thread owns the signals; docs/adr/0002 says why it is so."""
+"""A Celery worker embedded in a process whose main thread owns the signals; ADR 2 gives the reasons."""
 
 import logging
 import threading

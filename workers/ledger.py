@@ -77,7 +77,7 @@ class WorkerLedger:
         return int(self._redis.hlen(f"tercet:credits:{self._id}"))
 
     def leave(self, lost: bytes) -> int:
-        """Remove every trace of this replica; jobs it still holds are reported as `lost`. Returns their number."""
+        """Remove every trace of this replica; return how many jobs it still held, reported as `lost`."""
         return int(self._fence(args=[self._id, lost, "", queue_name(self._stage, self._id)]))
 
     def orders(self) -> Iterator[str]:

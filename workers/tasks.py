@@ -1,4 +1,4 @@
-"""The three tasks. Each is thin: parse → ask whether the attempt still counts → call the engine → write the reply."""
+"""The three tasks, each thin: parse → does the attempt still count? → call the engine → write the reply."""
 
 import logging
 import os
@@ -86,7 +86,10 @@ class StageTasks:
         self._run(job, decode, 0)
 
     def cancel(self, key: str) -> None:
-        """Stop the job with this key. One that never arrived gives its credit back here, and is dropped if it comes."""
+        """Stop the job with this key.
+
+        One that has not arrived gives its credit back here, and is dropped if it still comes.
+        """
         if self._is_new(key, time.time() + _REMEMBER_S):
             self._ledger.write([(key, "", b"", True)])
         else:

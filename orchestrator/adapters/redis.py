@@ -11,8 +11,8 @@ import redis.asyncio
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialBackoff
 
-from orchestrator.core.types import Replica
 from orchestrator.broker import task_message
+from orchestrator.core.types import Replica
 from orchestrator.ledger import LEASE_MS, control_key, queue_name, replies_key, script
 from orchestrator.ports import Delivery, DispatchOrder, DispatchResult, RegisteredReplica, Snapshot
 from stages.reply import LossCause, Lost, decode_reply, encode_reply
@@ -103,17 +103,16 @@ class RedisLedger:
         while True:
             try:
                 result = await self._redis.xread({stream: last}, count=512, block=_BLOCK_MS)
-                if not result:
-                    continue
-                entries = _entries(result)
-                last = entries[-1][0].decode()
-                yield [
-                    Delivery(field.decode().partition("#")[0], decode_reply(payload))
-                    for _, fields in entries
-                    for field, payload in fields.items()
-                ]
-                read += len(entries)
-                if read >= _TRIM_EVERY_ENTRIES:
+                if result:
+                    entries = _entries(result)
+                    last = entries[-1][0].decode()
+                    yield [
+                        Delivery(field.decode().partition("#")[0], decode_reply(payload))
+                        for _, fields in entries
+                        for field, payload in fields.items()
+                    ]
+                    read += len(entries)
+                if read >= _TRIM_EVERY_ENTRIES or (read and not result):
                     await self._redis.xtrim(stream, minid=_after(last), approximate=False)
                     read = 0
             except redis.RedisError as error:

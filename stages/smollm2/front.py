@@ -38,7 +38,9 @@ class SmolFront:
     """`ModelFront` of `smollm2`.
 
     The prompt is SmolLM2's ChatML template. The media of a turn stand before its text, each as
-    "The image is" and its soft tokens, which read like "most likely showing a daisy".
+    "The image is" and its soft tokens, which read like "most likely showing a daisy". Every text can be
+    written but for six control characters and some code points from U+40000 on, which have no token and
+    are dropped.
     """
 
     name = "smollm2"
@@ -88,7 +90,9 @@ class SmolFront:
         return text
 
     def _encode(self, text: str) -> list[int]:
-        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
+        # JSON may spell half a surrogate pair, which is no character and cannot be written as UTF-8.
+        whole = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        ids: list[int] = self._tokenizer.encode(whole, add_special_tokens=False).ids
         return ids
 
 

@@ -22,7 +22,7 @@ _BLOCK = {
     "gu": ("ffn_gate", "ffn_up"),
     "dn": ("ffn_down",),
 }
-_GLOBAL = {"emb": "token_embd", "ln": "output_norm"}
+_EMBEDDING, _FINAL_NORM = "emb", "ln"
 # `tokenizer.ggml.token_type` of control tokens such as <|im_start|>.
 _CONTROL = 3
 

@@ -120,7 +120,7 @@ def test_a_cut_cable_with_nobody_else_is_a_clean_error(stack: Stack) -> None:
     asked = stack.stream(question(ASK, data_url(digit_png(7)[0])), {"x-tercet-deadline-ms": "9000"})
     until("the first piece", lambda: "".join(asked.pieces))
     stack.b.cable("down")
-    until("the gateway is not ready", lambda: stack.status("/ready") == 503)
+    until("the gateway is not ready", lambda: stack.status("/ready") == 503, 5.0)
     refused = stack.post(question(ASK, data_url(digit_png(8)[0])))
     assert (refused.status_code, refused.json()["error"]["code"]) == (503, "no_replica")
     asked.wait(30)

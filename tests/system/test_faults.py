@@ -158,10 +158,11 @@ def test_vanished_blobs_are_made_again(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_hundred_kills_leave_nothing_behind(tmp_path: Path) -> None:
-    """After 100 kills of random workers under load, every request was answered and Redis's keys are at their baseline."""
+    """100 workers killed under load: every request is answered, Redis's keys are at their baseline."""
     with System(tmp_path, replicas="encode=2,prefill=2,decode=2", slow={"decode": 0.005}) as system:
-        idle = system.keys()
         expected = whole(streams(system, BODIES))
+        until("requests forgotten", lambda: not system.redis().keys("tercet:request*"))
+        idle = system.keys()
         kills = 0
         victims = [(stage, which) for stage in ("decode", "prefill", "encode") for which in (0, 1)]
 

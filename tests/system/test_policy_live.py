@@ -73,8 +73,16 @@ def edit(edited: System) -> Iterator[Callable[[str, str], None]]:
         partial.replace(policy)
 
     yield replace
-    policy.write_text(POLICY)
-    until("the policy is as it was", lambda: set(ready(edited)) == {"ready", "live_replicas"})
+    known = looks(edited)
+    if policy.read_text() != POLICY:
+        policy.write_text(POLICY)
+        until("the policy is as it was", lambda: looks(edited) > known)
+    assert set(ready(edited)) == {"ready", "live_replicas"}
+
+
+def looks(system: System) -> int:
+    """Edits that were taken or refused so far."""
+    return sum(e["message"].startswith("policy edit") for e in log_lines(system))
 
 
 def ready(system: System) -> dict[str, Any]:
@@ -140,7 +148,7 @@ def test_a_host_can_be_allowed_and_no_more_while_the_system_runs(
     slow_host_is_given_up(edited, images)
     redirects_are_checked(edited, images)
     edit(", fetch: {allow: [127.0.0.1/32], timeout_s: 0.5}", "")
-    until("refused again", lambda: edited.post(body).status_code == 400)
+    until("refused again", lambda: edited.post(body).status_code == 400, LIVE_S + 1.0)
 
 
 def slow_host_is_given_up(edited: System, images: str) -> None:

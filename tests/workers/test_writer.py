@@ -5,8 +5,7 @@ import threading
 import redis
 
 from stages.reply import Failed, Reply, Tokens, decode_reply
-from stages.types import DecodeJob, FinishReason, KVRef, Sampling, TokenChunk
-from stages.types import BlobHandle
+from stages.types import BlobHandle, DecodeJob, FinishReason, KVRef, Sampling, TokenChunk
 from workers.ledger import Event
 from workers.writer import ReplyWriter, merge
 

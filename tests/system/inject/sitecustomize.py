@@ -2,7 +2,8 @@
 
 Nothing of the product knows of it: it wraps the engines that the table of models builds.
 
-TERCET_TEST_SLOW: seconds by stage as JSON, such as {"encode": 0.2}: per image, per prompt, per token.
+TERCET_TEST_SLOW: seconds by stage as JSON, such as {"encode": 0.2}: per image, per prompt, per token;
+"seed-7" is for the tokens of requests with seed 7.
 TERCET_TEST_POISON: JSON {stage, seed}: the stage's process aborts when it meets a request with this seed.
 """
 
@@ -37,8 +38,10 @@ class Hampered:
     def decode(self, job, emit):
         self._maybe_crash(job)
 
+        slow_s = _SLOW.get(f"seed-{job.sampling.seed}", self._slow_s)
+
         def slow(chunk):
-            time.sleep(self._slow_s)
+            time.sleep(slow_s)
             emit(chunk)
 
         return self._engine.decode(job, slow)

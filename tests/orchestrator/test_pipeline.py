@@ -1,0 +1,254 @@
+"""What is lost is made again by the stage that made it, and the client sees every token once."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orchestrator.core.tagger import tag
+from orchestrator.core.types import MediaShape, Reason, Replica, RouteQuery
+from orchestrator.dispatch import Grant
+from orchestrator.hops import Attempt, Request
+from orchestrator.inbox import Inbox
+from orchestrator.pipeline import (
+    CRASHES_ALONE,
+    MAX_ATTEMPTS,
+    Exhausted,
+    InvalidRequest,
+    Pipeline,
+    PoisonRequest,
+    Work,
+)
+from orchestrator.ports import DispatchOrder
+from orchestrator.prefix_index import PrefixIndex
+from stages.reply import Encoded, Failed, Lost, Prefilled, Reply, Tokens
+from stages.types import (
+    BlobHandle,
+    DecodeJob,
+    EmbeddingRef,
+    EncodeJob,
+    FinishReason,
+    Job,
+    KVRef,
+    MediaItem,
+    MediaSpan,
+    Modality,
+    PrefillJob,
+    Prompt,
+    Sampling,
+    TokenChunk,
+)
+
+TEXT = (11, 12, 13, 14, 15, 16)
+"""What the model always says."""
+
+
+def blob(name: str) -> BlobHandle:
+    return BlobHandle(uri=f"shm://here/{name}", sha256="", size_bytes=1, ttl_s=60.0)
+
+
+def chunk(*tokens: int, at: int, finish: FinishReason | None = None) -> Tokens:
+    return Tokens(TokenChunk(index=at, tokens=tokens, finish=finish))
+
+
+def honest(job: Job) -> list[Reply]:
+    """Return what a healthy replica answers."""
+    match job:
+        case EncodeJob():
+            name = f"embedding-{job.hop}-{job.attempt}"
+            return [
+                Encoded(EmbeddingRef(blob=blob(name), content_hash=job.item.content_hash, tokens=1, dim=4))
+            ]
+        case PrefillJob():
+            return [Prefilled(KVRef(blob=blob("kv"), tokens=3, first_token=TEXT[len(job.generated)]))]
+        case DecodeJob():
+            done = len(job.generated)
+            return [chunk(*TEXT[done:], at=done, finish=FinishReason.STOP)]
+    raise AssertionError(job)
+
+
+@dataclass
+class FakeHops:
+    """Replicas that answer as scripted; keeps the jobs that were dispatched."""
+
+    script: Callable[[Job], list[Reply]]
+    jobs: list[Job] = field(default_factory=list)
+    queries: list[RouteQuery] = field(default_factory=list)
+
+    @asynccontextmanager
+    async def attempt(self, request: Request, query: RouteQuery, job: Job) -> AsyncIterator[Attempt]:
+        self.jobs.append(job)
+        self.queries.append(query)
+        replica = Replica(
+            replica_id=f"{query.stage}.{len(self.jobs)}", stage=query.stage, model="tiny", slots=1
+        )
+        order = DispatchOrder(
+            replica_id=replica.replica_id,
+            job=job,
+            gateway="g",
+            tokens=query.tokens,
+            kv_bytes=query.kv_bytes,
+            alone=query.alone,
+            ttl_s=1.0,
+        )
+        inbox = Inbox(lambda depth: None)
+        for reply in self.script(job):
+            inbox.put(reply)
+        yield Attempt(Grant(order, replica, Reason.ONLY_CANDIDATE), inbox)
+
+    def hops(self) -> list[str]:
+        return [f"{job.hop}#{job.attempt}" for job in self.jobs]
+
+
+def pipeline(hops: FakeHops, images: int = 0) -> Pipeline:
+    items = [
+        MediaItem(
+            modality=Modality.IMAGE,
+            blob=blob(f"media-{n}"),
+            content_hash=f"hash-{n}",
+            width_px=1,
+            height_px=1,
+            frames=1,
+            tokens=1,
+        )
+        for n in range(images)
+    ]
+    shape = MediaShape(modality=Modality.IMAGE, width_px=1, height_px=1, frames=1, tokens=1, size_bytes=1)
+    spans = tuple(MediaSpan(offset=n, length=1, content_hash=f"hash-{n}") for n in range(images))
+    now_s = time.monotonic()
+    request = Request(
+        request_id="r",
+        reply_to="g",
+        model="tiny",
+        arrival_s=now_s,
+        due_s=now_s + 1,
+        deadline_s=now_s + 60,
+        deadline_unix_s=time.time() + 60,
+    )
+    work = Work(
+        tag=tag(2, [shape] * images, kappa=1, max_tokens=16),
+        prompt=Prompt(token_ids=(0,) * images + (5, 6), media=spans),
+        items=items,
+        sampling=Sampling(max_tokens=16),
+        restore=lambda index: blob(f"restored-{index}"),
+        kv_bytes_per_token=10,
+    )
+    return Pipeline(hops, PrefixIndex(8), request, work)  # type: ignore[arg-type]
+
+
+def serve(script: Callable[[Job], list[Reply]], images: int = 0) -> tuple[list[TokenChunk], FakeHops]:
+    hops = FakeHops(script)
+
+    async def collect() -> list[TokenChunk]:
+        return [chunk async for chunk in pipeline(hops, images).run()]
+
+    return asyncio.run(collect()), hops
+
+
+def failing(replies: dict[str, Sequence[Reply]]) -> Callable[[Job], list[Reply]]:
+    """Return a script that answers the attempts named `hop#attempt` as given, and all others honestly."""
+    return lambda job: list(replies.get(f"{job.hop}#{job.attempt}") or honest(job))
+
+
+def text(chunks: list[TokenChunk]) -> tuple[int, ...]:
+    assert [c.index for c in chunks] == [sum(len(b.tokens) for b in chunks[:n]) for n in range(len(chunks))]
+    assert [c.finish for c in chunks if c.finish] == [FinishReason.STOP]
+    return tuple(token for c in chunks for token in c.tokens)
+
+
+def test_text_alone_skips_encode() -> None:
+    chunks, hops = serve(honest)
+    assert text(chunks) == TEXT
+    assert hops.hops() == ["prefill#1", "decode#1"]
+
+
+def test_images_are_encoded_before_prefill_and_handed_on_in_order() -> None:
+    _, hops = serve(honest, images=3)
+    assert sorted(hops.hops()[:3]) == ["encode.0#1", "encode.1#1", "encode.2#1"]
+    prefill = hops.jobs[3]
+    assert isinstance(prefill, PrefillJob)
+    assert [ref.content_hash for ref in prefill.embeddings] == ["hash-0", "hash-1", "hash-2"]
+
+
+@given(st.integers(0, len(TEXT) - 1), st.sampled_from(["crash", "killed", "lost"]))
+def test_a_decode_lost_after_k_tokens_goes_on_at_k(k: int, cause: str) -> None:
+    """Prefill takes the tokens that the client has; nothing is sent twice."""
+    begun = [chunk(token, at=index) for index, token in enumerate(TEXT[:k])]
+    chunks, hops = serve(failing({"decode#1": [*begun, Lost(cause)]}))  # type: ignore[arg-type]
+    assert text(chunks) == TEXT
+    assert hops.hops() == ["prefill#1", "decode#1", "prefill#2", "decode#2"]
+    assert [job.generated for job in hops.jobs[2:]] == [TEXT[:k]] * 2  # type: ignore[union-attr]
+
+
+@given(st.lists(st.integers(0, len(TEXT)), min_size=1, max_size=4))
+def test_chunks_that_arrive_twice_are_sent_once(cuts: list[int]) -> None:
+    """A coalesced write that is repeated after a lost connection overlaps what came before."""
+    ends = sorted({*cuts, len(TEXT)} - {0})
+    starts = [0, *ends[:-1]]
+    pieces: list[Reply] = [chunk(*TEXT[a:b], at=a) for a, b in zip(starts, ends, strict=True)]
+    repeated = [*pieces, *pieces[-1:], chunk(*TEXT, at=0, finish=FinishReason.STOP)]
+    chunks, _ = serve(failing({"decode#1": repeated}))
+    assert text(chunks) == TEXT
+
+
+def test_only_the_embedding_that_vanished_is_made_again() -> None:
+    missing = Failed("blob", "missing", "shm://here/embedding-encode.1-1")
+    _, hops = serve(failing({"prefill#1": [missing]}), images=3)
+    assert hops.hops()[3:] == ["prefill#1", "encode.1#2", "prefill#2", "decode#1"]
+
+
+def test_media_that_vanished_are_put_back() -> None:
+    _, hops = serve(failing({"encode.0#1": [Failed("blob", "missing", "shm://here/media-0")]}), images=1)
+    again = hops.jobs[1]
+    assert isinstance(again, EncodeJob)
+    assert again.item.blob.uri == "shm://here/restored-0"
+
+
+def test_a_vanished_kv_cache_is_prefilled_again() -> None:
+    chunks, hops = serve(failing({"decode#1": [Failed("blob", "missing", "shm://here/kv")]}))
+    assert text(chunks) == TEXT
+    assert hops.hops() == ["prefill#1", "decode#1", "prefill#2", "decode#2"]
+
+
+def test_a_lost_hop_avoids_the_replica_that_lost_it() -> None:
+    _, hops = serve(failing({"prefill#1": [Lost("lost")]}))
+    assert hops.queries[1].excluded == {"prefill.1"}
+
+
+@pytest.mark.parametrize("stage", ["encode.0", "prefill", "decode"])
+def test_a_crash_makes_suspect_and_two_crashes_alone_convict(stage: str) -> None:
+    hops = FakeHops(lambda job: [Lost("crash")] if job.hop == stage else honest(job))
+
+    async def run() -> None:
+        async for _ in pipeline(hops, images=1).run():
+            pass
+
+    with pytest.raises(PoisonRequest):
+        asyncio.run(run())
+    alone = [query.alone for query, job in zip(hops.queries, hops.jobs, strict=True) if job.hop == stage]
+    assert alone == [False] + [True] * CRASHES_ALONE
+
+
+@pytest.mark.parametrize("cause", ["killed", "lost"])
+def test_outside_kills_count_against_nobody(cause: str) -> None:
+    """They are retried in company, up to the bound of all attempts."""
+    hops = FakeHops(lambda job: [Lost(cause)] if job.hop == "prefill" else honest(job))  # type: ignore[arg-type]
+
+    async def run() -> None:
+        async for _ in pipeline(hops).run():
+            pass
+
+    with pytest.raises(Exhausted):
+        asyncio.run(run())
+    assert len(hops.jobs) == MAX_ATTEMPTS
+    assert not any(query.alone for query in hops.queries)
+
+
+def test_input_that_no_engine_can_serve_is_not_retried() -> None:
+    with pytest.raises(InvalidRequest, match="truncated"):
+        serve(failing({"encode.0#1": [Failed("invalid", "truncated image")]}), images=1)
