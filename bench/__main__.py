@@ -7,11 +7,16 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from bench import hops
+from bench import engine, hops, itl, memory, ready, tiny
 from bench.report import Figure, Say, as_json, line
 
 BENCHMARKS: Mapping[str, Callable[[Say, bool], list[Figure]]] = {
     "hops": hops.run,
+    "itl": itl.run,
+    "tiny": tiny.run,
+    "memory": memory.run,
+    "ready": ready.run,
+    "engine": engine.run,
 }
 
 

@@ -3,20 +3,17 @@
 It batches, pauses and cancels as real engines do, since it runs on their loop.
 """
 
+import logging
 import os
-import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import cast
 
-import msgspec
-
-from orchestrator.logs import configure_logs
+import workers.__main__
 from stages.engines import Emit
 from stages.loop import EngineLoop, Task
+from stages.models import MODELS, ModelEntry
 from stages.types import DecodeJob, EngineLoad, FinishReason, TokenChunk
-from workers.__main__ import facts
-from workers.config import WorkerConfig
-from workers.replica import Replica
 
 STEP_S = "BENCH_STEP_S"
 TOKENS_PER_STEP = "BENCH_TOKENS_PER_STEP"
@@ -101,12 +98,14 @@ class PacedDecode:
 
 
 def main() -> int:
-    """Serve the engine until told to stop, as `python -m workers` serves a model's."""
-    config = msgspec.json.decode(os.environ["TERCET_WORKER"], type=WorkerConfig)
-    configure_logs(config.log_level, process="worker", replica=config.replica_id)
+    """Serve the engine as `noop`'s until told to stop."""
     engine = PacedDecode(float(os.environ[STEP_S]), int(os.environ[TOKENS_PER_STEP]))
-    return Replica(config, engine, facts(config)).run()
+    models = cast("dict[str, ModelEntry]", MODELS)
+    models["noop"] = replace(models["noop"], engine=lambda _stage, _blobs, _limits: engine)
+    return workers.__main__.main()
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    logging.shutdown()
+    os._exit(code)  # the interpreter's own way out would wait for idle pool threads

@@ -37,7 +37,9 @@ class Stack:
         """Return a client."""
         return redis.Redis.from_url(self.redis_url)
 
-    def start_worker(self, stage: Stage, model: str, slots: int, module: str = "workers") -> None:
+    def start_worker(
+        self, stage: Stage, model: str, slots: int, module: str, environment: Mapping[str, str]
+    ) -> None:
         """Start one replica named after its stage."""
         config = WorkerConfig(
             name=f"{stage}-0",
@@ -49,7 +51,9 @@ class Stack:
             blobs=self.blobs,
             limits=EngineLimits(max_batch=slots),
         )
-        self.processes.python(stage, module, TERCET_WORKER=msgspec.json.encode(config).decode())
+        self.processes.python(
+            stage, module, TERCET_WORKER=msgspec.json.encode(config).decode(), **environment
+        )
 
     def start_gateway(self, policy_file: Path) -> None:
         """Start the gateway."""
@@ -84,6 +88,7 @@ def stack(
     slots: int = 64,
     policy: Path | None = None,
     modules: Mapping[Stage, str] | None = None,
+    environment: Mapping[str, str] | None = None,
     gateway: bool = True,
 ) -> Iterator[Stack]:
     """Run a system with one replica per stage.
@@ -91,6 +96,7 @@ def stack(
     Args:
         policy: Policy file; the model's own by default.
         modules: What to run in place of `workers`, by stage.
+        environment: Added to the workers'.
         gateway: Whether to start the HTTP gateway too.
     """
     port = free_port()
@@ -106,7 +112,8 @@ def stack(
         try:
             start_redis(processes, Path(folder))
             for stage in Stage:
-                running.start_worker(stage, model, slots, (modules or {}).get(stage, "workers"))
+                module = (modules or {}).get(stage, "workers")
+                running.start_worker(stage, model, slots, module, environment or {})
             running.wait_registered()
             if gateway:
                 running.start_gateway(policy or ROOT / "policies" / f"{model}.yaml")

@@ -19,10 +19,16 @@ log = logging.getLogger(__name__)
 
 _POLL_S = 0.05
 """Other gateways give credits back without telling us."""
+_DOMAIN_PATIENCE_S = 2.0
+"""How long a hop waits for a replica of its domain to come while there are some outside."""
 
 
 class DeadlinePassed(Exception):
     """The request's deadline passed before it was answered."""
+
+
+class NobodyInDomain(Exception):
+    """Every replica that could take the hop is outside the domain that it has to stay in."""
 
 
 @dataclass(slots=True)
@@ -38,6 +44,7 @@ class Hop:
     query: RouteQuery
     job: Job
     ttl_s: float
+    queued_s: float = field(default_factory=time.monotonic)
     granted: "asyncio.Future[Grant]" = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()
     )
@@ -91,6 +98,7 @@ class StageQueue:
 
         Raises:
             DeadlinePassed: The hop expired first; it has cost nothing.
+            NobodyInDomain: Waiting for its domain is given up.
         """
         self._push(hop)
         self.waiting_tokens += hop.query.tokens
@@ -134,6 +142,12 @@ class StageQueue:
             target = choice and (choice.replica_id or choice.wanted)
             if choice and target:
                 self._start(hop, target, choice)
+            elif (
+                choice
+                and choice.reason is Reason.OUTSIDE_DOMAIN
+                and now_s > hop.queued_s + _DOMAIN_PATIENCE_S
+            ):
+                hop.granted.set_exception(NobodyInDomain())
             else:
                 passed_over.append(hop)
                 if not choice or choice.reason is Reason.NO_CREDIT:

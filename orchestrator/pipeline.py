@@ -10,6 +10,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from orchestrator.core.types import Replica, RouteQuery, StageTag
+from orchestrator.dispatch import NobodyInDomain
 from orchestrator.hops import Attempt, Hops, Request
 from orchestrator.logs import request_fields
 from orchestrator.prefix_index import PrefixIndex
@@ -186,18 +187,21 @@ class Pipeline:
         job = DecodeJob(
             kv=kv, sampling=sampling, generated=tuple(self._generated), **self._request.next_attempt(hop)
         )
-        async with self._hops.attempt(self._request, query, job) as attempt:
-            while True:
-                reply = await attempt.inbox.get()
-                if not isinstance(reply, Tokens):
-                    self._retry_or_raise(hop, attempt, reply)
-                    return
-                chunk = self._unseen(reply.chunk)
-                self._generated += chunk.tokens
-                if chunk.tokens or chunk.finish:
-                    yield chunk
-                if chunk.finish:
-                    return
+        try:
+            async with self._hops.attempt(self._request, query, job) as attempt:
+                while True:
+                    reply = await attempt.inbox.get()
+                    if not isinstance(reply, Tokens):
+                        self._retry_or_raise(hop, attempt, reply)
+                        return
+                    chunk = self._unseen(reply.chunk)
+                    self._generated += chunk.tokens
+                    if chunk.tokens or chunk.finish:
+                        yield chunk
+                    if chunk.finish:
+                        return
+        except NobodyInDomain:
+            log.warning("no decode is left where prefill was; prefilling elsewhere", extra=self._fields())
 
     def _note(self, blob: BlobHandle) -> None:
         if blob.pull_url:

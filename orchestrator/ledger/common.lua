@@ -38,10 +38,26 @@ local function release(replica, job)
   return gateway
 end
 
+-- A request's hash has `<attempt>|<replica>` for each hop, and `<attempt>|` once the attempt is over: its number
+-- stays, so that a repeated dispatch of it is recognised.
+local function holder_of(job)
+  local request, hop = split(job)
+  local value = redis.call('HGET', request_key(request), hop)
+  if not value then return nil end
+  local attempt, replica = string.match(value, '^(%d+)|(.*)$')
+  return tonumber(attempt), replica
+end
+
 -- True while this attempt is the one whose output counts.
 local function current(job, replica)
   local request, hop, attempt = split(job)
   return redis.call('HGET', request_key(request), hop) == attempt .. '|' .. replica
+end
+
+-- Nothing that this attempt writes counts any more.
+local function finish(job)
+  local request, hop, attempt = split(job)
+  redis.call('HSET', request_key(request), hop, attempt .. '|')
 end
 
 -- Leave word for a replica; a fenced one has no ears, and a list nobody reads must not grow.
@@ -56,7 +72,9 @@ local function forget(request)
   local held = redis.call('HGETALL', request_key(request))
   for j = 1, #held, 2 do
     local attempt, replica = string.match(held[j + 1], '^(%d+)|(.*)$')
-    tell(replica, 'cancel ' .. request .. '|' .. held[j] .. '|' .. attempt)
+    if replica ~= '' then
+      tell(replica, 'cancel ' .. request .. '|' .. held[j] .. '|' .. attempt)
+    end
   end
   redis.call('DEL', request_key(request))
 end

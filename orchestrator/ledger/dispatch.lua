@@ -6,6 +6,10 @@ local replica = replica_key(id)
 if not leased(REPLICAS, id, now_ms()) then return 'gone' end
 if redis.call('HGET', replica, 'state') ~= 'live' then return 'draining' end
 if redis.call('HEXISTS', credits_key(id), job) == 1 then return 'ok' end
+local request, hop, attempt = split(job)
+local known, by = holder_of(job)
+-- The first try got through and its answer was lost; the attempt has even ended since.
+if known and known >= tonumber(attempt) and by == '' then return 'ok' end
 
 local in_flight = redis.call('HLEN', credits_key(id))
 local holder = redis.call('GET', alone_key(id))
@@ -17,11 +21,14 @@ if alone == '1' then
 elseif in_flight >= tonumber(redis.call('HGET', replica, 'slots')) then
   return 'full'
 end
+local total_kv = tonumber(redis.call('HGET', replica, 'kv_bytes'))
+local reserved_kv = tonumber(redis.call('HGET', replica, 'reserved_kv_bytes'))
+-- What could never fit goes to an idle replica, whose engine refuses it by name.
+if total_kv > 0 and in_flight > 0 and reserved_kv + tonumber(kv_bytes) > total_kv then return 'full' end
 
 redis.call('HSET', credits_key(id), job, tokens .. '|' .. kv_bytes .. '|' .. gateway)
 redis.call('HINCRBY', replica, 'pending_tokens', tokens)
 redis.call('HINCRBY', replica, 'reserved_kv_bytes', kv_bytes)
-local request, hop, attempt = split(job)
 redis.call('HSET', request_key(request), hop, attempt .. '|' .. id)
 redis.call('PEXPIRE', request_key(request), ttl_ms)
 redis.call('SADD', requests_key(gateway), request)

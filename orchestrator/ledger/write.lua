@@ -11,12 +11,9 @@ for i = 2, #ARGV, 4 do
     fields[reply_to] = entry
     entry[#entry + 1] = job .. '#' .. i    -- field names of an entry must differ
     entry[#entry + 1] = payload
-    if terminal == '1' then
-      local request, hop = split(job)
-      redis.call('HDEL', request_key(request), hop)
-    end
+    if terminal == '1' then finish(job) end
   else
-    local served = redis.call('SISMEMBER', requests_key(reply_to), (split(job))) == 1
+    local served = redis.call('EXISTS', request_key((split(job)))) == 1
     stale[#stale + 1] = (served and '' or '!') .. job
   end
   if terminal == '1' then release(id, job) end

@@ -7,70 +7,107 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stages.numerics import BlockedWeight
 from stages.smollm2.prepare import TOKENIZER_FILE
+from stages.transformer import LayerWeights, TransformerWeights
 
 Array = NDArray[np.float32]
 
 LAYERS = 30
 
-# GGUF tensors of a block that are laid side by side into one matrix, as [in, out].
-_BLOCK = {
-    "n1": ("attn_norm",),
+# Fields of `LayerWeights`, and the GGUF tensors that are laid side by side into each.
+_NORMS = {"attention_norm": "attn_norm", "mlp_norm": "ffn_norm"}
+_MATRICES = {
     "qkv": ("attn_q", "attn_k", "attn_v"),
-    "o": ("attn_output",),
-    "n2": ("ffn_norm",),
-    "gu": ("ffn_gate", "ffn_up"),
-    "dn": ("ffn_down",),
+    "output": ("attn_output",),
+    "gate_up": ("ffn_gate", "ffn_up"),
+    "down": ("ffn_down",),
 }
-_EMBEDDING, _FINAL_NORM = "emb", "ln"
 # `tokenizer.ggml.token_type` of control tokens such as <|im_start|>.
 _CONTROL = 3
 
 
-def load_language(directory: Path) -> Mapping[str, Array]:
-    """Return the language model's arrays by name, mapped read-only.
+def load_language(directory: Path) -> TransformerWeights:
+    """Return the language model's arrays, mapped read-only from files that `convert_language` wrote.
 
-    `emb` [49152, 576], also the output head; `ln` [576]; for each block i of 30: `lm.<i>.n1` and `.n2`
-    [576], `.qkv` [576, 576 + 192 + 192], `.o` [576, 576], `.gu` [576, 2 · 1536] (gate, then up) and
-    `.dn` [1536, 576]. Queries and keys are permuted for rotary embedding of interleaved pairs.
+    Queries and keys are permuted for rotary embedding of interleaved pairs. Embedding and head hold the
+    same numbers, once as rows to look up and once as blocks to multiply with.
     """
-    weights = {name: _map(directory / f"{name}.npy") for name in _GLOBAL}
-    for kind in _BLOCK:
-        stack = _map(directory / f"lm.{kind}.npy")
-        weights |= {f"lm.{layer}.{kind}": stack[layer] for layer in range(LAYERS)}
-    return weights
+    stacks = {name: _map(directory, name) for name in (*_NORMS, *_MATRICES)}
+    return TransformerWeights(
+        embedding=load_embedding(directory),
+        layers=tuple(_layer(stacks, index) for index in range(LAYERS)),
+        final_norm=_map(directory, "final_norm"),
+        head=_blocked(_map(directory, "head")),
+    )
 
 
 def load_embedding(directory: Path) -> Array:
     """Return the token embeddings alone, [49152, 576], mapped read-only."""
-    return _map(directory / "emb.npy")
+    return _map(directory, "embedding")
 
 
-def _map(path: Path) -> Array:
+def _layer(stacks: Mapping[str, Array], index: int) -> LayerWeights:
+    return LayerWeights(
+        attention_norm=stacks["attention_norm"][index],
+        qkv=_blocked(stacks["qkv"][index]),
+        output=_blocked(stacks["output"][index]),
+        mlp_norm=stacks["mlp_norm"][index],
+        gate_up=_blocked(stacks["gate_up"][index]),
+        down=_blocked(stacks["down"][index]),
+    )
+
+
+def _blocked(blocks: Array) -> BlockedWeight:
+    return BlockedWeight(blocks=blocks, width=blocks.shape[0] * blocks.shape[2])
+
+
+def _map(directory: Path, name: str) -> Array:
     # As a plain array: every slice of np.memmap is a memmap, which costs microseconds each.
-    array: Array = np.asarray(np.load(path, mmap_mode="r"))
+    array: Array = np.asarray(np.load(directory / f"{name}.npy", mmap_mode="r"))
     return array
 
 
 def convert_language(source: Path, directory: Path, progress: Callable[[str], None]) -> None:
-    """Write the tokenizer and every matrix of a GGUF file, as `load_language` wants them."""
+    """Write the tokenizer and every array of a GGUF file, as `load_language` wants them.
+
+    Matrices are written in the blocks of `BlockedWeight.of`, all layers of a kind in one file.
+    """
     from gguf.gguf_reader import GGUFReader
 
     reader = GGUFReader(source)
     _write_tokenizer(reader.fields, directory / TOKENIZER_FILE)
-    tensors = {tensor.name: tensor for tensor in reader.tensors}
-    for name, origin in _GLOBAL.items():
-        np.save(directory / f"{name}.npy", _dequantize(tensors[f"{origin}.weight"]))
-    for kind, origins in _BLOCK.items():
-        progress(f"smollm2: converting {kind} of {LAYERS} layers")
-        _write_stack(directory / f"lm.{kind}.npy", _layers(tensors, origins))
+    arrays = _Tensors(reader.tensors)
+    progress("smollm2: converting the embeddings")
+    embedding = arrays.get("token_embd")
+    np.save(directory / "embedding.npy", embedding)
+    np.save(directory / "head.npy", BlockedWeight.of(embedding.T).blocks)
+    np.save(directory / "final_norm.npy", arrays.get("output_norm"))
+    for name, origin in _NORMS.items():
+        np.save(directory / f"{name}.npy", np.stack([arrays.of_layer(i, origin) for i in range(LAYERS)]))
+    for name, origins in _MATRICES.items():
+        progress(f"smollm2: converting {name} of {LAYERS} layers")
+        _write_stack(directory / f"{name}.npy", _matrices(arrays, origins))
 
 
-def _layers(tensors: Mapping[str, Any], origins: Sequence[str]) -> Iterator[Array]:
+class _Tensors:
+    """A GGUF file's tensors by name."""
+
+    def __init__(self, tensors: Sequence[Any]) -> None:
+        self._tensors = {tensor.name: tensor for tensor in tensors}
+
+    def get(self, name: str) -> Array:
+        return _dequantize(self._tensors[f"{name}.weight"])
+
+    def of_layer(self, layer: int, name: str) -> Array:
+        return self.get(f"blk.{layer}.{name}")
+
+
+def _matrices(tensors: _Tensors, origins: Sequence[str]) -> Iterator[Array]:
     for layer in range(LAYERS):
-        parts = [_dequantize(tensors[f"blk.{layer}.{origin}.weight"]) for origin in origins]
-        # GGUF stores matrices as [out, in]; a transposed vector is itself.
-        yield np.concatenate(parts, axis=0).T
+        # GGUF stores matrices as [out, in].
+        stacked = np.concatenate([tensors.of_layer(layer, origin) for origin in origins])
+        yield BlockedWeight.of(stacked.T).blocks
 
 
 def _dequantize(tensor: Any) -> Array:

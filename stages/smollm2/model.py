@@ -4,7 +4,7 @@ from pathlib import Path
 
 from stages.smollm2.front import SmolFront
 from stages.smollm2.gguf_weights import LAYERS, load_language
-from stages.transformer import LayerWeights, Rope, Transformer, TransformerConfig, TransformerWeights
+from stages.transformer import Rope, Transformer, TransformerConfig
 
 CONFIG = TransformerConfig(
     layers=LAYERS,
@@ -21,20 +21,4 @@ CONFIG = TransformerConfig(
 
 def language_model(directory: Path) -> Transformer:
     """Return the decoder with the weights of a directory that `prepare` made, mapped read-only."""
-    weights = load_language(directory)
-    layers = tuple(
-        LayerWeights(
-            attention_norm=weights[f"lm.{i}.n1"],
-            qkv=weights[f"lm.{i}.qkv"],
-            output=weights[f"lm.{i}.o"],
-            mlp_norm=weights[f"lm.{i}.n2"],
-            gate_up=weights[f"lm.{i}.gu"],
-            down=weights[f"lm.{i}.dn"],
-        )
-        for i in range(LAYERS)
-    )
-    embedding = weights["emb"]
-    return Transformer(
-        CONFIG,
-        TransformerWeights(embedding=embedding, layers=layers, final_norm=weights["ln"], head=embedding.T),
-    )
+    return Transformer(CONFIG, load_language(directory))

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from stages.front import Turn
-from stages.tiny.vocab import BOS, EOS, IMG, join_words, split_words, word_ids
+from stages.tiny.vocab import BOS, EOS, IMG, WORDS, join_words, split_words, word_ids
 from stages.types import MediaSpan, Modality, Prompt
 
 TOKENS_PER_FRAME = 9
@@ -24,6 +24,7 @@ class TinyFront:
     kv_bytes_per_token = 3 * 2 * 128 * 4
     eos_token = EOS
     default_max_tokens = 32
+    words = WORDS
 
     def media_tokens(self, modality: Modality, width_px: int, height_px: int, frames: int) -> int:
         """Return nine tokens a frame: every frame is resized to 48×48 pixels."""

@@ -249,14 +249,15 @@ class Stack:
                 self._start_worker(worker)
         wanted = {self._replica_ids[worker.name] for worker in workers}
         until(f"{len(workers)} workers are registered", lambda: self.registered() == wanted, 60.0)
-        until("the gateway is ready", lambda: self.status("/ready") == 200)
+        counts = {stage: sum(worker.stage is stage for worker in workers) for stage in Stage}
+        until("the gateway knows them", lambda: self.ready().get("live_replicas") == counts)
 
-    def status(self, path: str) -> int:
-        """Return the status of a GET, 0 if there is no answer."""
+    def ready(self) -> dict[str, Any]:
+        """Return what `/ready` says, nothing if there is no answer."""
         try:
-            return self.a.call(lambda: httpx.get(self.url + path, timeout=5.0, trust_env=False).status_code)
+            return dict(self.a.call(lambda: httpx.get(f"{self.url}/ready", trust_env=False).json()))
         except httpx.TransportError:
-            return 0
+            return {}
 
     def registered(self) -> set[str]:
         def ask() -> set[str]:

@@ -103,7 +103,7 @@ def test_a_cut_cable_costs_no_token_if_the_other_host_can_take_over(stack: Stack
     workers = base(stack, environment=slow_decode(1.0))
     stack.have(*workers, *spare)
     png = image_for(1)
-    asked = stack.stream(question(ASK, data_url(png)))
+    asked = stack.stream(question(ASK, data_url(png), max_tokens=8))
     until("the first piece", lambda: "".join(asked.pieces))
     assert stack.b.holds(asked.request_id), "the first encode and decode are on the far host"
     stack.b.cable("down")
@@ -117,10 +117,12 @@ def test_a_cut_cable_costs_no_token_if_the_other_host_can_take_over(stack: Stack
 def test_a_cut_cable_with_nobody_else_is_a_clean_error(stack: Stack) -> None:
     workers = base(stack, environment=slow_decode(1.0))
     stack.have(*workers)
-    asked = stack.stream(question(ASK, data_url(digit_png(7)[0])), {"x-tercet-deadline-ms": "9000"})
+    asked = stack.stream(
+        question(ASK, data_url(digit_png(7)[0]), max_tokens=8), {"x-tercet-deadline-ms": "9000"}
+    )
     until("the first piece", lambda: "".join(asked.pieces))
     stack.b.cable("down")
-    until("the gateway is not ready", lambda: stack.status("/ready") == 503, 5.0)
+    until("the gateway is not ready", lambda: stack.ready()["ready"] is False, 5.0)
     refused = stack.post(question(ASK, data_url(digit_png(8)[0])))
     assert (refused.status_code, refused.json()["error"]["code"]) == (503, "no_replica")
     asked.wait(30)

@@ -3,9 +3,12 @@
 import asyncio
 import time
 
+import pytest
+
+from orchestrator import dispatch
 from orchestrator.core.types import Replica, RouteQuery
 from orchestrator.core.waiting import Waiting, WaitingParams
-from orchestrator.dispatch import Hop, StageQueue
+from orchestrator.dispatch import Hop, NobodyInDomain, StageQueue
 from orchestrator.ports import DispatchResult, RegisteredReplica, Snapshot
 from orchestrator.registry import Registry
 from stages.types import EncodeJob, Stage
@@ -64,9 +67,11 @@ def dispatched(replicas, domains):
         )  # fmt: skip
         waiting = [asyncio.create_task(queue.acquire(hop(n, d))) for n, d in enumerate(domains)]
         running = asyncio.create_task(queue.run())
-        await asyncio.wait(waiting, timeout=0.3)
+        done, _ = await asyncio.wait(waiting, timeout=0.3)
         for task in (running, *waiting):
             task.cancel()
+        for task in done:
+            task.result()
         return ledger.taken
 
     return asyncio.run(run())
@@ -75,6 +80,13 @@ def dispatched(replicas, domains):
 def test_a_full_domain_does_not_hold_up_another():
     replicas = [decode("a", ("z1",), in_flight=1), decode("b", ("z2",))]
     assert dispatched(replicas, [("z1",), ("z1",), ("z2",)]) == {"r2": "b.1"}
+
+
+def test_a_domain_that_stays_empty_is_given_up(monkeypatch):
+    """So that the pipeline prefills where there is decode."""
+    monkeypatch.setattr(dispatch, "_DOMAIN_PATIENCE_S", 0.05)
+    with pytest.raises(NobodyInDomain):
+        dispatched([decode("b", ("z2",))], [("z1",)])
 
 
 def test_each_domain_serves_its_own():

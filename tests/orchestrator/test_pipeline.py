@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from orchestrator.core.tagger import tag
 from orchestrator.core.types import MediaShape, Reason, Replica, RouteQuery
-from orchestrator.dispatch import Grant
+from orchestrator.dispatch import Grant, NobodyInDomain
 from orchestrator.hops import Attempt, Request
 from orchestrator.inbox import Inbox
 from orchestrator.pipeline import (
@@ -211,6 +211,17 @@ def test_media_that_vanished_are_put_back() -> None:
 
 def test_a_vanished_kv_cache_is_prefilled_again() -> None:
     chunks, hops = serve(failing({"decode#1": [Failed("blob", "missing", "shm://here/kv")]}))
+    assert text(chunks) == TEXT
+    assert hops.hops() == ["prefill#1", "decode#1", "prefill#2", "decode#2"]
+
+
+def test_a_kv_cache_that_no_decode_is_near_to_is_made_again_elsewhere() -> None:
+    def script(job: Job) -> list[Reply]:
+        if job.hop == "decode" and job.attempt == 1:
+            raise NobodyInDomain
+        return honest(job)
+
+    chunks, hops = serve(script)
     assert text(chunks) == TEXT
     assert hops.hops() == ["prefill#1", "decode#1", "prefill#2", "decode#2"]
 

@@ -4,12 +4,15 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import httpx
 import openai
 from prometheus_client.parser import text_string_to_metric_families
+from typer.testing import CliRunner
 
+from cli.main import app
 from tests.system.harness import ROOT, System
 
 
@@ -35,16 +38,34 @@ def metrics(system: System) -> dict[str, dict[str, float]]:
     return found
 
 
-def tercet(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
-    """Run the command line to its end."""
+@dataclass(frozen=True)
+class Ran:
+    """What came of a command."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+
+def tercet(*arguments: str, **environment: str) -> Ran:
+    """Run a command line to its end, in this process: it starts in no time."""
+    result = CliRunner().invoke(app, arguments, env=environment)
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return Ran(result.exit_code, result.stdout, result.stderr)
+
+
+def tercet_process(*arguments: str) -> Ran:
+    """Run a command line to its end as a shell would."""
     command = [sys.executable, "-m", "cli", *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, **options)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    return Ran(done.returncode, done.stdout, done.stderr)
 
 
 def status(system: System) -> dict[str, Any]:
     """What `tercet status --json` says."""
     done = tercet("status", "--json", "--state", str(system.state))
-    assert done.returncode == 0, done.stderr
+    assert done.code == 0, done.stderr
     return dict(json.loads(done.stdout))
 
 
@@ -53,3 +74,9 @@ def log_lines(system: System) -> Iterator[dict[str, Any]]:
     for line in system.logs().splitlines():
         if line.startswith("{"):
             yield json.loads(line)
+
+
+def access_line(system: System, name: str) -> dict[str, Any] | None:
+    """The gateway's line about a request, once it is there."""
+    lines = [e for e in log_lines(system) if e.get("x_request_id") == name and e["message"] == "request"]
+    return lines[-1] if lines else None

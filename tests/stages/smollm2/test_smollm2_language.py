@@ -143,5 +143,5 @@ def test_two_workers_share_one_copy_of_the_weights():
         worker.join(30)
     assert len(sizes) == 2
     for resident, proportional in sizes:
-        assert resident > 0.9 * size
+        assert resident > 0.8 * size  # of the embedding, only the rows looked up
         assert proportional < 0.55 * size

@@ -1,0 +1,262 @@
+"""The command line against real systems: keys, exit codes, and what is left when it ends."""
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import openai
+import psutil
+import pytest
+
+from stages.blobs import default_dir
+from tests.system.harness import ROOT, System, digit_png, digit_question, free_port, until
+from tests.system.kit import access_line, status, tercet, tercet_process
+
+KEYS = """
+- {name: plain, key: plain-key-0123456789}
+- {name: urgent, key: urgent-key-0123456789, max_priority: 50}
+"""
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+    """A system with API keys, on every address of the machine."""
+    folder = tmp_path_factory.mktemp("keys")
+    (folder / "keys.yaml").write_text(KEYS)
+    with System(folder, options=("--api-keys", str(folder / "keys.yaml"))) as running:
+        yield running
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"authorization": "Bearer wrong"},
+        {"authorization": "Basic plain-key-0123456789"},
+        {"authorization": "plain-key-0123456789"},
+        {"authorization": "Bearer"},
+    ],
+)
+def test_without_a_known_key_every_api_route_is_a_401(guarded: System, headers: dict[str, str]) -> None:
+    with httpx.Client(base_url=guarded.url, headers=headers, trust_env=False) as client:
+        for response in (client.get("/v1/models"), client.post("/v1/chat/completions", content=b"{")):
+            assert response.status_code == 401
+            assert response.headers["www-authenticate"] == "Bearer"
+            assert response.json()["error"]["code"] == "invalid_api_key"
+
+
+def test_health_and_ready_need_no_key(guarded: System) -> None:
+    assert httpx.get(f"{guarded.url}/health", trust_env=False).status_code == 200
+    assert httpx.get(f"{guarded.url}/ready", trust_env=False).status_code == 200
+
+
+def test_the_official_client_gets_in_with_its_key(guarded: System) -> None:
+    with httpx.Client(trust_env=False) as http:
+        client = openai.OpenAI(
+            base_url=f"{guarded.url}/v1", api_key="plain-key-0123456789", http_client=http, max_retries=0
+        )
+        assert client.models.list().data[0].id == "tiny"
+        assert client.chat.completions.create(**digit_question(1)).choices[0].message.content
+
+
+@pytest.mark.parametrize(
+    ("key", "asked", "given"),
+    [("plain", 100, 0), ("plain", -7, -7), ("urgent", 100, 50), ("urgent", 20, 20)],
+)
+def test_a_key_caps_the_priority(guarded: System, key: str, asked: int, given: int) -> None:
+    name = f"cap-{key}-{asked}"
+    headers = {
+        "authorization": f"Bearer {key}-key-0123456789",
+        "x-tercet-priority": str(asked),
+        "x-request-id": name,
+    }
+    assert guarded.post(digit_question(1), headers=headers).status_code == 200
+    access = until("its line", lambda: access_line(guarded, name))
+    assert (access["priority"], access["key"]) == (given, key)
+
+
+def test_keys_are_never_logged(guarded: System) -> None:
+    assert "key-0123456789" not in guarded.logs() + guarded.output.read_text()
+
+
+def test_ask_sends_its_key_from_the_environment_and_says_when_it_is_missing(guarded: System) -> None:
+    key = "plain-key-0123456789"
+    asked = tercet("ask", "what digit is shown ?", "--url", guarded.url, TERCET_API_KEY=key)
+    assert (asked.code, asked.stderr) == (0, "")
+    refused = tercet("ask", "what digit is shown ?", "--url", guarded.url)
+    assert refused.code == 1
+    assert "API key" in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
+def test_ctrl_c_leaves_no_process_and_no_file_but_the_state_folder(guarded: System) -> None:
+    """Also in the midst of requests: no worker, no socket, no blob."""
+    pids = [process["pid"] for process in guarded.supervisor()["processes"]]
+    runtime = Path(guarded.supervisor()["redis_url"].removeprefix("unix://")).parent
+    blobs = default_dir(str(guarded.port))
+    assert runtime.exists()
+    key = {"authorization": "Bearer plain-key-0123456789"}
+    with ThreadPoolExecutor(8) as pool:
+        asked = [pool.submit(guarded.post, digit_question(n), headers=key) for n in range(24)]
+        until("the first is answered", lambda: any(each.done() for each in asked))
+        guarded.process.send_signal(signal.SIGINT)
+    assert guarded.process.wait(30) == 0
+    assert all(each.exception() or each.result().status_code in (200, 503) for each in asked)
+    assert not [pid for pid in pids if psutil.pid_exists(pid)]
+    assert not runtime.exists()
+    assert not blobs.exists()
+    assert not list(Path(tempfile.gettempdir()).glob(f"tercet*{guarded.port}*"))
+    assert not list(Path("/dev/shm").glob(f"*tercet*{guarded.port}*"))
+    gone = tercet("status", "--state", str(guarded.state))
+    assert gone.code == 1
+    assert "tercet up" in gone.stderr
+
+
+def test_a_killed_supervisor_leaves_no_orphan_and_the_next_starts_afresh(tmp_path: Path) -> None:
+    with System(tmp_path) as system:
+        pids = [process["pid"] for process in system.supervisor()["processes"]]
+        system.answer(digit_question(1))
+        system.process.kill()
+        until("all of them ended", lambda: not [pid for pid in pids if alive(pid)], 10.0)
+    command = [sys.executable, "-m", "cli", "up", "--port", str(system.port), "--state", str(system.state)]
+    with subprocess.Popen(
+        [*command, "--metrics-port", "0"], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    ) as up:
+        assert up.stdout
+        assert up.stdout.readline() == f"ready {system.url}\n"
+        assert [row["state"] for row in status(system)["replicas"]] == ["running"] * 3
+        up.send_signal(signal.SIGTERM)
+        assert up.wait(30) == 0
+    assert not default_dir(str(system.port)).exists()
+
+
+def alive(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def test_ask_prints_the_answer(system: System, tmp_path: Path) -> None:
+    image = tmp_path / "digit.png"
+    image.write_bytes(digit_png(1)[0])
+    question = ("ask", "what digit is shown ?", "--image", str(image), "--url", system.url)
+    plain, as_json = tercet_process(*question), tercet(*question, "--json")
+    assert (plain.code, plain.stderr) == (0, "")
+    answer = json.loads(as_json.stdout)
+    assert plain.stdout == answer["choices"][0]["message"]["content"] + "\n"
+    assert answer["object"] == "chat.completion"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "told"),
+    [
+        (["what zebra is shown ?"], 1, "tercet models vocab tiny"),
+        (["what ?", "--image", "{tmp}/none.png"], 2, "none.png"),
+        (["what ?", "--image", "{tmp}"], 2, "directory"),
+        (["what digit is shown ?", "--image", "{tmp}/text.txt"], 1, "image"),
+        (["what ?", "--model", "gpt-9"], 1, "tiny"),
+    ],
+)
+def test_ask_says_what_is_wrong_in_one_line(
+    system: System, tmp_path: Path, arguments: list[str], code: int, told: str
+) -> None:
+    (tmp_path / "text.txt").write_text("no image at all")
+    given = [part.replace("{tmp}", str(tmp_path)) for part in arguments]
+    done = tercet("ask", *given, "--url", system.url)
+    assert (done.code, done.stdout.strip()) == (code, "")
+    assert told in done.stderr
+    assert done.stderr.startswith("tercet: ")
+    assert done.stderr.count("\n") == 1
+
+
+def test_ask_names_the_command_that_starts_a_gateway() -> None:
+    done = tercet("ask", "what ?", "--url", f"http://127.0.0.1:{free_port()}")
+    assert done.code == 1
+    assert "tercet up" in done.stderr
+
+
+def test_status_draws_a_table(system: System) -> None:
+    done = tercet("status", "--state", str(system.state), COLUMNS="200")
+    assert done.code == 0
+    for stage in ("encode", "prefill", "decode"):
+        pid = str(system.pid(stage))
+        assert any(stage in line and pid in line and "running" in line for line in done.stdout.splitlines())
+
+
+def test_status_as_json_has_what_scripts_need(system: System) -> None:
+    row = status(system)["replicas"][0]
+    wanted = (
+        "id",
+        "stage",
+        "pid",
+        "state",
+        "restarts",
+        "queue_depth",
+        "in_flight",
+        "tokens_per_s",
+        "cache_hit_rate",
+    )
+    assert set(wanted) <= set(row)
+
+
+def test_the_vocabulary_command_lists_the_words(system: System) -> None:
+    done = tercet("models", "vocab", "tiny")
+    assert done.code == 0
+    assert {"digit", "what", "?"} <= set(done.stdout.split())
+    assert tercet("models", "vocab", "none").code == 2
+
+
+REFUSED_STARTS = {
+    "another host without keys": (["--host", "0.0.0.0"], "--api-keys"),
+    "an unknown model": (["--model", "gpt-9"], "tiny"),
+    "replicas without a count": (["--replicas", "encode"], "STAGE=COUNT"),
+    "replicas of an unknown stage": (["--replicas", "embed=2"], "encode, prefill, decode"),
+    "no replicas": (["--replicas", "decode=0"], "STAGE=COUNT"),
+    "engines that run elsewhere": (
+        ["--policy", "policies/examples/internvl-26b.yaml"],
+        "tercet up --model tiny",
+    ),
+    "model and policy": (["--model", "tiny", "--policy", "policies/tiny.yaml"], "exclude each other"),
+    "no keys file": (["--api-keys", "{tmp}/none.yaml"], "none.yaml"),
+    "a keys file without keys": (["--api-keys", "{tmp}/empty.yaml"], "empty.yaml"),
+    "a short key": (["--api-keys", "{tmp}/short.yaml"], "16 characters"),
+    "a broken policy": (["--policy", "{tmp}/broken.yaml"], "did you mean `model`"),
+    "a taken port": (["--port", "{port}"], "--port"),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED_STARTS)
+def test_up_refuses_what_cannot_work_before_it_starts_anything(tmp_path: Path, what: str) -> None:
+    """In a line or two that name the next step, with exit code 2."""
+    (tmp_path / "empty.yaml").write_text("[]")
+    (tmp_path / "short.yaml").write_text("- {name: a, key: short}")
+    text = (ROOT / "policies" / "tiny.yaml").read_text()
+    (tmp_path / "broken.yaml").write_text(text.replace("model:", "modle:"))
+    arguments, told = REFUSED_STARTS[what]
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        given = [part.replace("{tmp}", str(tmp_path)).replace("{port}", port) for part in arguments]
+        done = tercet("up", *given, "--state", str(tmp_path / "state"))
+    assert done.code == 2, done.stdout + done.stderr
+    assert told in done.stderr
+    assert done.stderr.startswith("tercet: ")
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "state" / "supervisor.json").exists()
+
+
+def test_a_second_system_on_the_same_state_is_refused(system: System) -> None:
+    done = tercet_process(
+        "up", "--port", str(free_port()), "--metrics-port", "0", "--state", str(system.state)
+    )
+    assert done.code == 2
+    assert "another `tercet up`" in done.stderr
