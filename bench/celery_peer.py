@@ -45,8 +45,21 @@ def start_workers(processes: Processes, redis_url: str) -> list[str]:
     names = [f"celery-{stage}" for stage in STAGES]
     for name, stage in zip(names, STAGES, strict=True):
         command = [sys.executable, "-m", "celery", "-A", "bench.celery_peer", "worker", "-Q", f"peer.{stage}"]
-        command += ["-n", f"{stage}@peer", "-l", "warning", "-P", os.environ.get("BENCH_CELERY_POOL", "threads")]
-        command += ["-c", os.environ.get("BENCH_CELERY_CONCURRENCY", "8"), "--without-gossip", "--without-mingle", "--without-heartbeat"]
+        command += [
+            "-n",
+            f"{stage}@peer",
+            "-l",
+            "warning",
+            "-P",
+            os.environ.get("BENCH_CELERY_POOL", "threads"),
+        ]
+        command += [
+            "-c",
+            os.environ.get("BENCH_CELERY_CONCURRENCY", "8"),
+            "--without-gossip",
+            "--without-mingle",
+            "--without-heartbeat",
+        ]
         processes.start(name, command, {"BENCH_REDIS": redis_url})
     return names
 

@@ -60,7 +60,12 @@ class DirectGateway:
         tokens = self._front.media_tokens(Modality.IMAGE, 16, 16, 1)
         prompt = self._front.prompt([Turn(role="user", text="hello", media=(0,))], [handle.sha256], [tokens])
         shape = MediaShape(
-            modality=Modality.IMAGE, width_px=16, height_px=16, frames=1, tokens=tokens, size_bytes=len(self._image)
+            modality=Modality.IMAGE,
+            width_px=16,
+            height_px=16,
+            frames=1,
+            tokens=tokens,
+            size_bytes=len(self._image),
         )
         item = MediaItem(
             modality=Modality.IMAGE,

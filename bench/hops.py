@@ -105,7 +105,10 @@ def _start(system: Stack, say: Say) -> dict[str, _Entry]:
 def _figures(entries: Mapping[str, _Entry]) -> list[Figure]:
     found: list[Figure] = []
     for name, entry in entries.items():
-        found += [figure(f"hops.{name}.p50", entry.p(0.5), "ms"), figure(f"hops.{name}.p99", entry.p(0.99), "ms")]
+        found += [
+            figure(f"hops.{name}.p50", entry.p(0.5), "ms"),
+            figure(f"hops.{name}.p99", entry.p(0.99), "ms"),
+        ]
         found.append(figure(f"hops.{name}.saturation", entry.saturation(), "req/s"))
         found.append(figure(f"hops.{name}.cpu", [sum(parts.values()) for parts in entry.cpu_us], "µs/hop"))
         if name != "ray":

@@ -27,7 +27,9 @@ def run(say: Say, quick: bool) -> list[Figure]:
     with stack("noop", modules={Stage.DECODE: "bench.paced"}, environment=environment) as system:
         uvloop.run(_served(system.port, 5))
         for number in range(rounds):
-            say(f"round {number + 1}/{rounds}: {STREAMS} streams of {tokens} tokens, one per {_PACE_S * 1e3:g} ms")
+            say(
+                f"round {number + 1}/{rounds}: {STREAMS} streams of {tokens} tokens, one per {_PACE_S * 1e3:g} ms"
+            )
             alone.append(_alone(tokens))
             served.append(uvloop.run(_served(system.port, tokens)))
     return [

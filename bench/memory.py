@@ -21,7 +21,7 @@ from stages.types import Stage
 _CONCURRENCY = 24
 _STALLED_AT_ONCE = 24
 _STALL_S = 1.0
-_STALLED_TOKENS = 400_000
+_STALLED_TOKENS = 20_000
 _SEGMENT_BYTES = 536
 """A small segment size keeps the kernel's send buffer small too, so that the gateway feels the stall."""
 
@@ -37,7 +37,7 @@ class _Redis:
 def run(say: Say, quick: bool) -> list[Figure]:
     """Warm up, serve, wait until everything is settled, compare."""
     total = 2_000 if quick else 20_000
-    environment = {STEP_S: "0.001", TOKENS_PER_STEP: "2048"}
+    environment = {STEP_S: "0.001", TOKENS_PER_STEP: "16"}
     with stack("noop", slots=64, modules={Stage.DECODE: "bench.paced"}, environment=environment) as system:
         uvloop.run(_serve(system, total // 20, lambda _done, _peak: None))
         before = _settled(system)

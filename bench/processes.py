@@ -43,7 +43,12 @@ class Processes:
             process = subprocess.Popen(
                 command,
                 cwd=ROOT,
-                env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **(environment or {})},
+                env={
+                    **os.environ,
+                    "OPENBLAS_NUM_THREADS": "1",
+                    "PYTHONPATH": str(ROOT),
+                    **(environment or {}),
+                },
                 stdin=subprocess.PIPE if piped else subprocess.DEVNULL,
                 stdout=subprocess.PIPE if piped else log,
                 stderr=log,

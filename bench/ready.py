@@ -22,6 +22,8 @@ def _start_once() -> float:
     port = str(free_port())
     with tempfile.TemporaryDirectory(prefix="tercet-bench-") as folder, Processes(Path(folder)) as processes:
         started_s = time.monotonic()
-        processes.python("up", "cli", "up", "--port", port, "--metrics-port", "0", "--state", f"{folder}/state")
+        processes.python(
+            "up", "cli", "up", "--port", port, "--metrics-port", "0", "--state", f"{folder}/state"
+        )
         wait_until("the ready line", lambda: processes.pid("up") and "ready http" in processes.output("up"))
         return time.monotonic() - started_s

@@ -77,7 +77,9 @@ class Stack:
     def _ready(self) -> bool:
         self.processes.pid("gateway")
         with contextlib.suppress(OSError):
-            return bool(urllib.request.urlopen(f"http://127.0.0.1:{self.port}/ready", timeout=2).status == 200)
+            return bool(
+                urllib.request.urlopen(f"http://127.0.0.1:{self.port}/ready", timeout=2).status == 200
+            )
         return False
 
 

@@ -46,7 +46,9 @@ def run(say: Say, quick: bool) -> list[Figure]:
             say(f"round {number + 1}/{rounds}")
             full.append(uvloop.run(load(duration_s, 0.0)))
             calm.append(uvloop.run(load(duration_s, _PATIENT_PER_S)))
-        memory = {name: rss_bytes(pid) / 1e6 for name, pid in system.processes.pids().items() if name != "redis"}
+        memory = {
+            name: rss_bytes(pid) / 1e6 for name, pid in system.processes.pids().items() if name != "redis"
+        }
     return [
         figure("tiny.saturation", [window.per_s for window in full], "req/s", goal=">= 100"),
         figure("tiny.saturation.p50", [1e3 * percentile(w.latencies_s, 0.5) for w in full], "ms"),

@@ -2,13 +2,16 @@
 
 import asyncio
 import ctypes
+import logging
 import os
 import signal
 import subprocess
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+log = logging.getLogger(__name__)
 
 BACKOFF_S = (0.2, 5.0)
 """First and longest wait before a restart; it doubles with each quick death."""
@@ -50,7 +53,7 @@ class Child:
         boot: Callable[[], Boot],
         log_file: Path,
         *,
-        on_exit: Callable[["Child", Boot, int], Awaitable[None]],
+        on_exit: Callable[["Child", Boot, int], None],
         on_change: Callable[[], None],
         death_signal: signal.Signals = signal.SIGKILL,
     ) -> None:
@@ -78,7 +81,10 @@ class Child:
         """Start the process and start it again whenever it ends, until `stop`."""
         backoff_s = BACKOFF_S[0]
         while not self._stopping:
-            await self._run_once()
+            try:
+                await self._run_once()
+            except OSError as error:  # no memory, no file handles: as good as a quick death
+                log.error("%s cannot be started: %s", self.name, error)
             if self._stopping:
                 break
             lived_s = time.monotonic() - self.started_s
@@ -127,8 +133,10 @@ class Child:
                 preexec_fn=self._die_with_supervisor,
             )
         self._become("running")
+        if self._stopping:  # asked while the process was being made
+            self.signal(signal.SIGTERM)
         self.last_exit = await self._process.wait()
-        await self._on_exit(self, boot, self.last_exit)
+        self._on_exit(self, boot, self.last_exit)
 
     def _die_with_supervisor(self) -> None:
         # Runs in the new process: no orphan is left even if the supervisor is killed outright.
@@ -136,4 +144,7 @@ class Child:
 
     def _become(self, state: str) -> None:
         self.state = state
-        self._on_change()
+        try:
+            self._on_change()
+        except OSError as error:
+            log.error("state of %s not written: %s", self.name, error)

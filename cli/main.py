@@ -3,6 +3,7 @@
 import asyncio
 import ipaddress
 import socket
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -16,6 +17,7 @@ from cli.redis_server import NoRedisServer
 from cli.status import status
 from orchestrator.keys import load_keys
 from orchestrator.policy import Policy, PolicyError, load_policy
+from stages.front import ModelUnavailable
 from stages.models import MODELS
 from stages.types import Stage
 
@@ -79,8 +81,10 @@ def up(
         elif not _is_loopback(host):
             _fail(f"{host} is not a loopback address; give --api-keys FILE, or leave --host out")
         typer.echo(f"state in {options.state_dir}", err=True)
+        MODELS[loaded.model.name].prepare(lambda line: typer.echo(line, err=True))
+        typer.echo(f"starting redis, a gateway and {_in_words(options.replicas)} …", err=True)
         asyncio.run(Supervisor(options, lambda text: typer.echo(text)).run())
-    except (PolicyError, ValueError, StartFailed, NoRedisServer, OSError) as error:
+    except (PolicyError, ValueError, StartFailed, NoRedisServer, ModelUnavailable, OSError) as error:
         _fail(str(error))
 
 
@@ -131,6 +135,10 @@ def _check_free(option: str, host: str, port: int) -> None:
             raise ValueError(
                 f"cannot listen on {host} port {port}: {error.strerror}; choose another with {option}"
             ) from None
+
+
+def _in_words(replicas: Mapping[Stage, int]) -> str:
+    return ", ".join(f"{count} {stage}" for stage, count in replicas.items())
 
 
 def _is_loopback(host: str) -> bool:

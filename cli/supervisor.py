@@ -32,6 +32,8 @@ from stages.limits import EngineLimits
 from stages.reply import LossCause
 from stages.types import Stage
 from workers.config import WorkerConfig
+from workers.replica import EXIT_CONSUMER_DIED, EXIT_FENCED
+from workers.writer import EXIT_WRITER_DIED
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +41,10 @@ _OUTSIDE_KILLS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _UNREGISTERED_S = 15.0
 """A worker that runs this long without a registry entry was fenced while stopped, or hangs at start."""
 _GRACE_S = 12.0
+_DRAIN_S = 10.0
+_REPORT_S = 5.0
+_NOBODYS_FAULT = (0, EXIT_CONSUMER_DIED, EXIT_WRITER_DIED, EXIT_FENCED)
+"""Exit codes of workers that ended for want of Redis or of their lease."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +82,7 @@ class Supervisor:
         self._ledger: RedisLedger | None = None
         self._children: list[Child] = []
         self._runs: list[asyncio.Task[None]] = []
+        self._reports: set[asyncio.Task[None]] = set()
         self._blob_dir = default_dir(str(options.port))
         self._blobs = BlobConfig(directory=str(self._blob_dir))
         self._redis_url = ""
@@ -187,6 +194,7 @@ class Supervisor:
             redis_url=self._redis_url,
             slots=policy.stages[stage].batch,
             blobs=self._blobs,
+            grace_s=_DRAIN_S,
             limits=EngineLimits(max_batch=policy.stages[stage].batch),
             hardware=policy.stages[stage].hardware[0],
         )
@@ -196,18 +204,25 @@ class Supervisor:
         environment = {**self._options.environment, variable: msgspec.json.encode(config).decode()}
         return Boot(boot_id=boot_id, command=[sys.executable, "-m", module], environment=environment)
 
-    async def _on_exit(self, child: Child, boot: Boot, code: int) -> None:
+    def _on_exit(self, child: Child, boot: Boot, code: int) -> None:
+        if child.kind != "redis" and not self._stop.is_set():
+            self._say(f"{child.name} ended with {code}; starting it again")
+            report = asyncio.create_task(self._report_exit(child, boot, code))
+            self._reports.add(report)
+            report.add_done_callback(self._reports.discard)
+
+    async def _report_exit(self, child: Child, boot: Boot, code: int) -> None:
         """Tell the ledger at once; its leases would find out by themselves, seconds later."""
-        if self._ledger is None or child.kind == "redis" or self._stop.is_set():
+        if self._ledger is None:
             return
-        self._say(f"{child.name} ended with {code}; starting it again")
-        with contextlib.suppress(ConnectionError):
-            if child.kind == "gateway":
-                blobs = open_store(self._blobs.settings())
-                for request_id in await self._ledger.fence_gateway(boot.boot_id, only_if_lapsed=False):
-                    blobs.release(request_id)
-            else:
-                await self._ledger.fence(boot.boot_id, _cause(code), only_if_lapsed=False)
+        with _outage_logged(f"the end of {boot.boot_id} not reported"):
+            async with asyncio.timeout(_REPORT_S):
+                if child.kind == "gateway":
+                    blobs = open_store(self._blobs.settings())
+                    for request_id in await self._ledger.fence_gateway(boot.boot_id, False) or ():
+                        blobs.release(request_id)
+                else:
+                    await self._ledger.fence(boot.boot_id, _cause(code), False)
 
     async def _until_ready(self) -> None:
         started_s = time.monotonic()
@@ -231,25 +246,30 @@ class Supervisor:
         assert self._ledger
         while True:
             await asyncio.sleep(1.0)
-            with contextlib.suppress(ConnectionError):
+            with _outage_logged("registry not read"):
                 snapshot = await self._ledger.snapshot()
-                registered = {entry.replica.replica_id for entry in snapshot.replicas}
+                known = {entry.replica.replica_id for entry in snapshot.replicas} | {
+                    *snapshot.lapsed_replicas
+                }
                 for child in self._children:
-                    lived_s = time.monotonic() - child.started_s
-                    if (
-                        child.kind in tuple(Stage)
-                        and child.state == "running"
-                        and child.boot
-                        and child.boot.boot_id not in registered
-                        and lived_s > _UNREGISTERED_S
-                    ):
+                    if self._lives_unregistered(child, known):
                         child.signal(signal.SIGKILL)
+
+    def _lives_unregistered(self, child: Child, known: set[str]) -> bool:
+        lived_s = time.monotonic() - child.started_s
+        is_worker = child.kind in tuple(Stage) and child.state == "running" and child.boot is not None
+        return is_worker and lived_s > _UNREGISTERED_S and child.boot.boot_id not in known  # type: ignore[union-attr]
 
     async def _take_down(self) -> None:
         """Stop in the order of the data path, Redis last, so that what runs can finish."""
         for group in ("gateway",), tuple(Stage), ("redis",):
             members = [child for child in self._children if child.kind in group]
             await asyncio.gather(*(child.stop(_GRACE_S) for child in members))
+            if group == ("gateway",):
+                # One that had to be killed could not cancel its requests, which workers would finish first.
+                for child in members:
+                    if child.boot:
+                        await self._report_exit(child, child.boot, 0)
         for run in self._runs:
             run.cancel()
         await asyncio.gather(*self._runs, return_exceptions=True)
@@ -284,7 +304,15 @@ def _facts(child: Child) -> dict[str, Any]:
 
 def _cause(code: int) -> LossCause:
     """Tell an outside kill, which counts against nobody, from a process that ended by its own fault."""
-    return "killed" if code == 0 or -code in tuple(map(int, _OUTSIDE_KILLS)) else "crash"
+    return "killed" if code in _NOBODYS_FAULT or -code in tuple(map(int, _OUTSIDE_KILLS)) else "crash"
+
+
+@contextlib.contextmanager
+def _outage_logged(what: str) -> Iterator[None]:
+    try:
+        yield
+    except (ConnectionError, TimeoutError, OSError) as error:
+        log.warning("%s: %s", what, error)
 
 
 def _epoch() -> str:

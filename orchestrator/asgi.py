@@ -19,7 +19,9 @@ Send = Callable[[Mapping[str, Any]], Awaitable[None]]
 Headers = Sequence[tuple[bytes, bytes]]
 
 STALL_S = 30.0
-"""A client that reads nothing for so long loses its request."""
+"""A client that has kept its answer waiting for so long, all in all, loses its request."""
+BODY_S = 30.0
+"""A body must have come whole within this time."""
 CLIENT_GONE = 499
 """Status in logs and metrics of a request whose client did not wait for its answer, as nginx has it."""
 
@@ -39,6 +41,7 @@ class Call:
         headers: Names in lower case; of repeated ones the last.
         x_request_id: The client's name for the request, or one made up for it.
         arrival_s: Monotonic second of arrival.
+        stalled_s: Seconds that the client has kept its answer waiting.
         status: Of the answer, once it has started; 0 before.
         notes: What the access line says besides; grows while the request is served.
     """
@@ -49,6 +52,7 @@ class Call:
     headers: Mapping[str, str] = field(init=False)
     x_request_id: str = field(init=False)
     arrival_s: float = field(default_factory=time.monotonic)
+    stalled_s: float = 0.0
     status: int = 0
     notes: dict[str, object] = field(default_factory=dict)
 
@@ -98,10 +102,22 @@ class Call:
 
         Raises:
             ApiError: 413 as soon as the body is known to exceed the limit.
-            ClientGone: It did not come whole.
+            ClientGone: It did not come whole, or not in time.
         """
-        if (self.integer("content-length", 0, 10**18) or 0) > limit_bytes:
+        if self.announced_bytes(limit_bytes) > limit_bytes:
             raise body_too_large(limit_bytes)
+        try:
+            async with asyncio.timeout(BODY_S):
+                return await self._body(limit_bytes)
+        except TimeoutError:
+            raise ClientGone from None
+
+    def announced_bytes(self, default: int) -> int:
+        """Return the body's length as the client announced it, or `default`."""
+        length = self.integer("content-length", 0, 10**18)
+        return default if length is None else length
+
+    async def _body(self, limit_bytes: int) -> bytes:
         parts: list[bytes] = []
         size_bytes = 0
         while True:
@@ -141,11 +157,13 @@ class Call:
         Raises:
             ClientGone: The client does not read.
         """
+        begun_s = time.monotonic()
         try:
-            async with asyncio.timeout(STALL_S):
+            async with asyncio.timeout(STALL_S - self.stalled_s):
                 await self.send({"type": "http.response.body", "body": body, "more_body": more})
         except TimeoutError:
             raise ClientGone from None
+        self.stalled_s += time.monotonic() - begun_s
 
     def log_access(self, level: int) -> None:
         """Write the request's line."""

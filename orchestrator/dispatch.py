@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from orchestrator.core.router import route
 from orchestrator.core.types import Reason, Replica, Route, RouteQuery
 from orchestrator.core.waiting import Waiting, WaitingParams, dispatch_key, expired
-from orchestrator.ports import DispatchOrder, DispatchResult, Ledger, Observer
+from orchestrator.ports import DispatchOrder, DispatchResult, Ledger, LedgerUnavailable, Observer
 from orchestrator.registry import Registry
 from stages.types import Job, Stage
 
@@ -60,7 +60,19 @@ class Grant:
 
 
 class StageQueue:
-    """Waiting hops of one stage in one gateway."""
+    """Waiting hops of one stage in one gateway.
+
+    Args:
+        stage: Whose hops wait here.
+        gateway: Id of the gateway.
+        ledger: Gives credits.
+        registry: Knows the replicas.
+        weights: Returns the router's weights, from the policy in force.
+        params: Returns what the order of waiting needs of it.
+        held: Whether nothing may start now, such as encode under backpressure.
+        abandon: Ends a request, by its id, for which a credit came after its caller had gone.
+        observer: Hears of each route.
+    """
 
     def __init__(
         self,
@@ -72,9 +84,9 @@ class StageQueue:
         weights: Callable[[], Mapping[str, float]],
         params: Callable[[], WaitingParams],
         held: Callable[[], bool],
+        abandon: Callable[[str], None],
         observer: Observer,
     ) -> None:
-        """Create the queue; `held` tells whether nothing may start now, such as encode under backpressure."""
         self._stage = stage
         self._gateway = gateway
         self._ledger = ledger
@@ -82,6 +94,7 @@ class StageQueue:
         self._weights = weights
         self._params = params
         self._held = held
+        self._abandon = abandon
         self._observer = observer
         self._heap: list[tuple[tuple[float, str], Hop]] = []
         self._wake = asyncio.Event()
@@ -150,8 +163,9 @@ class StageQueue:
                 hop.granted.set_exception(NobodyInDomain())
             else:
                 passed_over.append(hop)
-                if not choice or choice.reason is Reason.NO_CREDIT:
-                    # Nobody has room, so nobody behind this hop goes before it, unless to another domain.
+                # Nobody has room, so nobody behind this hop goes before it, unless to another domain. What
+                # avoids a replica says nothing about the room of others.
+                if not choice or (choice.reason is Reason.NO_CREDIT and not hop.query.excluded):
                     if not domain:
                         break
                     full.add(domain)
@@ -172,29 +186,36 @@ class StageQueue:
             alone=hop.query.alone,
             ttl_s=hop.ttl_s,
         )
+        replica = self._registry.get(replica_id)
+        assert replica  # it was routed to in this very step
         self._registry.took(replica_id, order.tokens, order.kv_bytes)
-        task = asyncio.create_task(self._reserve(hop, order, choice.reason))
+        task = asyncio.create_task(self._reserve(hop, Grant(order, replica, choice.reason)))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _reserve(self, hop: Hop, order: DispatchOrder, reason: Reason) -> None:
-        replica = self._registry.get(order.replica_id)
-        try:
-            result = await self._ledger.dispatch(order)
-        except Exception:
-            log.warning("dispatch to %s failed, trying again", order.replica_id, exc_info=True)
-            result = DispatchResult.FULL
-        if result is DispatchResult.OK and replica and not hop.granted.done():
-            self._observer.routed(self._stage, reason)
-            hop.granted.set_result(Grant(order, replica, reason))
+    async def _reserve(self, hop: Hop, grant: Grant) -> None:
+        order = grant.order
+        result = await self._ask(order)
+        if result is DispatchResult.OK and not hop.granted.done():
+            self._observer.routed(self._stage, grant.reason)
+            hop.granted.set_result(grant)
             return
         self._registry.gave_back(order.replica_id, order.tokens, order.kv_bytes)
         if result is DispatchResult.OK:
-            await self._ledger.withdraw([hop.job.key])  # the caller has gone meanwhile
+            # The caller has gone meanwhile, and the request with it: its own end came before this.
+            self._abandon(hop.job.request_id)
             return
         self._learn(order.replica_id, result)
         if not hop.granted.done():
             self._push(hop)
+            asyncio.get_running_loop().call_later(_POLL_S, self._wake.set)
+
+    async def _ask(self, order: DispatchOrder) -> DispatchResult:
+        try:
+            return await self._ledger.dispatch(order)
+        except LedgerUnavailable as error:
+            log.warning("dispatch to %s failed, trying again: %s", order.replica_id, error)
+            return DispatchResult.FULL
 
     def _learn(self, replica_id: str, result: DispatchResult) -> None:
         replica = self._registry.get(replica_id)

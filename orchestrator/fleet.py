@@ -17,7 +17,7 @@ from orchestrator.hops import Hops, Request
 from orchestrator.inbox import Inboxes
 from orchestrator.ledger import LEASE_MS, RENEW_S
 from orchestrator.policy import Policy
-from orchestrator.ports import Ledger, Observer, Snapshot
+from orchestrator.ports import Ledger, LedgerUnavailable, Observer, Snapshot
 from orchestrator.prefix_index import PrefixIndex
 from orchestrator.registry import Registry
 from stages.prefix import BLOCK_TOKENS
@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 EXIT_FENCED = 75
 
 _REFRESH_S = 0.2
+_GAP_S = 1.0
+"""Longer than this between two looks at the registry, Redis or this process was away."""
 
 
 class Fleet:
@@ -63,6 +65,7 @@ class Fleet:
         self._ended: list[str] = []
         self._ended_any = asyncio.Event()
         self._steady_since_s = time.monotonic()
+        self._seen_s = (time.monotonic(), time.time())
         self.queues = {stage: self._queue(stage, observer) for stage in Stage}
         self.hops = Hops(ledger, self.registry, self.queues, self._inboxes, observer)
 
@@ -82,13 +85,16 @@ class Fleet:
 
     async def leave(self) -> None:
         """Give the lease up and cancel what is left."""
-        for request_id in await self._ledger.fence_gateway(self.gateway, only_if_lapsed=False):
+        for request_id in await self._ledger.fence_gateway(self.gateway, only_if_lapsed=False) or ():
             self._release(request_id, ())
 
     def ended(self, request: Request) -> None:
         """Forget a request, cancelling what still runs for it."""
+        self._close(request.request_id)
         self._release(request.request_id, request.pull_urls)
-        self._ended.append(request.request_id)
+
+    def _close(self, request_id: str) -> None:
+        self._ended.append(request_id)
         self._ended_any.set()
 
     def load(self, stage: Stage) -> StageLoad:
@@ -112,6 +118,7 @@ class Fleet:
             weights=lambda: self._policy().routing.weights(stage),
             params=lambda: self._policy().waiting_params,
             held=self._encode_held if stage is Stage.ENCODE else lambda: False,
+            abandon=self._close,
             observer=observer,
         )
 
@@ -128,15 +135,19 @@ class Fleet:
 
     async def _watch(self) -> None:
         while True:
-            seen = False
             with _outage_logged("registry"):
                 snapshot = await self._ledger.snapshot()
+                self._note_gap()
                 self._refresh(snapshot)
                 await self._fence_lapsed(snapshot)
-                seen = True
-            if not seen:
-                self._steady_since_s = time.monotonic()
             await asyncio.sleep(_REFRESH_S)
+
+    def _note_gap(self) -> None:
+        # Wall-clock time too: the monotonic clock stands still while a laptop sleeps.
+        now = (time.monotonic(), time.time())
+        if max(now[0] - self._seen_s[0], now[1] - self._seen_s[1]) > _GAP_S:
+            self._steady_since_s = now[0]
+        self._seen_s = now
 
     def _refresh(self, snapshot: Snapshot) -> None:
         self.registry.refresh(snapshot)
@@ -150,12 +161,13 @@ class Fleet:
             return
         for replica_id in snapshot.lapsed_replicas:
             lost = await self._ledger.fence(replica_id, "lost", only_if_lapsed=True)
-            log.warning("fenced replica whose lease lapsed", extra={"replica": replica_id, "lost": lost})
+            if lost is not None:
+                log.warning("fenced replica, its lease lapsed", extra={"replica": replica_id, "lost": lost})
         for gateway in snapshot.lapsed_gateways:
-            requests = await self._ledger.fence_gateway(gateway, only_if_lapsed=True)
-            log.warning(
-                "fenced gateway whose lease lapsed", extra={"gateway": gateway, "lost": len(requests)}
-            )
+            if gateway == self.gateway:
+                continue  # this one is slow, not dead
+            requests = await self._ledger.fence_gateway(gateway, only_if_lapsed=True) or ()
+            log.warning("fenced gateway, its lease lapsed", extra={"gateway": gateway, "lost": len(requests)})
             for request_id in requests:
                 self._release(request_id, ())  # what other hosts hold of it is swept there
 
@@ -170,8 +182,8 @@ class Fleet:
             batch, self._ended = self._ended, []
             try:
                 await self._ledger.close(self.gateway, batch)
-            except Exception:
-                log.warning("closing requests failed, trying again", exc_info=True)
+            except LedgerUnavailable as error:
+                log.warning("closing requests failed, trying again: %s", error)
                 self._ended += batch
                 self._ended_any.set()
                 await asyncio.sleep(_REFRESH_S)

@@ -135,13 +135,18 @@ class Gateway:
     async def _chat(self, call: Call) -> None:
         with self._counted(call):
             key = self._caller(call)
-            body = await call.body(media_limits(self._policy()).body_bytes)
-            chat = parse_chat(body, known_models={self._front.name}, default_seed=secrets.randbits(63))
+            chat = await self._read(call)
             request = self._request(call, key)
             try:
                 await _unless_gone(call, self._serve(call, chat, request))
             finally:
                 self._fleet.ended(request)
+
+    async def _read(self, call: Call) -> ChatRequest:
+        limit_bytes = media_limits(self._policy()).body_bytes
+        async with self._intake.room(min(call.announced_bytes(limit_bytes), limit_bytes)):
+            body = await call.body(limit_bytes)
+            return parse_chat(body, known_models={self._front.name}, default_seed=secrets.randbits(63))
 
     @contextlib.contextmanager
     def _counted(self, call: Call) -> Iterator[None]:

@@ -12,8 +12,10 @@ from orchestrator.core.types import RouteQuery
 from orchestrator.core.waiting import Waiting
 from orchestrator.dispatch import Grant, Hop, StageQueue
 from orchestrator.inbox import Inbox, Inboxes
+from orchestrator.output_length import OutputLength
 from orchestrator.ports import Ledger, Observer
 from orchestrator.registry import Registry
+from stages.reply import Lost
 from stages.types import Job, Stage
 
 log = logging.getLogger(__name__)
@@ -62,16 +64,26 @@ class Request:
         }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Attempt:
-    """One dispatched attempt."""
+    """One dispatched attempt.
+
+    Attributes:
+        over: The ledger knows nothing of it as running any more.
+    """
 
     grant: Grant
     inbox: Inbox
+    flow: "Flow"
+    over: bool = False
 
 
 class Hops:
-    """Runs attempts for all requests of a gateway."""
+    """Runs attempts for all requests of a gateway.
+
+    Attributes:
+        outputs: What decodes turned out to produce.
+    """
 
     def __init__(
         self,
@@ -87,6 +99,7 @@ class Hops:
         self._inboxes = inboxes
         self._observer = observer
         self._running: dict[str, Attempt] = {}
+        self.outputs = OutputLength()
         self._tasks: set[asyncio.Task[None]] = set()
 
     @asynccontextmanager
@@ -96,7 +109,7 @@ class Hops:
         Raises:
             DeadlinePassed: Its turn came too late.
         """
-        flow = _Flow(lambda order: self._spawn(self._order(job.key, order)))
+        flow = Flow(lambda order: self._order(job.key, order), self._spawn)
         inbox = self._inboxes.open(job.key, flow.on_depth)
         grant = None
         asked_s = started_s = time.monotonic()
@@ -105,7 +118,7 @@ class Hops:
             grant = await self._queues[query.stage].acquire(self._hop(request, query, job))
             started_s = time.monotonic()
             self._observer.waited(query.stage, started_s - asked_s)
-            self._running[job.key] = attempt = Attempt(grant, inbox)
+            self._running[job.key] = attempt = Attempt(grant, inbox, flow)
             yield attempt
         finally:
             self._inboxes.close(job.key)
@@ -118,13 +131,26 @@ class Hops:
                     self._spawn(self._ledger.withdraw([job.key]))
 
     async def repeat_unheard(self) -> None:
-        """Queue again, for ever, the tasks of attempts that nothing was heard of."""
+        """Look after attempts that nothing was heard of, for ever."""
         while True:
             await asyncio.sleep(SILENCE_S / 5)
             silent_since_s = time.monotonic() - SILENCE_S
             for attempt in [a for a in self._running.values() if a.inbox.heard_s < silent_since_s]:
                 attempt.inbox.heard_s = time.monotonic()
-                self._spawn(self._ledger.repeat(attempt.grant.order))
+                self._spawn(self._ask_after(attempt))
+
+    async def _ask_after(self, attempt: Attempt) -> None:
+        """Queue the task again, in case its message was lost; repeat the flow, in case that was.
+
+        An attempt that the ledger does not know as running will not be heard of any more: its last
+        reply was on its way one round ago, and has been lost if there is still silence now.
+        """
+        if await self._ledger.repeat(attempt.grant.order):
+            await attempt.flow.repeat()
+        elif attempt.over:
+            attempt.inbox.put(Lost("lost"))
+        else:
+            attempt.over = True
 
     def _hop(self, request: Request, query: RouteQuery, job: Job) -> Hop:
         load = self._registry.load(query.stage, 0)
@@ -151,22 +177,47 @@ class Hops:
         task.add_done_callback(self._tasks.discard)
 
 
-class _Flow:
-    """Pauses a decode while its reader lags behind."""
+class Flow:
+    """Holds a decode back while its reader lags behind.
 
-    __slots__ = ("_order", "_paused")
+    Orders go out one at a time, so that the last one to arrive is the last one meant.
+    """
 
-    def __init__(self, order: Callable[[str], None]) -> None:
-        self._order = order
-        self._paused = False
+    __slots__ = ("_meant", "_said", "_saying", "_send", "_spawn")
+
+    def __init__(
+        self,
+        send: Callable[[str], Coroutine[Any, Any, None]],
+        spawn: Callable[[Coroutine[Any, Any, None]], None],
+    ) -> None:
+        self._send = send
+        self._spawn = spawn
+        self._meant = self._said = "resume"
+        self._saying = False
 
     def on_depth(self, replies: int) -> None:
-        if not self._paused and replies > PAUSE_AT_REPLIES:
-            self._paused = True
-            self._order("pause")
-        elif self._paused and replies < RESUME_AT_REPLIES:
-            self._paused = False
-            self._order("resume")
+        """Take the number of unread replies."""
+        if replies > PAUSE_AT_REPLIES:
+            self._meant = "pause"
+        elif replies < RESUME_AT_REPLIES:
+            self._meant = "resume"
+        if self._meant != self._said and not self._saying:
+            self._saying = True
+            self._spawn(self._say())
+
+    async def repeat(self) -> None:
+        """Say again what is meant, in case it was not heard."""
+        if not self._saying:
+            await self._send(self._meant)
+
+    async def _say(self) -> None:
+        try:
+            while self._said != self._meant:
+                order = self._meant
+                await self._send(order)
+                self._said = order
+        finally:
+            self._saying = False
 
 
 async def _logged(work: Coroutine[Any, Any, None]) -> None:

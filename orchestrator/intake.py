@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from orchestrator.api import ChatRequest
 from orchestrator.api_errors import ApiError, invalid_request, rate_limited, timed_out, unavailable
@@ -52,6 +52,14 @@ class Intake:
         self._policy = policy
         self._budget = ByteBudget(media_memory_bytes)
 
+    def room(self, size_bytes: int) -> AbstractAsyncContextManager[object]:
+        """Hold room in the gateway's memory for a body, as for media.
+
+        Raises:
+            ApiError: 503: there was no room in time.
+        """
+        return self._budget.hold(size_bytes)
+
     @asynccontextmanager
     async def take(self, chat: ChatRequest, request: Request) -> AsyncIterator[Work]:
         """Hold a request's media in memory and yield its work.
@@ -64,7 +72,7 @@ class Intake:
             yield await self._work(chat, request, ())
             return
         limits = media_limits(self._policy())
-        async with self._budget.hold(reserve_bytes(chat.media, limits)) as grow:
+        async with self._budget.hold(reserve_bytes(chat.media)) as grow:
             yield await self._work(chat, request, await take_in(chat.media, limits, self._fetcher, grow))
 
     async def _work(self, chat: ChatRequest, request: Request, media: Sequence[Media]) -> Work:

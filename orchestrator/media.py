@@ -99,7 +99,7 @@ def check_modalities(sources: Sequence[MediaSource], served: Collection[Modality
             raise invalid_request(message, param=source.param, code="modality_unserved")
 
 
-def reserve_bytes(sources: Sequence[MediaSource], limits: MediaLimits | None = None) -> int:
+def reserve_bytes(sources: Sequence[MediaSource]) -> int:
     """Return the bytes that data: URLs take, as text and decoded; other URLs grow the reservation."""
     return sum(len(source.url) + _decoded_bytes(source.url) for source in sources if _is_inline(source))
 

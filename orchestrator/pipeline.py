@@ -7,6 +7,7 @@ the prompt and the tokens that the client has already been sent.
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 
 from orchestrator.core.types import Replica, RouteQuery, StageTag
@@ -34,6 +35,8 @@ log = logging.getLogger(__name__)
 
 MAX_ATTEMPTS = 12
 """Dispatches of one hop, whatever went wrong with them."""
+LOSSES_TO_SUSPECT = 3
+"""Attempts of a hop whose replica fell silent, after which the hop is retried alone; that proves nothing."""
 CRASHES_ALONE = 2
 """Crashes of an engine that served nothing else, after which a request is called poisonous."""
 
@@ -110,10 +113,11 @@ class Pipeline:
             if prefilled is None:
                 continue
             kv, replica = prefilled
-            async for chunk in self._decode(kv, replica):
-                yield chunk
-                if chunk.finish:
-                    return
+            async with aclosing(self._decode(kv, replica)) as chunks:
+                async for chunk in chunks:
+                    yield chunk
+                    if chunk.finish:
+                        return
 
     async def _encode(self) -> None:
         """Encode the items that have no embedding, in parallel."""
@@ -140,7 +144,7 @@ class Pipeline:
                 self._note(reply.ref.blob)
                 return
             self._retry_or_raise(hop, attempt, reply)
-            if isinstance(reply, Failed):
+            if isinstance(reply, Failed) and reply.kind == "blob":
                 self._items[index] = replace(item, blob=self._work.restore(index))
 
     async def _prefill(self) -> tuple[KVRef, Replica] | None:
@@ -168,7 +172,7 @@ class Pipeline:
                 self.cached_tokens = max(self.cached_tokens, reply.ref.cached_tokens)
                 return reply.ref, attempt.grant.replica
             self._retry_or_raise(hop, attempt, reply)
-            if isinstance(reply, Failed):
+            if isinstance(reply, Failed) and reply.kind == "blob":
                 self._forget_embedding(reply.uri)
                 return None
 
@@ -179,7 +183,7 @@ class Pipeline:
         query = self._query(
             hop,
             Stage.DECODE,
-            sampling.max_tokens - len(self._generated),
+            self._hops.outputs.expect(sampling.max_tokens - len(self._generated)),
             kv_bytes=kv_bytes,
             domain=prefill.domain,
             required_level=self._work.decode_level,
@@ -199,9 +203,11 @@ class Pipeline:
                     if chunk.tokens or chunk.finish:
                         yield chunk
                     if chunk.finish:
+                        self._hops.outputs.observe(len(self._generated))
                         return
         except NobodyInDomain:
             log.warning("no decode is left where prefill was; prefilling elsewhere", extra=self._fields())
+            self._check_attempts(hop)
 
     def _note(self, blob: BlobHandle) -> None:
         if blob.pull_url:
@@ -245,6 +251,8 @@ class Pipeline:
             self._lost_on[hop] = attempt.grant.order.replica_id
             if reply.cause == "crash":
                 self._blame(hop, alone=attempt.grant.order.alone)
+            elif reply.cause == "lost" and self._request.attempts[hop] >= LOSSES_TO_SUSPECT:
+                self._suspect.add(hop)  # it may be what freezes them
         elif isinstance(reply, Failed) and reply.kind == "invalid":
             raise InvalidRequest(reply.message)
         elif isinstance(reply, Failed) and reply.kind == "full":
@@ -252,6 +260,9 @@ class Pipeline:
         elif isinstance(reply, Failed) and reply.kind == "deadline":
             raise DeadlineExpired(reply.message)
         log.warning("%s retried: %s", hop, reply, extra=self._fields())
+        self._check_attempts(hop)
+
+    def _check_attempts(self, hop: str) -> None:
         if self._request.attempts[hop] >= MAX_ATTEMPTS:
             raise Exhausted(f"{hop} was attempted {MAX_ATTEMPTS} times")
 

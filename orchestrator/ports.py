@@ -94,8 +94,12 @@ class Observer(Protocol):
         """A hop ended so long after it was dispatched."""
 
 
+class LedgerUnavailable(ConnectionError):
+    """The ledger cannot be reached, or refuses writes."""
+
+
 class Ledger(Protocol):
-    """The gateway's side of the ledger. Every call may raise ConnectionError and may be repeated."""
+    """The gateway's side of the ledger. Every call may raise LedgerUnavailable and may be repeated."""
 
     async def greet(self, gateway: str, report: bytes, first: bool) -> bool:
         """Take or renew the gateway's lease. False if it was fenced."""
@@ -106,8 +110,11 @@ class Ledger(Protocol):
     async def dispatch(self, order: DispatchOrder) -> DispatchResult:
         """Reserve a slot, make this attempt the current one and queue its task, atomically. Idempotent."""
 
-    async def repeat(self, order: DispatchOrder) -> None:
-        """Queue the task of a dispatched attempt again; the replica drops what it has seen."""
+    async def repeat(self, order: DispatchOrder) -> bool:
+        """Queue the task of a dispatched attempt again; the replica drops what it has seen.
+
+        False if the attempt is over as far as the ledger knows: its last reply is on its way, or lost.
+        """
 
     async def withdraw(self, jobs: Sequence[str]) -> None:
         """Make attempts stale and have their replicas stop them."""
@@ -118,11 +125,17 @@ class Ledger(Protocol):
     async def close(self, gateway: str, requests: Sequence[str]) -> None:
         """Forget requests that have ended, cancelling what still runs for them."""
 
-    async def fence(self, replica_id: str, cause: LossCause, only_if_lapsed: bool) -> int:
-        """Take a replica out and report its jobs as lost. Returns how many it held. Idempotent."""
+    async def fence(self, replica_id: str, cause: LossCause, only_if_lapsed: bool) -> int | None:
+        """Take a replica out and report its jobs as lost; return how many it held. Idempotent.
 
-    async def fence_gateway(self, gateway: str, only_if_lapsed: bool) -> tuple[str, ...]:
-        """Take a gateway out, cancel its requests everywhere and return their ids. Idempotent."""
+        None if its lease has not lapsed after all.
+        """
+
+    async def fence_gateway(self, gateway: str, only_if_lapsed: bool) -> tuple[str, ...] | None:
+        """Take a gateway out, cancel its requests everywhere and return their ids. Idempotent.
+
+        None if its lease has not lapsed after all.
+        """
 
     def replies(self, gateway: str) -> AsyncIterator[Sequence[Delivery]]:
         """Yield what arrives for a gateway, in order, each event once, across lost connections."""

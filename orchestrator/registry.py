@@ -62,7 +62,9 @@ class Registry:
     def load(self, stage: Stage, waiting_tokens: int) -> StageLoad:
         """Return the stage's load over all gateways; `waiting_tokens` is what waits in this one."""
         live = [replica for replica in self.replicas(stage) if not replica.draining]
-        pending = sum(replica.pending_tokens for replica in live)
+        # A decode that runs is not ahead of a new one, which joins the batch, until every slot is taken.
+        free = stage is Stage.DECODE and any(replica.in_flight < replica.slots for replica in live)
+        pending = 0 if free else sum(replica.pending_tokens for replica in live)
         return StageLoad(
             live_replicas=len(live),
             backlog_tokens=pending + waiting_tokens + self._others_waiting.get(stage, 0),

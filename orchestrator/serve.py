@@ -1,9 +1,11 @@
 """One gateway process: its parts wired together, HTTP on one port, metrics on another."""
 
 import asyncio
+import contextlib
 import logging
+import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import msgspec
@@ -79,7 +81,10 @@ class Process:
         if config.metrics_port:
             self._metrics.watch(fleet)
             start_http_server(config.metrics_port, config.host, self._metrics.registry)
-        serving = asyncio.create_task(self._server(fleet).serve())
+        server = self._server(fleet)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, setattr, server, "should_exit", True)
+        serving = asyncio.create_task(server.serve())
         background = [asyncio.create_task(fleet.run()), asyncio.create_task(self._housekeeping())]
         await asyncio.wait((serving, *background), return_when=asyncio.FIRST_COMPLETED)
         for task in background:
@@ -104,7 +109,7 @@ class Process:
             keys=load_keys(Path(config.keys_file)) if config.keys_file else None,
             problems=self._problems,
         )
-        return uvicorn.Server(
+        return _Server(
             uvicorn.Config(
                 app,
                 host=config.host,
@@ -148,3 +153,12 @@ class Process:
         else:
             changes = [str(change) for change in self._watcher.changes]
             log.info("policy edit taken", extra={"changes": changes, **self._problems()})
+
+
+class _Server(uvicorn.Server):
+    """Leaves signals alone: uvicorn would raise them again when it is done, before we have left the fleet."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Do nothing."""
+        yield

@@ -3,6 +3,7 @@
 import threading
 from collections import OrderedDict, deque
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -16,6 +17,8 @@ from stages.limits import EngineLimits
 from stages.loop import EngineLoop, Task
 from stages.numerics import Array
 from stages.types import EmbeddingRef, EncodeJob, EngineLoad, MediaItem
+
+_LARGE_PIXELS = 4_000_000
 
 
 class Vision(Protocol):
@@ -120,6 +123,7 @@ class ReferenceEncode:
         self._limits = limits
         self._cache = EmbeddingCache(limits.embedding_cache_bytes)
         self._counts = _CacheCounts()
+        self._large = threading.Lock()
         self.loop = EngineLoop(EncodeCore(vision, self._cache), "encode-loop")
         self.cancel = self.loop.cancel
         self.pause = self.loop.pause
@@ -149,15 +153,18 @@ class ReferenceEncode:
         self._counts.add(job.item.tokens, found is not None)
         if found is not None:
             return found
-        task = EncodeTask(
-            key=job.key,
-            deadline_unix_s=job.deadline_unix_s,
-            tokens=job.item.tokens,
-            cache_key=key,
-            frames=deque(self._frames(job.item)),
-        )
-        self.loop.run(task)
-        return task.future.result()
+        # Decoded frames of large media would add up to gigabytes over all pool threads: one at a time.
+        pixels = job.item.width_px * job.item.height_px * job.item.frames
+        with self._large if pixels > _LARGE_PIXELS else nullcontext():
+            task = EncodeTask(
+                key=job.key,
+                deadline_unix_s=job.deadline_unix_s,
+                tokens=job.item.tokens,
+                cache_key=key,
+                frames=deque(self._frames(job.item)),
+            )
+            self.loop.run(task)
+            return task.future.result()
 
     def _frames(self, item: MediaItem) -> Sequence[NDArray[np.uint8]]:
         if item.frames < 1:

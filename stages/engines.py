@@ -54,6 +54,10 @@ class DeadlineExceeded(StageError):
 class Engine(Protocol):
     """What the worker needs of any engine besides its one verb."""
 
+    @property
+    def failed(self) -> BaseException | None:
+        """What broke the engine for good, None while it is sound. Its process must end then."""
+
     def cancel(self, key: str) -> None:
         """Stop the work with this `Job.key` at the next step and free its KV and embeddings.
 

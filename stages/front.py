@@ -7,6 +7,10 @@ from typing import Protocol
 from stages.types import Modality, Prompt
 
 
+class ModelUnavailable(RuntimeError):
+    """A model lacks something on this machine; the message says how to get it."""
+
+
 class UnknownWord(ValueError):
     """A prompt has words that a closed-vocabulary model cannot read.
 

@@ -20,10 +20,12 @@ class ModelEntry:
     Attributes:
         front: Tokenizer and sizes; loads no weights and no numpy.
         engine: A running engine of one stage.
+        prepare: What takes long on a machine's first start, such as converting weights; told as it goes.
     """
 
     front: Callable[[], ModelFront]
     engine: Callable[[Stage, BlobStore, EngineLimits], AnyEngine]
+    prepare: Callable[[Callable[[str], None]], object] = lambda progress: None
 
 
 def front(name: str) -> ModelFront:
@@ -98,6 +100,12 @@ def _smollm2_engine(stage: Stage, blobs: BlobStore, limits: EngineLimits) -> Any
     return reference_engine(parts, stage, blobs, limits)
 
 
+def _smollm2_prepare(progress: Callable[[str], None]) -> object:
+    from stages.smollm2.prepare import prepare
+
+    return prepare(progress)
+
+
 def _noop_front() -> ModelFront:
     from stages.noop import NoopFront
 
@@ -112,7 +120,7 @@ def _noop_engine(stage: Stage, blobs: BlobStore, limits: EngineLimits) -> AnyEng
 
 MODELS: Mapping[str, ModelEntry] = {
     "tiny": ModelEntry(front=_tiny_front, engine=_tiny_engine),
-    "smollm2": ModelEntry(front=_smollm2_front, engine=_smollm2_engine),
+    "smollm2": ModelEntry(front=_smollm2_front, engine=_smollm2_engine, prepare=_smollm2_prepare),
     "noop": ModelEntry(front=_noop_front, engine=_noop_engine),
 }
 """Every model by name. A model is added here and nowhere else."""

@@ -40,6 +40,7 @@ def main() -> int:
     """Serve until drained or fenced."""
     config = msgspec.json.decode(os.environ["TERCET_WORKER"], type=WorkerConfig)
     configure_logs(config.log_level, process="worker", replica=config.replica_id)
+    logging.getLogger("celery").setLevel(logging.WARNING)  # its lines hold whole jobs: clients' prompts
     store = open_store(config.blobs.settings())
     if config.blobs.listen:
         BlobKeeper(store, config.blobs).start()

@@ -42,10 +42,11 @@ class WorkerLedger:
         self._heartbeat = client.register_script(script("heartbeat"))
         self._write = client.register_script(script("write"))
         self._fence = client.register_script(script("fence"))
+        self._drain = client.register_script(script("drain"))
 
-    def register(self, facts: bytes, slots: int) -> None:
+    def register(self, facts: bytes, slots: int, kv_bytes: int) -> None:
         """Enter the registry; from here on gateways may dispatch to this replica."""
-        self._register(args=[self._id, LEASE_MS, facts, slots])
+        self._register(args=[self._id, LEASE_MS, facts, slots, kv_bytes])
 
     def heartbeat(self, load: bytes) -> bool:
         """Renew the lease. Returns False if the replica was fenced and must end."""
@@ -70,7 +71,7 @@ class WorkerLedger:
 
     def drain(self) -> None:
         """Take no new work."""
-        self._redis.hset(f"tercet:replica:{self._id}", "state", "draining")
+        self._drain(args=[self._id])
 
     def in_flight(self) -> int:
         """Return the jobs dispatched to this replica and not settled, started or not."""

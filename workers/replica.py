@@ -19,7 +19,7 @@ from workers.config import WorkerConfig
 from workers.consumer import Consumer
 from workers.ledger import WorkerLedger, connect
 from workers.meter import Meter
-from workers.tasks import StageTasks
+from workers.tasks import EXIT_ENGINE_CRASHED, StageTasks
 from workers.writer import ReplyWriter
 
 log = logging.getLogger(__name__)
@@ -59,7 +59,8 @@ class Replica:
         """Serve. Returns the exit code: 0 after a drain."""
         signal.signal(signal.SIGTERM, self._on_sigterm)
         self._consumer.start()
-        self._ledger.register(msgspec.json.encode(self._facts), self._config.slots)
+        kv_bytes = self._engine.load().total_kv_bytes
+        self._ledger.register(msgspec.json.encode(self._facts), self._config.slots, kv_bytes)
         for body in (self._keep_lease, self._take_orders):
             threading.Thread(target=body, name=body.__name__, daemon=True).start()
         log.info("serving")
@@ -70,7 +71,10 @@ class Replica:
     def _overtaken(self, job: str, forgotten: bool) -> None:
         self._engine.cancel(job)
         if forgotten:  # the gateway released the request's blobs before this job added its own
-            self._release(job.partition("|")[0])
+            try:
+                self._release(job.partition("|")[0])
+            except OSError as error:
+                log.warning("blobs left to the sweep: %s", error)
 
     def _on_sigterm(self, _signal: int, _frame: FrameType | None) -> None:
         self._stop.set()
@@ -91,6 +95,9 @@ class Replica:
     def _keep_lease(self) -> None:
         while True:
             load = self._engine.load()
+            if self._engine.failed:
+                log.critical("engine failed: %s", self._engine.failed)
+                os._exit(EXIT_ENGINE_CRASHED)
             if load.step_age_s > self._config.hang_s:
                 log.critical("engine step hung for %.1f s", load.step_age_s)
                 os._exit(EXIT_STEP_HUNG)

@@ -4,10 +4,12 @@ import logging
 import os
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, cast
 
 import msgspec
+import redis
 
 from orchestrator.logs import request_fields
 from stages.blobs import BlobStoreFull
@@ -33,7 +35,7 @@ log = logging.getLogger(__name__)
 EXIT_ENGINE_CRASHED = 71
 
 _REMEMBER_S = 600.0
-_SEEN_AT_MOST = 10_000
+_SEEN_AT_LEAST = 1_000
 
 _KINDS: dict[type[StageError], FailureKind] = {
     InvalidWork: "invalid",
@@ -53,7 +55,7 @@ class StageTasks:
         self._writer = writer
         self._meter = meter
         self._lock = threading.Lock()
-        self._seen: dict[str, float] = {}
+        self._seen: OrderedDict[str, float] = OrderedDict()
 
     def body(self, stage: Stage) -> Callable[[dict[str, Any]], None]:
         """Return the task function of a stage."""
@@ -91,7 +93,7 @@ class StageTasks:
         One that has not arrived gives its credit back here, and is dropped if it still comes.
         """
         if self._is_new(key, time.time() + _REMEMBER_S):
-            self._ledger.write([(key, "", b"", True)])
+            self._writer.give_back(key)
         else:
             self._engine.cancel(key)
 
@@ -99,7 +101,7 @@ class StageTasks:
         if not self._is_new(job.key, job.deadline_unix_s):
             return
         started_s = time.monotonic()
-        if self._ledger.is_current(job):
+        if self._still_counts(job):
             with self._meter.busy():
                 reply = self._attempt(job, work)
             self._meter.count(tokens)
@@ -108,6 +110,13 @@ class StageTasks:
         if reply is not None:
             self._writer.settle(job, reply)
         log.info("hop", extra=_fields(job) | {"outcome": _outcome(reply), "work_s": _since(started_s)})
+
+    def _still_counts(self, job: Job) -> bool:
+        try:
+            return self._ledger.is_current(job)
+        except redis.RedisError as error:
+            log.warning("cannot tell whether the attempt counts, so it is not made: %s", error)
+            return False
 
     def _attempt(self, job: Job, work: Callable[[], Reply | None]) -> Reply | None:
         try:
@@ -128,10 +137,16 @@ class StageTasks:
             if key in self._seen:
                 return False
             self._seen[key] = until_unix_s
-            if len(self._seen) > _SEEN_AT_MOST:
-                now = time.time()
-                self._seen = {key: until for key, until in self._seen.items() if until > now}
+            self._forget_old(time.time())
             return True
+
+    def _forget_old(self, now_unix_s: float) -> None:
+        # Two at a time from the old end: bounded work, and it shrinks faster than it grows.
+        for _ in range(2):
+            oldest = next(iter(self._seen))
+            if len(self._seen) < _SEEN_AT_LEAST or self._seen[oldest] > now_unix_s:
+                return
+            del self._seen[oldest]
 
 
 def _fields(job: Job) -> dict[str, Any]:

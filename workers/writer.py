@@ -1,16 +1,37 @@
-"""Coalesced writes: one thread sends everything that has been produced since its last round trip."""
+"""Coalesced writes: one thread at a time sends everything that was produced since the last round trip."""
 
 import logging
+import os
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import redis
 
-from stages.reply import Reply, Tokens, encode_reply, is_terminal
+from stages.reply import Failed, Reply, Tokens, encode_reply, is_terminal
 from stages.types import Job, TokenChunk
-from workers.ledger import Event, WorkerLedger
+from workers.ledger import WorkerLedger
 
 log = logging.getLogger(__name__)
+
+EXIT_WRITER_DIED = 73
+
+_RETRY_S = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A reply on its way.
+
+    Attributes:
+        job: `Job.key`.
+        reply_to: Reply stream of the job's gateway.
+    """
+
+    job: str
+    reply_to: str
+    reply: Reply
 
 
 class ReplyWriter:
@@ -25,21 +46,27 @@ class ReplyWriter:
     def __init__(self, ledger: WorkerLedger, on_stale: Callable[[str, bool], None]) -> None:
         self._ledger = ledger
         self._on_stale = on_stale
-        self._pending: list[tuple[Job, Reply, threading.Event | None]] = []
+        self._pending: list[Entry] = []
         self._wake = threading.Condition()
+        self._writing = threading.Lock()
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="reply-writer", daemon=True)
         self._thread.start()
 
     def send(self, job: Job, reply: Reply) -> None:
         """Queue a reply."""
-        self._put(job, reply, None)
+        self._put(Entry(job.key, job.reply_to, reply))
 
     def settle(self, job: Job, reply: Reply) -> None:
-        """Queue the last reply of a job and wait until it is in the ledger."""
-        done = threading.Event()
-        self._put(job, reply, done)
-        done.wait()
+        """Write the last reply of a job, with all that is queued; returns when it is in the ledger."""
+        with self._wake:
+            self._pending.append(Entry(job.key, job.reply_to, reply))
+        # The caller has to wait anyway: writing here saves two thread switches on every hop.
+        self._flush()
+
+    def give_back(self, job: str) -> None:
+        """Queue the end of a job that was cancelled before it came, so that its credit is given back."""
+        self._put(Entry(job, "", Failed("cancelled", "cancelled before it came")))
 
     def close(self) -> None:
         """Write what is queued and stop."""
@@ -47,57 +74,61 @@ class ReplyWriter:
             self._closing = True
             self._wake.notify()
         self._thread.join()
+        self._flush()
 
-    def _put(self, job: Job, reply: Reply, done: threading.Event | None) -> None:
+    def _put(self, entry: Entry) -> None:
         with self._wake:
-            self._pending.append((job, reply, done))
+            self._pending.append(entry)
             self._wake.notify()
 
     def _run(self) -> None:
-        while True:
-            with self._wake:
-                while not self._pending and not self._closing:
-                    self._wake.wait()
-                batch, self._pending = self._pending, []
-            if not batch:
-                return
-            self._write(batch)
+        while self._wait_for_work():
+            self._flush()
 
-    def _write(self, batch: list[tuple[Job, Reply, threading.Event | None]]) -> None:
-        events = [_event(job, reply) for job, reply in merge([(job, reply) for job, reply, _ in batch])]
+    def _wait_for_work(self) -> bool:
+        """Return whether there is something to write, once there is or the writer closes."""
+        with self._wake:
+            while not self._pending and not self._closing:
+                self._wake.wait()
+            return bool(self._pending)
+
+    def _flush(self) -> None:
+        """Write what is queued; when this returns, all that was queued before the call is in the ledger."""
+        with self._writing:
+            with self._wake:
+                batch, self._pending = self._pending, []
+            try:
+                for job, forgotten in self._write(merge(batch)) if batch else ():
+                    self._on_stale(job, forgotten)
+            except Exception:
+                log.critical("reply writer failed", exc_info=True)
+                os._exit(EXIT_WRITER_DIED)  # a replica that takes work and answers nothing is worse than none
+
+    def _write(self, entries: Sequence[Entry]) -> list[tuple[str, bool]]:
+        events = [(e.job, e.reply_to, encode_reply(e.reply), is_terminal(e.reply)) for e in entries]
         while True:
             try:
-                stale = self._ledger.write(events)
-                break
-            except (redis.ConnectionError, redis.TimeoutError) as error:
+                return self._ledger.write(events)
+            except redis.RedisError as error:
                 # The replies are the only copy. If Redis stays away the lease lapses and the process ends.
                 log.warning("ledger write failed, trying again: %s", error)
-        for key, forgotten in stale:
-            self._on_stale(key, forgotten)
-        for _, _, done in batch:
-            if done:
-                done.set()
+                time.sleep(_RETRY_S)
 
 
-def merge(replies: list[tuple[Job, Reply]]) -> list[tuple[Job, Reply]]:
+def merge(entries: Sequence[Entry]) -> list[Entry]:
     """Join the token chunks of each job that follow one another; the order within a job is kept."""
-    merged: list[tuple[Job, Reply]] = []
+    merged: list[Entry] = []
     last: dict[str, int] = {}
-    for job, reply in replies:
-        at = last.get(job.key)
-        before = merged[at][1] if at is not None else None
-        if at is not None and isinstance(before, Tokens) and isinstance(reply, Tokens):
-            merged[at] = (job, Tokens(join(before.chunk, reply.chunk)))
+    for entry in entries:
+        at = last.get(entry.job)
+        before = None if at is None else merged[at].reply
+        if at is not None and isinstance(before, Tokens) and isinstance(entry.reply, Tokens):
+            merged[at] = replace(entry, reply=Tokens(_join(before.chunk, entry.reply.chunk)))
         else:
-            last[job.key] = len(merged)
-            merged.append((job, reply))
+            last[entry.job] = len(merged)
+            merged.append(entry)
     return merged
 
 
-def join(first: TokenChunk, then: TokenChunk) -> TokenChunk:
-    """Return two consecutive chunks as one."""
+def _join(first: TokenChunk, then: TokenChunk) -> TokenChunk:
     return TokenChunk(index=first.index, tokens=first.tokens + then.tokens, finish=then.finish)
-
-
-def _event(job: Job, reply: Reply) -> Event:
-    return job.key, job.reply_to, encode_reply(reply), is_terminal(reply)

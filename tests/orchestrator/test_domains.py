@@ -63,7 +63,7 @@ def dispatched(replicas, domains):
         params = WaitingParams(ttft_s=2.0, stretch=0.0, age_s=10.0, priority_s=10.0)
         queue = StageQueue(
             Stage.DECODE, "g", ledger, registry, weights=lambda: {"free_kv": 1.0}, params=lambda: params,
-            held=lambda: False, observer=Nobody(),
+            held=lambda: False, abandon=lambda request_id: None, observer=Nobody(),
         )  # fmt: skip
         waiting = [asyncio.create_task(queue.acquire(hop(n, d))) for n, d in enumerate(domains)]
         running = asyncio.create_task(queue.run())

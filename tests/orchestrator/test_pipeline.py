@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from orchestrator.core.tagger import tag
 from orchestrator.core.types import MediaShape, Reason, Replica, RouteQuery
 from orchestrator.dispatch import Grant, NobodyInDomain
-from orchestrator.hops import Attempt, Request
+from orchestrator.hops import Attempt, Flow, Request
 from orchestrator.inbox import Inbox
+from orchestrator.output_length import OutputLength
 from orchestrator.pipeline import (
     CRASHES_ALONE,
     MAX_ATTEMPTS,
@@ -72,6 +73,9 @@ def honest(job: Job) -> list[Reply]:
     raise AssertionError(job)
 
 
+async def nowhere(order: str) -> None: ...
+
+
 @dataclass
 class FakeHops:
     """Replicas that answer as scripted; keeps the jobs that were dispatched."""
@@ -79,6 +83,7 @@ class FakeHops:
     script: Callable[[Job], list[Reply]]
     jobs: list[Job] = field(default_factory=list)
     queries: list[RouteQuery] = field(default_factory=list)
+    outputs: OutputLength = field(default_factory=OutputLength)
 
     @asynccontextmanager
     async def attempt(self, request: Request, query: RouteQuery, job: Job) -> AsyncIterator[Attempt]:
@@ -99,7 +104,8 @@ class FakeHops:
         inbox = Inbox(lambda depth: None)
         for reply in self.script(job):
             inbox.put(reply)
-        yield Attempt(Grant(order, replica, Reason.ONLY_CANDIDATE), inbox)
+        flow = Flow(nowhere, lambda work: work.close())
+        yield Attempt(Grant(order, replica, Reason.ONLY_CANDIDATE), inbox, flow)
 
     def hops(self) -> list[str]:
         return [f"{job.hop}#{job.attempt}" for job in self.jobs]
@@ -247,7 +253,7 @@ def test_a_crash_makes_suspect_and_two_crashes_alone_convict(stage: str) -> None
 
 @pytest.mark.parametrize("cause", ["killed", "lost"])
 def test_outside_kills_count_against_nobody(cause: str) -> None:
-    """They are retried in company, up to the bound of all attempts."""
+    """They are retried up to the bound of all attempts; only silence, if repeated, asks for solitude."""
     hops = FakeHops(lambda job: [Lost(cause)] if job.hop == "prefill" else honest(job))  # type: ignore[arg-type]
 
     async def run() -> None:
@@ -257,7 +263,8 @@ def test_outside_kills_count_against_nobody(cause: str) -> None:
     with pytest.raises(Exhausted):
         asyncio.run(run())
     assert len(hops.jobs) == MAX_ATTEMPTS
-    assert not any(query.alone for query in hops.queries)
+    alone = [query.alone for query in hops.queries]
+    assert alone == ([False] * 3 + [True] * 9 if cause == "lost" else [False] * MAX_ATTEMPTS)
 
 
 def test_input_that_no_engine_can_serve_is_not_retried() -> None:

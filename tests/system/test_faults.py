@@ -80,6 +80,23 @@ def test_streams_survive_a_restart_of_redis(tmp_path: Path, number: signal.Signa
         assert whole(streams(system, BODIES, kill)) == undisturbed
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("outage_s", [4.0, 8.0])
+def test_a_frozen_redis_fences_nobody(tmp_path: Path, outage_s: float) -> None:
+    """Redis stands still for longer than a lease: when it goes on, so does everybody, and nobody is restarted."""
+    with System(tmp_path, slow={"decode": 0.02}) as system:
+        undisturbed = whole(streams(system, BODIES))
+
+        def freeze() -> None:
+            until("work in progress", lambda: busy(system, "decode") >= 4)
+            pid = system.signal("redis", signal.SIGSTOP)
+            time.sleep(outage_s)  # the outage itself
+            os.kill(pid, signal.SIGCONT)
+
+        assert whole(streams(system, BODIES, freeze)) == undisturbed
+        assert all(process["restarts"] == 0 for process in system.supervisor()["processes"])
+
+
 def test_one_poisonous_request_harms_no_other(tmp_path: Path) -> None:
     """One of 32 crashes its engine: it gets `poison_request`, the others whole answers; at most 3 crashes."""
     poison = {"stage": "decode", "seed": 666}

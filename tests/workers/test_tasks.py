@@ -52,18 +52,13 @@ class FakeEngine:
 
 
 class FakeLedger:
-    """Knows which attempts count and what was given back."""
+    """Knows which attempts count."""
 
     def __init__(self, current: bool = True) -> None:
         self.current = current
-        self.released: list[str] = []
 
     def is_current(self, job: Job) -> bool:
         return self.current
-
-    def write(self, events: list[tuple[str, str, bytes, bool]]) -> list[tuple[str, bool]]:
-        self.released += [event[0] for event in events if event[3]]
-        return []
 
 
 class FakeWriter:
@@ -71,9 +66,13 @@ class FakeWriter:
 
     def __init__(self) -> None:
         self.settled: list[Reply] = []
+        self.given_back: list[str] = []
 
     def settle(self, job: Job, reply: Reply) -> None:
         self.settled.append(reply)
+
+    def give_back(self, job: str) -> None:
+        self.given_back.append(job)
 
 
 class Bench:
@@ -139,6 +138,6 @@ def test_cancelling_running_work_reaches_the_engine() -> None:
 def test_a_job_cancelled_before_it_arrives_gives_its_credit_back_and_never_runs() -> None:
     bench = Bench()
     bench.tasks.cancel(JOB.key)
-    assert bench.ledger.released == [JOB.key]
+    assert bench.writer.given_back == [JOB.key]
     bench.deliver()
     assert bench.engine.jobs == []

@@ -7,7 +7,7 @@ import redis
 from stages.reply import Failed, Reply, Tokens, decode_reply
 from stages.types import BlobHandle, DecodeJob, FinishReason, KVRef, Sampling, TokenChunk
 from workers.ledger import Event
-from workers.writer import ReplyWriter, merge
+from workers.writer import Entry, ReplyWriter, merge
 
 _KV = KVRef(blob=BlobHandle(uri="inline:", sha256="", size_bytes=0, ttl_s=1.0), tokens=1, first_token=3)
 
@@ -49,16 +49,28 @@ class FakeLedger:
         return [(event[0], decode_reply(event[2])) for batch in self.batches for event in batch]
 
 
+def entry(name: str, reply: Reply) -> Entry:
+    return Entry(name, "gateway", reply)
+
+
 def test_chunks_that_follow_one_another_become_one() -> None:
-    a, b = job("a"), job("b")
-    merged = merge([(a, tokens(0, 1)), (b, tokens(0, 9)), (a, tokens(1, 2, finish=FinishReason.STOP))])
-    assert merged == [(a, tokens(0, 1, 2, finish=FinishReason.STOP)), (b, tokens(0, 9))]
+    stop = tokens(1, 2, finish=FinishReason.STOP)
+    merged = merge([entry("a", tokens(0, 1)), entry("b", tokens(0, 9)), entry("a", stop)])
+    assert merged == [entry("a", tokens(0, 1, 2, finish=FinishReason.STOP)), entry("b", tokens(0, 9))]
 
 
 def test_a_failure_behind_chunks_stays_behind_them() -> None:
-    a = job("a")
-    failed = Failed("cancelled", "")
-    assert merge([(a, tokens(0, 1)), (a, failed)]) == [(a, tokens(0, 1)), (a, failed)]
+    entries = [entry("a", tokens(0, 1)), entry("a", Failed("cancelled", ""))]
+    assert merge(entries) == entries
+
+
+def test_a_job_that_never_came_gives_its_credit_back() -> None:
+    ledger = FakeLedger()
+    writer = ReplyWriter(ledger, lambda job, forgotten: None)  # type: ignore[arg-type]
+    writer.give_back("a|decode|1")
+    writer.close()
+    ((job, _, _, terminal),) = ledger.batches[0]
+    assert (job, terminal) == ("a|decode|1", True)
 
 
 def test_settling_waits_until_the_reply_is_written() -> None:
