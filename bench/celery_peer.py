@@ -5,8 +5,7 @@ import contextlib
 import itertools
 import os
 import sys
-import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import redis
@@ -69,6 +68,7 @@ async def opened(redis_url: str, kind: str) -> AsyncIterator[Send]:
     """Yield how to send a request through three hops.
 
     Args:
+        redis_url: Of the broker.
         kind: `chain`: each worker publishes the next hop, the last one answers. `driver`: every hop answers,
             and this process publishes the next one.
     """

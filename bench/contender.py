@@ -21,7 +21,6 @@ from bench.load import Send, Window, closed_loop, open_loop
 from bench.processes import Processes
 from bench.sse import Client, chat_request
 
-
 _PATIENCE_S = 90.0
 
 

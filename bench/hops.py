@@ -9,13 +9,21 @@ import psutil
 from bench import celery_peer
 from bench.contender import Command, Contender
 from bench.load import Window
-from bench.processes import ROOT, CpuMeter
+from bench.processes import ROOT, CpuMeter, busy_cores
 from bench.report import Figure, Say, against, figure, percentile
 from bench.stack import Stack, stack
 
 RATE_PER_S = 100.0
 CONCURRENCY = 64
 _HOPS = 3
+_PAIRS = (
+    ("tercet", "celery-chain", "<= 1.5", ""),
+    ("tercet", "celery-driver", "<= 1.5", ""),
+    ("tercet", "ray", "<= 0.5", ">= 1.3"),
+    ("tercet-http", "celery-chain", "", ""),
+    ("tercet-http", "ray", "", ""),
+)
+"""Which contender is compared with which peer, and the goals for p50 and saturation."""
 _POLICY = ROOT / "policies" / "noop.yaml"
 
 
@@ -38,6 +46,10 @@ class _Entry:
         """Return a percentile of each paced window, in milliseconds."""
         return [1e3 * percentile(window.latencies_s, fraction) for window in self.paced]
 
+    def cpu(self) -> list[float]:
+        """Return processor microseconds per hop of all parts together."""
+        return [sum(parts.values()) for parts in self.cpu_us]
+
     def saturation(self) -> list[float]:
         """Return requests/s of each closed-loop window."""
         return [window.per_s for window in self.full]
@@ -54,7 +66,10 @@ def _run(system: Stack, say: Say, quick: bool) -> list[Figure]:
     rounds, paced_s, full_s = (2, 3.0, 2.0) if quick else (5, 6.0, 4.0)
     for entry in entries.values():
         entry.contender.run(Command(duration_s=1.5, concurrency=8))
+    idle_cores: list[float] = []
     for number in range(rounds):
+        # What other programs take from this machine meanwhile, and the contenders at rest.
+        idle_cores.append(busy_cores(1.0))
         for name, entry in entries.items():
             say(f"round {number + 1}/{rounds}: {name}")
             meter = CpuMeter(entry.parts)
@@ -63,7 +78,7 @@ def _run(system: Stack, say: Say, quick: bool) -> list[Figure]:
             entry.cpu_us.append({part: s * per_hop for part, s in meter.read_s().items()})
             entry.paced.append(window)
             entry.full.append(entry.contender.run(Command(duration_s=full_s, concurrency=CONCURRENCY)))
-    return _figures(entries)
+    return [figure("hops.busy_at_rest", idle_cores, "cores"), *_figures(entries)]
 
 
 def _start(system: Stack, say: Say) -> dict[str, _Entry]:
@@ -110,7 +125,7 @@ def _figures(entries: Mapping[str, _Entry]) -> list[Figure]:
             figure(f"hops.{name}.p99", entry.p(0.99), "ms"),
         ]
         found.append(figure(f"hops.{name}.saturation", entry.saturation(), "req/s"))
-        found.append(figure(f"hops.{name}.cpu", [sum(parts.values()) for parts in entry.cpu_us], "µs/hop"))
+        found.append(figure(f"hops.{name}.cpu", entry.cpu(), "µs/hop"))
         if name != "ray":
             found += [
                 figure(f"hops.{name}.cpu.{part}", [parts[part] for parts in entry.cpu_us], "µs/hop")
@@ -121,21 +136,14 @@ def _figures(entries: Mapping[str, _Entry]) -> list[Figure]:
 
 def _ratios(entries: Mapping[str, _Entry]) -> list[Figure]:
     found: list[Figure] = []
-    for name in ("tercet", "tercet-http"):
-        ours = entries[name]
-        goals = name == "tercet"
-        for peer, p50_goal, full_goal in (
-            ("celery-chain", "<= 1.5", ""),
-            ("celery-driver", "<= 1.5", ""),
-            ("ray", "<= 0.5", ">= 1.3"),
-        ):
-            if peer in entries:
-                other = entries[peer]
-                found += [
-                    against(f"hops.{name}.p50/{peer}", ours.p(0.5), peer, other.p(0.5), "ms", p50_goal if goals else ""),
-                    against(
-                        f"hops.{name}.saturation/{peer}",
-                        ours.saturation(), peer, other.saturation(), "req/s", full_goal if goals else "",
-                    ),
-                ]  # fmt: skip
+    for name, peer, p50_goal, full_goal in _PAIRS:
+        if peer not in entries:
+            continue
+        ours, other = entries[name], entries[peer]
+        full, full_other = ours.saturation(), other.saturation()
+        found += [
+            against(f"hops.{name}.p50/{peer}", ours.p(0.5), peer, other.p(0.5), "ms", p50_goal),
+            against(f"hops.{name}.saturation/{peer}", full, peer, full_other, "req/s", full_goal),
+            against(f"hops.{name}.cpu/{peer}", ours.cpu(), peer, other.cpu(), "µs/hop"),
+        ]
     return found

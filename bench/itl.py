@@ -4,6 +4,7 @@ import asyncio
 import json
 import threading
 import time
+from itertools import pairwise
 
 import uvloop
 
@@ -27,9 +28,8 @@ def run(say: Say, quick: bool) -> list[Figure]:
     with stack("noop", modules={Stage.DECODE: "bench.paced"}, environment=environment) as system:
         uvloop.run(_served(system.port, 5))
         for number in range(rounds):
-            say(
-                f"round {number + 1}/{rounds}: {STREAMS} streams of {tokens} tokens, one per {_PACE_S * 1e3:g} ms"
-            )
+            pace = f"{tokens} tokens, one per {_PACE_S * 1e3:g} ms"
+            say(f"round {number + 1}/{rounds}: {STREAMS} streams of {pace}")
             alone.append(_alone(tokens))
             served.append(uvloop.run(_served(system.port, tokens)))
     return [
@@ -105,4 +105,4 @@ def token_times_s(answer: Answer) -> list[float]:
 
 
 def _gaps(streams: list[list[float]]) -> list[float]:
-    return [later - sooner for times in streams for sooner, later in zip(times, times[1:], strict=False)]
+    return [later - sooner for times in streams for sooner, later in pairwise(times)]

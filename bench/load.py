@@ -1,4 +1,4 @@
-"""Load generators: open loop at a rate, closed loop at a concurrency. They time from the scheduled arrival."""
+"""Load generators, timing from the scheduled arrival: open loop at a rate, closed loop at a concurrency."""
 
 import asyncio
 import random

@@ -1,4 +1,4 @@
-"""A decode engine that computes nothing and emits at a fixed pace; `python -m bench.paced` serves it as a worker.
+"""A decode engine that computes nothing and emits at a fixed pace; `python -m bench.paced` serves it.
 
 It batches, pauses and cancels as real engines do, since it runs on their loop.
 """

@@ -104,6 +104,19 @@ def cpu_s(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / _TICKS_PER_S
 
 
+def busy_cores(seconds: float) -> float:
+    """Return how many cores this machine keeps busy, averaged over the next `seconds`."""
+    before, started_s = _busy_s(), time.monotonic()
+    time.sleep(seconds)
+    return (_busy_s() - before) / (time.monotonic() - started_s)
+
+
+def _busy_s() -> float:
+    fields = [int(field) for field in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
+    idle, iowait = fields[3:5]
+    return (sum(fields) - idle - iowait) / _TICKS_PER_S
+
+
 def rss_bytes(pid: int) -> int:
     """Return the resident memory of a process, pages shared with others included."""
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")

@@ -13,6 +13,7 @@ _PAYLOAD = "x" * 300
 async def opened() -> AsyncIterator[Send]:
     """Start Ray on this machine and yield how to send a request; one replica per stage."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_worker_niceness", "0")  # by default its workers would yield to all others
     import ray
     from ray import serve
 

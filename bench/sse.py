@@ -1,4 +1,4 @@
-"""A lean HTTP client for streamed answers, so that the load generator takes as little as it can of two cores."""
+"""A lean HTTP client for streamed answers: the load generator shares two cores with what it measures."""
 
 import asyncio
 import time

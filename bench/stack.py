@@ -96,6 +96,8 @@ def stack(
     """Run a system with one replica per stage.
 
     Args:
+        model: A built-in model.
+        slots: Of each replica.
         policy: Policy file; the model's own by default.
         modules: What to run in place of `workers`, by stage.
         environment: Added to the workers'.

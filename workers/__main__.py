@@ -6,6 +6,7 @@ import os
 for _name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
 
+import faulthandler
 import logging
 import socket
 import time
@@ -38,6 +39,7 @@ def facts(config: WorkerConfig, kv_bytes: int) -> dict[str, object]:
 
 def main() -> int:
     """Serve until drained or fenced."""
+    faulthandler.enable()  # a crash in native code leaves its stacks in the log
     config = msgspec.json.decode(os.environ["TERCET_WORKER"], type=WorkerConfig)
     configure_logs(config.log_level, process="worker", replica=config.replica_id)
     logging.getLogger("celery").setLevel(logging.WARNING)  # its lines hold whole jobs: clients' prompts

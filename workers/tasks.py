@@ -34,6 +34,11 @@ log = logging.getLogger(__name__)
 
 EXIT_ENGINE_CRASHED = 71
 
+# msgspec works out a type's layout on first use and keeps it on the class. Pool threads that do so at the
+# same time see each other's half of it and crash the process (0.22), so it is done here, once, beforehand.
+for _job in (EncodeJob, PrefillJob, DecodeJob):
+    msgspec.json.Decoder(_job)
+
 _REMEMBER_S = 600.0
 _SEEN_AT_LEAST = 1_000
 

@@ -8,7 +8,18 @@ import pytest
 from stages.blobs import BlobStoreFull
 from stages.engines import BlobUnavailable, DeadlineExceeded, InvalidWork, WorkCancelled
 from stages.reply import Failed, Prefilled, Reply
-from stages.types import BlobHandle, EngineLoad, Job, KVRef, PrefillJob, Prompt, Sampling, Stage
+from stages.types import (
+    BlobHandle,
+    DecodeJob,
+    EncodeJob,
+    EngineLoad,
+    Job,
+    KVRef,
+    PrefillJob,
+    Prompt,
+    Sampling,
+    Stage,
+)
 from workers.meter import Meter
 from workers.tasks import StageTasks
 
@@ -141,3 +152,9 @@ def test_a_job_cancelled_before_it_arrives_gives_its_credit_back_and_never_runs(
     assert bench.writer.given_back == [JOB.key]
     bench.deliver()
     assert bench.engine.jobs == []
+
+
+@pytest.mark.parametrize("kind", [EncodeJob, PrefillJob, DecodeJob])
+def test_msgspec_knows_the_jobs_before_any_thread_asks(kind: type[Job]) -> None:
+    """Its first look at a type is not thread-safe: two pool threads at once crashed the process."""
+    assert hasattr(kind, "__msgspec_cache__")
