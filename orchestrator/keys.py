@@ -1,7 +1,7 @@
 """API keys: who may call, and how far they may push themselves forward."""
 
 import hmac
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import yaml
@@ -19,7 +19,7 @@ class ApiKey:
     """
 
     name: str
-    secret: str
+    secret: str = field(repr=False)
     max_priority: int = 0
 
 
@@ -50,10 +50,19 @@ def load_keys(path: Path) -> ApiKeys:
     Raises:
         ValueError: Names the entry that is wrong.
     """
-    entries = yaml.safe_load(path.read_text())
+    try:
+        entries = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError):  # their messages quote the file, and so the keys
+        raise ValueError(f"{path}: no YAML; expected a list of entries with name and key") from None
     if not isinstance(entries, list) or not entries:
         raise ValueError(f"{path}: expected a list of entries with name and key")
-    return ApiKeys(tuple(_key(path, number, entry) for number, entry in enumerate(entries, 1)))
+    keys = tuple(_key(path, number, entry) for number, entry in enumerate(entries, 1))
+    secrets = [key.secret for key in keys]
+    for number, secret in enumerate(secrets, 1):
+        first = secrets.index(secret) + 1
+        if first != number:
+            raise ValueError(f"{path}: entry {number}: the key of entry {first} again")
+    return ApiKeys(keys)
 
 
 def _key(path: Path, number: int, entry: object) -> ApiKey:

@@ -8,6 +8,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -96,45 +97,46 @@ def test_ask_sends_its_key_from_the_environment_and_says_when_it_is_missing(guar
     assert "Traceback" not in refused.stderr
 
 
-def test_ctrl_c_leaves_no_process_and_no_file_but_the_state_folder(guarded: System) -> None:
-    """Also in the midst of requests: no worker, no socket, no blob."""
+def test_a_killed_supervisor_leaves_no_orphan(guarded: System) -> None:
     pids = [process["pid"] for process in guarded.supervisor()["processes"]]
-    runtime = Path(guarded.supervisor()["redis_url"].removeprefix("unix://")).parent
-    blobs = default_dir(str(guarded.port))
-    assert runtime.exists()
-    key = {"authorization": "Bearer plain-key-0123456789"}
-    with ThreadPoolExecutor(8) as pool:
-        asked = [pool.submit(guarded.post, digit_question(n), headers=key) for n in range(24)]
-        until("the first is answered", lambda: any(each.done() for each in asked))
-        guarded.process.send_signal(signal.SIGINT)
-    assert guarded.process.wait(30) == 0
-    assert all(each.exception() or each.result().status_code in (200, 503) for each in asked)
-    assert not [pid for pid in pids if psutil.pid_exists(pid)]
-    assert not runtime.exists()
-    assert not blobs.exists()
-    assert not list(Path(tempfile.gettempdir()).glob(f"tercet*{guarded.port}*"))
-    assert not list(Path("/dev/shm").glob(f"*tercet*{guarded.port}*"))
+    assert len(pids) == 5
+    guarded.process.kill()
+    guarded.process.wait()
+    until("all of them ended", lambda: not [pid for pid in pids if alive(pid)], 10.0)
     gone = tercet("status", "--state", str(guarded.state))
     assert gone.code == 1
     assert "tercet up" in gone.stderr
 
 
-def test_a_killed_supervisor_leaves_no_orphan_and_the_next_starts_afresh(tmp_path: Path) -> None:
-    with System(tmp_path) as system:
-        pids = [process["pid"] for process in system.supervisor()["processes"]]
-        system.answer(digit_question(1))
-        system.process.kill()
-        until("all of them ended", lambda: not [pid for pid in pids if alive(pid)], 10.0)
-    command = [sys.executable, "-m", "cli", "up", "--port", str(system.port), "--state", str(system.state)]
-    with subprocess.Popen(
-        [*command, "--metrics-port", "0"], cwd=ROOT, stdout=subprocess.PIPE, text=True
-    ) as up:
+def test_ctrl_c_leaves_no_process_and_no_file_but_the_state_folder(guarded: System) -> None:
+    """Also in the midst of requests, and after a start on what a killed supervisor left behind."""
+    with restarted(guarded) as up:
+        pids = [process["pid"] for process in guarded.supervisor()["processes"]]
+        runtime = Path(guarded.supervisor()["redis_url"].removeprefix("unix://")).parent
+        blobs = default_dir(str(guarded.port))
+        assert [row["state"] for row in status(guarded)["replicas"]] == ["running"] * 3
+        with ThreadPoolExecutor(8) as pool:
+            asked = [pool.submit(guarded.post, digit_question(n)) for n in range(24)]
+            until("the first is answered", lambda: any(each.done() for each in asked))
+            up.send_signal(signal.SIGINT)
+        assert up.wait(30) == 0
+    assert all(each.exception() or each.result().status_code in (200, 503) for each in asked)
+    assert asked[0].result().status_code == 200
+    assert not [pid for pid in pids if psutil.pid_exists(pid)]
+    assert not runtime.exists()
+    assert not blobs.exists()
+    assert not list(Path(tempfile.gettempdir()).glob(f"tercet*{guarded.port}*"))
+    assert not list(Path("/dev/shm").glob(f"*tercet*{guarded.port}*"))
+
+
+@contextmanager
+def restarted(system: System) -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-m", "cli", "up", "--port", str(system.port), "--metrics-port", "0"]
+    command += ["--state", str(system.state)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as up:
         assert up.stdout
         assert up.stdout.readline() == f"ready {system.url}\n"
-        assert [row["state"] for row in status(system)["replicas"]] == ["running"] * 3
-        up.send_signal(signal.SIGTERM)
-        assert up.wait(30) == 0
-    assert not default_dir(str(system.port)).exists()
+        yield up
 
 
 def alive(pid: int) -> bool:

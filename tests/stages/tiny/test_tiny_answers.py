@@ -10,6 +10,8 @@ from stages.generate import Generator
 from stages.tiny.data import NUMBERS, Kind, draw_samples, heldout_digit, heldout_digits
 from stages.tiny.evaluate import Score, answer, evaluate, table
 
+TARGETS = {Kind.DIGIT: 0.93, Kind.COUNT: 0.95, Kind.COLOUR: 0.93, Kind.DESCRIBE: 0.95}
+
 DOC_IMAGES = Path(__file__).parents[3] / "docs" / "images"
 
 
@@ -22,8 +24,8 @@ def generator():
 def test_every_kind_of_question_is_answered(generator):
     """A short run of `python -m stages.tiny.evaluate`, which has the full figures."""
     scores = evaluate(generator, draw_samples(240, 99, heldout_digits()))
-    assert [score.kind for score in scores] == list(Kind)
-    assert all(score.asked == 60 and score.share >= 0.88 for score in scores), table(scores)
+    assert {score.kind: score.asked for score in scores} == dict.fromkeys(Kind, 60)
+    assert all(score.share >= TARGETS[score.kind] for score in scores), table(scores)
 
 
 @pytest.mark.parametrize("size_px", [8, 28, 96, 200])
@@ -34,7 +36,7 @@ def test_digits_of_any_size_are_read(generator, size_px, inverted):
         rgb, label = heldout_digit(index, size_px)
         rgb = 255 - rgb if inverted else rgb
         right += answer(generator, rgb, "What digit is shown?") == f"the digit is {NUMBERS[label]} ."
-    assert right >= 0.87 * len(range(0, 397, 13))
+    assert right >= 0.93 * len(range(0, 397, 13))
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from stages.tiny.data import draw_samples, heldout_digits
 from stages.tiny.vision import TinyVision, preprocess, resize
-from stages.tiny.weights import load_weights
+from stages.tiny.weights import WEIGHTS_PATH, load_weights
 
 WEIGHTS = load_weights()
 VISION = TinyVision(WEIGHTS)
@@ -97,6 +97,10 @@ def test_weights_are_contiguous_float32():
     assert all(a.dtype == np.float32 and a.flags.c_contiguous for a in WEIGHTS.values())
     assert WEIGHTS["emb"].shape == (37, 128)
     assert WEIGHTS["lm.2.dn"].shape == (384, 128)
+
+
+def test_the_weights_file_is_small_enough_for_a_repository():
+    assert WEIGHTS_PATH.stat().st_size < 3_000_000
 
 
 def test_weights_of_another_vocabulary_are_refused(tmp_path):
