@@ -4,17 +4,6 @@ import threading
 
 import numpy as np
 import pytest
-from engine_kit import (
-    EOS,
-    LETTERS,
-    VOCABULARY,
-    Call,
-    LetterFront,
-    eventually,
-    job_fields,
-    limits,
-    small_model,
-)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -27,6 +16,17 @@ from stages.sampling import sample
 from stages.stop import StopText
 from stages.transformer import Segment
 from stages.types import DecodeJob, FinishReason, KVRef, PrefillJob, Prompt, Sampling, TokenChunk
+from tests.stages.engine_kit import (
+    EOS,
+    LETTERS,
+    VOCABULARY,
+    Call,
+    LetterFront,
+    eventually,
+    job_fields,
+    limits,
+    small_model,
+)
 
 MODEL = small_model()
 FRONT = LetterFront()

@@ -8,7 +8,6 @@ from collections import deque
 
 import numpy as np
 import pytest
-from engine_kit import Call, eventually, job_fields
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -19,6 +18,7 @@ from stages.images import decode_frames
 from stages.limits import EngineLimits
 from stages.memory_blobs import MemoryBlobs
 from stages.types import BlobHandle, EncodeJob, MediaItem, Modality
+from tests.stages.engine_kit import Call, eventually, job_fields
 
 
 class MeanVision:

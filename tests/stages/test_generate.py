@@ -6,7 +6,6 @@ import subprocess
 import sys
 
 import pytest
-from engine_kit import Call, job_fields
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -28,6 +27,7 @@ from stages.types import (
     Sampling,
     Stage,
 )
+from tests.stages.engine_kit import Call, job_fields
 
 
 def png(pixels):

@@ -4,11 +4,11 @@ import threading
 import time
 
 import pytest
-from engine_kit import Call, eventually
 
 from stages.engines import DeadlineExceeded, WorkCancelled
 from stages.loop import EngineCrashed, EngineLoop, Task
 from stages.types import EngineLoad
+from tests.stages.engine_kit import Call, eventually
 
 
 class CountingCore:

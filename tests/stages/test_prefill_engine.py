@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from engine_kit import VOCABULARY, Call, eventually, job_fields, limits, small_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -15,6 +14,7 @@ from stages.prefill_engine import PrefillCore, PrefillTask, ReferencePrefill
 from stages.prefix import BLOCK_TOKENS, block_hashes
 from stages.transformer import Segment
 from stages.types import BlobHandle, EmbeddingRef, MediaSpan, PrefillJob, Prompt, Sampling
+from tests.stages.engine_kit import VOCABULARY, Call, eventually, job_fields, limits, small_model
 
 MODEL = small_model()
 GREEDY = Sampling(max_tokens=4)

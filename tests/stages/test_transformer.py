@@ -4,11 +4,11 @@ import itertools
 
 import numpy as np
 import pytest
-from engine_kit import VOCABULARY, small_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stages.transformer import Rope, Segment
+from tests.stages.engine_kit import VOCABULARY, small_model
 
 MODELS = {rope: small_model(rope) for rope in Rope}
 TOKENS = st.lists(st.integers(0, VOCABULARY - 1), min_size=1, max_size=70)

@@ -137,7 +137,9 @@ class System:
 
     def is_up(self) -> bool:
         try:
-            return httpx.get(f"{self.url}/ready", timeout=5.0, trust_env=False).status_code == 200
+            return (
+                httpx.get(f"{self.url}/ready", timeout=5.0, trust_env=False, verify=False).status_code == 200
+            )
         except httpx.TransportError:
             return False
 
@@ -149,7 +151,7 @@ class System:
         return {key.rsplit(".", 1)[0] for key in self.redis().keys("*")}
 
     def post(self, body: Any, **options: Any) -> httpx.Response:
-        with httpx.Client(base_url=self.url, timeout=60.0, trust_env=False) as client:
+        with httpx.Client(base_url=self.url, timeout=60.0, trust_env=False, verify=False) as client:
             content = body if isinstance(body, bytes) else json.dumps(body).encode()
             return client.post("/v1/chat/completions", content=content, **options)
 
@@ -214,7 +216,7 @@ def streams(
     async def run() -> list[Stream | BaseException]:
         limits = httpx.Limits(max_connections=len(bodies))
         async with httpx.AsyncClient(
-            base_url=system.url, timeout=90.0, limits=limits, trust_env=False
+            base_url=system.url, timeout=90.0, limits=limits, trust_env=False, verify=False
         ) as client:
             tasks = [asyncio.create_task(stream(client, body)) for body in bodies]
             await asyncio.to_thread(meanwhile)

@@ -46,7 +46,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     ],
 )
 def test_without_a_known_key_every_api_route_is_a_401(guarded: System, headers: dict[str, str]) -> None:
-    with httpx.Client(base_url=guarded.url, headers=headers, trust_env=False) as client:
+    with httpx.Client(base_url=guarded.url, headers=headers, trust_env=False, verify=False) as client:
         for response in (client.get("/v1/models"), client.post("/v1/chat/completions", content=b"{")):
             assert response.status_code == 401
             assert response.headers["www-authenticate"] == "Bearer"
@@ -54,12 +54,12 @@ def test_without_a_known_key_every_api_route_is_a_401(guarded: System, headers: 
 
 
 def test_health_and_ready_need_no_key(guarded: System) -> None:
-    assert httpx.get(f"{guarded.url}/health", trust_env=False).status_code == 200
-    assert httpx.get(f"{guarded.url}/ready", trust_env=False).status_code == 200
+    assert httpx.get(f"{guarded.url}/health", trust_env=False, verify=False).status_code == 200
+    assert httpx.get(f"{guarded.url}/ready", trust_env=False, verify=False).status_code == 200
 
 
 def test_the_official_client_gets_in_with_its_key(guarded: System) -> None:
-    with httpx.Client(trust_env=False) as http:
+    with httpx.Client(trust_env=False, verify=False) as http:
         client = openai.OpenAI(
             base_url=f"{guarded.url}/v1", api_key="plain-key-0123456789", http_client=http, max_retries=0
         )

@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -22,24 +23,43 @@ def whole(results: list[Stream | BaseException]) -> list[str]:
     return [result.text for result in results if isinstance(result, Stream)]
 
 
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[System, list[str]]]:
+    """A system with two slow replicas of each stage, and what it says when nobody disturbs it."""
+    slow = {"encode": 0.1, "prefill": 0.1, "decode": 0.01}
+    folder = tmp_path_factory.mktemp("faults")
+    with System(folder, replicas="encode=2,prefill=2,decode=2", slow=slow) as system:
+        yield system, whole(streams(system, BODIES))
+
+
+@pytest.fixture
+def system(shared: tuple[System, list[str]]) -> System:
+    """The shared system, after it has recovered from the test before."""
+    system = shared[0]
+    until("every replica is live", lambda: len(system.redis().zrange("tercet:replicas", 0, -1)) == 6)
+    until("nothing runs", lambda: not system.redis().keys("tercet:credits:*"))
+    return system
+
+
+@pytest.fixture
+def undisturbed(shared: tuple[System, list[str]]) -> list[str]:
+    return shared[1]
+
+
 @pytest.mark.parametrize("stage", ["encode", "prefill", "decode"])
-def test_streams_survive_the_death_of_a_worker(tmp_path: Path, stage: str) -> None:
+def test_streams_survive_the_death_of_a_worker(system: System, undisturbed: list[str], stage: str) -> None:
     """32 streams, a worker killed while it works on some: the texts are those of an undisturbed run."""
-    slow = {"encode": 0.1, "prefill": 0.1, "decode": 0.005}
-    with System(tmp_path, replicas="encode=2,prefill=2,decode=2", slow=slow) as system:
-        undisturbed = whole(streams(system, BODIES))
-        killed_s = 0.0
+    killed = 0
 
-        def kill() -> None:
-            nonlocal killed_s
-            until("work in progress", lambda: busy(system, stage) >= 2)
-            system.signal(stage, signal.SIGKILL)
-            killed_s = time.monotonic()
+    def kill() -> None:
+        nonlocal killed
+        until("work in progress", lambda: busy(system, stage) >= 2)
+        killed = system.signal(stage, signal.SIGKILL)
 
-        assert whole(streams(system, BODIES, kill)) == undisturbed
-        assert killed_s
-        until("credits given back", lambda: not system.redis().keys("tercet:credits:*"))
-        until("requests forgotten", lambda: not system.redis().keys("tercet:request:*"))
+    assert whole(streams(system, BODIES, kill)) == undisturbed
+    assert killed
+    until("credits given back", lambda: not system.redis().keys("tercet:credits:*"))
+    until("requests forgotten", lambda: not system.redis().keys("tercet:request:*"))
 
 
 def busy(system: System, stage: str) -> int:
@@ -48,42 +68,40 @@ def busy(system: System, stage: str) -> int:
     return int(store.hlen(f"tercet:credits:{name}"))
 
 
-def test_a_killed_gateway_frees_what_its_clients_held(tmp_path: Path) -> None:
+def test_a_killed_gateway_frees_what_its_clients_held(system: System) -> None:
     """Connections close; credits, requests, reply streams and blobs of the dead gateway are gone."""
-    with System(tmp_path, slow={"decode": 0.05}) as system:
-        idle = system.keys()
+    idle = system.keys()
 
-        def kill() -> None:
-            until("work in progress", lambda: busy(system, "decode") >= 4)
-            pid = system.signal("gateway", signal.SIGKILL)
-            system.restarted("gateway", pid)
+    def kill() -> None:
+        until("work in progress", lambda: busy(system, "decode") >= 4)
+        pid = system.signal("gateway", signal.SIGKILL)
+        system.restarted("gateway", pid)
 
-        results = streams(system, BODIES[:16], kill)
-        assert any(isinstance(result, httpx.TransportError) for result in results)
-        until("credits given back", lambda: not system.redis().keys("tercet:credits:*"))
-        until("requests forgotten", lambda: not system.redis().keys("tercet:request*"))
-        until("keys at their baseline", lambda: system.keys() == idle)
-        assert system.answer(BODIES[0])
-        until("no blob is left", lambda: not blobs(system))
+    results = streams(system, BODIES[:16], kill)
+    assert any(isinstance(result, httpx.TransportError) for result in results)
+    until("credits given back", lambda: not system.redis().keys("tercet:credits:*"))
+    until("requests forgotten", lambda: not system.redis().keys("tercet:request*"))
+    assert system.answer(BODIES[0])
+    until("keys at their baseline", lambda: system.keys() == idle)
+    until("no blob is left", lambda: not blobs(system))
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_streams_survive_a_restart_of_redis(tmp_path: Path, number: signal.Signals) -> None:
-    with System(tmp_path, replicas="encode=1,prefill=1,decode=2", slow={"decode": 0.01}) as system:
-        undisturbed = whole(streams(system, BODIES))
+def test_streams_survive_a_restart_of_redis(
+    system: System, undisturbed: list[str], number: signal.Signals
+) -> None:
+    def kill() -> None:
+        until("work in progress", lambda: busy(system, "decode") >= 4)
+        pid = system.signal("redis", number)
+        system.restarted("redis", pid)
 
-        def kill() -> None:
-            until("work in progress", lambda: busy(system, "decode") >= 4)
-            pid = system.signal("redis", number)
-            system.restarted("redis", pid)
-
-        assert whole(streams(system, BODIES, kill)) == undisturbed
+    assert whole(streams(system, BODIES, kill)) == undisturbed
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("outage_s", [4.0, 8.0])
 def test_a_frozen_redis_fences_nobody(tmp_path: Path, outage_s: float) -> None:
-    """Redis stands still for longer than a lease: when it goes on, so does everybody, and nobody is restarted."""
+    """Redis stands still for longer than a lease: when it goes on, so does everybody; nobody is restarted."""
     with System(tmp_path, slow={"decode": 0.02}) as system:
         undisturbed = whole(streams(system, BODIES))
 
@@ -109,25 +127,23 @@ def test_one_poisonous_request_harms_no_other(tmp_path: Path) -> None:
         assert sum(process["restarts"] for process in system.processes("decode")) <= 3
 
 
-def test_a_frozen_worker_that_wakes_doubles_nothing(tmp_path: Path) -> None:
+def test_a_frozen_worker_that_wakes_doubles_nothing(system: System, undisturbed: list[str]) -> None:
     """SIGSTOP, fencing, SIGCONT: the texts are those of an undisturbed run, and the ghost is replaced."""
-    with System(tmp_path, replicas="decode=2", slow={"decode": 0.02}) as system:
-        undisturbed = whole(streams(system, BODIES))
-        frozen = 0
+    frozen = 0
 
-        def freeze() -> None:
-            nonlocal frozen
-            until("work in progress", lambda: busy(system, "decode") >= 4)
-            name = system.processes("decode")[0]["boot_id"]
-            frozen = system.signal("decode", signal.SIGSTOP)
-            stopped_s = time.monotonic()
-            until("fenced", lambda: system.redis().zscore("tercet:replicas", name) is None)
-            assert time.monotonic() - stopped_s <= 3.0
-            time.sleep(0.5)  # let its work begin elsewhere
-            system.signal("decode", signal.SIGCONT)
+    def freeze() -> None:
+        nonlocal frozen
+        until("work in progress", lambda: busy(system, "decode") >= 4)
+        name = system.processes("decode")[0]["boot_id"]
+        frozen = system.signal("decode", signal.SIGSTOP)
+        stopped_s = time.monotonic()
+        until("fenced", lambda: system.redis().zscore("tercet:replicas", name) is None)
+        assert time.monotonic() - stopped_s <= 3.0
+        time.sleep(0.5)  # let its work begin elsewhere
+        system.signal("decode", signal.SIGCONT)
 
-        assert whole(streams(system, BODIES, freeze)) == undisturbed
-        system.restarted("decode", frozen)
+    assert whole(streams(system, BODIES, freeze)) == undisturbed
+    system.restarted("decode", frozen)
 
 
 def registered_again(system: System, stage: str, which: int, old: str) -> bool:
@@ -140,36 +156,35 @@ def blobs(system: System) -> list[Path]:
     return list(folder.glob("*/*"))
 
 
-def test_a_worker_told_to_stop_finishes_its_work_first(tmp_path: Path) -> None:
+def test_a_worker_told_to_stop_finishes_its_work_first(system: System, undisturbed: list[str]) -> None:
     """SIGTERM under load: it takes nothing new, loses nothing and exits 0."""
-    with System(tmp_path, replicas="decode=2", slow={"decode": 0.02}) as system:
-        undisturbed = whole(streams(system, BODIES))
-        pid = 0
+    pid, retries = 0, retried(system)
 
-        def stop() -> None:
-            nonlocal pid
-            until("work in progress", lambda: busy(system, "decode") >= 4)
-            pid = system.signal("decode", signal.SIGTERM)
+    def stop() -> None:
+        nonlocal pid
+        until("work in progress", lambda: busy(system, "decode") >= 4)
+        pid = system.signal("decode", signal.SIGTERM)
 
-        assert whole(streams(system, BODIES, stop)) == undisturbed
-        system.restarted("decode", pid)
-        assert system.processes("decode")[0]["last_exit"] == 0
-        assert "retried" not in (system.state / "logs" / "gateway.log").read_text()
+    assert whole(streams(system, BODIES, stop)) == undisturbed
+    system.restarted("decode", pid)
+    assert system.processes("decode")[0]["last_exit"] == 0
+    assert retried(system) == retries
 
 
-def test_vanished_blobs_are_made_again(tmp_path: Path) -> None:
+def retried(system: System) -> int:
+    return (system.state / "logs" / "gateway.log").read_text().count(" retried: ")
+
+
+def test_vanished_blobs_are_made_again(system: System, undisturbed: list[str]) -> None:
     """Every blob is deleted while requests are under way: stages run again, texts are the same."""
-    slow = {"encode": 0.05, "prefill": 0.05, "decode": 0.01}
-    with System(tmp_path, slow=slow, replicas="encode=2,prefill=2") as system:
-        undisturbed = whole(streams(system, BODIES))
 
-        def vandalise() -> None:
-            until("blobs", lambda: len(blobs(system)) >= 8)
-            for _ in range(5):
-                for blob in blobs(system):
-                    blob.unlink(missing_ok=True)
+    def vandalise() -> None:
+        until("blobs", lambda: len(blobs(system)) >= 8)
+        for _ in range(5):
+            for blob in blobs(system):
+                blob.unlink(missing_ok=True)
 
-        assert whole(streams(system, BODIES, vandalise)) == undisturbed
+    assert whole(streams(system, BODIES, vandalise)) == undisturbed
 
 
 @pytest.mark.slow

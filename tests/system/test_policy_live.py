@@ -86,7 +86,7 @@ def looks(system: System) -> int:
 
 
 def ready(system: System) -> dict[str, Any]:
-    return dict(httpx.get(f"{system.url}/ready", trust_env=False).json())
+    return dict(httpx.get(f"{system.url}/ready", trust_env=False, verify=False).json())
 
 
 def two_images() -> dict[str, Any]:
@@ -192,5 +192,5 @@ def test_ready_is_a_503_while_a_stage_has_no_replica(edited: System) -> None:
 
 
 def _not_ready(system: System) -> dict[str, Any] | None:
-    response = httpx.get(f"{system.url}/ready", trust_env=False)
+    response = httpx.get(f"{system.url}/ready", trust_env=False, verify=False)
     return dict(response.json()) if response.status_code == 503 else None

@@ -3,7 +3,7 @@
 Nothing of the product knows of it: it wraps the engines that the table of models builds.
 
 TERCET_TEST_SLOW: seconds by stage as JSON, such as {"encode": 0.2}: per image, per prompt, per token;
-"seed-7" is for the tokens of requests with seed 7.
+"seed-7" is for the tokens, "prefill-seed-7" for the prompt of a request with seed 7.
 TERCET_TEST_POISON: JSON {stage, seed}: the stage's process aborts when it meets a request with this seed.
 """
 
@@ -31,7 +31,7 @@ class Hampered:
         return self._engine.encode(job)
 
     def prefill(self, job):
-        time.sleep(self._slow_s)
+        time.sleep(_SLOW.get(f"prefill-seed-{job.sampling.seed}", self._slow_s))
         self._maybe_crash(job)
         return self._engine.prefill(job)
 

@@ -1,0 +1,282 @@
+"""The gateway in one process: real routes, queues and pipeline over a fake ledger with scripted workers."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from orchestrator.fleet import Fleet
+from orchestrator.gateway import Gateway
+from orchestrator.intake import Intake
+from orchestrator.metrics import Metrics
+from orchestrator.policy import load_policy
+from orchestrator.ports import DispatchOrder
+from stages.memory_blobs import MemoryBlobs
+from stages.reply import Failed, Prefilled, Reply, Tokens, encode_reply, is_terminal
+from stages.tiny.front import TinyFront
+from stages.types import BlobHandle, FinishReason, KVRef, Stage, TokenChunk
+from tests.fakes.ledger import FakeLedger
+
+POLICY = load_policy(Path(__file__).parents[2] / "policies" / "tiny.yaml")
+BLOB = BlobHandle(uri="inline:", sha256="", size_bytes=0, ttl_s=1.0)
+PREFILLED = Prefilled(KVRef(blob=BLOB, tokens=6, first_token=30))
+QUESTION = {"model": "tiny", "messages": [{"role": "user", "content": "what digit is shown ?"}]}
+CHAT = "/v1/chat/completions"
+Script = Callable[[DispatchOrder], Iterable[Reply]]
+
+
+def words(*tokens: int, finish: bool) -> list[Reply]:
+    """One chunk a token, and the end if it comes."""
+    chunks: list[Reply] = [Tokens(TokenChunk(index=i, tokens=(t,))) for i, t in enumerate(tokens)]
+    last = TokenChunk(index=len(tokens), tokens=(), finish=FinishReason.STOP)
+    return [*chunks, Tokens(last)] if finish else chunks
+
+
+def good(order: DispatchOrder) -> Iterable[Reply]:
+    return [PREFILLED] if order.job.hop == "prefill" else words(30, 18, 11, finish=True)
+
+
+class Client:
+    """One ASGI request and what came back."""
+
+    def __init__(
+        self, app: Gateway, path: str, body: bytes = b"", method: str = "POST", **headers: str
+    ) -> None:
+        self._app = app
+        encoded = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
+        self._scope = {"type": "http", "path": path, "method": method, "headers": encoded}
+        self._pieces = [body[at : at + 1000] for at in range(0, len(body), 1000)] or [b""]
+        self.gone = asyncio.Event()
+        self.some = asyncio.Event()
+        self.status = 0
+        self.headers: dict[str, str] = {}
+        self.body = b""
+
+    async def send(self) -> "Client":
+        await self._app(self._scope, self._receive, self._send)
+        return self
+
+    def error(self) -> dict[str, Any]:
+        return dict(json.loads(self.body)["error"])
+
+    async def _receive(self) -> dict[str, Any]:
+        if self._pieces:
+            return {"type": "http.request", "body": self._pieces.pop(0), "more_body": bool(self._pieces)}
+        await self.gone.wait()
+        return {"type": "http.disconnect"}
+
+    async def _send(self, message: Any) -> None:
+        if message["type"] == "http.response.start":
+            assert not self.status, "a second answer"
+            self.status = message["status"]
+            self.headers = {k.decode(): v.decode() for k, v in message["headers"]}
+        else:
+            self.body += message["body"]
+            self.some.set()
+
+
+class Bench:
+    """A gateway whose workers answer by a script."""
+
+    def __init__(self, script: Script, front: TinyFront | None = None) -> None:
+        self.ledger = FakeLedger(on_task=self._work)
+        self.metrics = Metrics()
+        self._script = script
+        self.fleet = Fleet(
+            "g",
+            self.ledger,
+            lambda: POLICY,
+            release=lambda request, urls: None,
+            report=dict,
+            observer=self.metrics,
+        )
+        front = front or TinyFront()
+        intake = Intake(self.fleet, front, MemoryBlobs(), None, lambda: POLICY)  # type: ignore[arg-type]
+        self.app = Gateway(
+            self.fleet,
+            intake,
+            front,
+            lambda: POLICY,
+            self.metrics,
+            keys=None,
+            problems=lambda: {"policy_error": "bad"},
+        )
+
+    def register(self) -> None:
+        for stage in Stage:
+            facts = {"stage": stage, "model": "tiny", "modalities": ["text", "image"]}
+            facts |= {"hardware": "cpu", "domain": [], "kv_bytes": 10**9}
+            self.ledger.worker(f"{stage}.1", stage).register(msgspec.json.encode(facts), 8, 10**9)
+
+    def ask(self, **options: Any) -> Client:
+        fields = {name: options.pop(name) for name in list(options) if name == "stream"}
+        return Client(self.app, CHAT, json.dumps(QUESTION | fields).encode(), **options)
+
+    def sample(self, name: str, **labels: str) -> float:
+        return self.metrics.registry.get_sample_value(name, labels) or 0.0
+
+    def ended(self, status: int) -> float:
+        """Requests counted under a status."""
+        return self.sample("tercet:request_total", status=str(status))
+
+    def _work(self, order: DispatchOrder) -> None:
+        asyncio.get_running_loop().call_soon(self._answer, order)
+
+    def _answer(self, order: DispatchOrder) -> None:
+        job = order.job
+        for reply in self._script(order):
+            event = (job.key, job.reply_to, encode_reply(reply), is_terminal(reply))
+            self.ledger.write(order.replica_id, [event])
+
+
+@asynccontextmanager
+async def running(script: Script = good, *, replicas: bool = True, front: Any = None) -> AsyncIterator[Bench]:
+    bench = Bench(script, front)
+    if replicas:
+        bench.register()
+    await bench.fleet.join()
+    serving = asyncio.create_task(bench.fleet.run())
+    try:
+        yield bench
+    finally:
+        serving.cancel()
+        await asyncio.wait({serving})
+
+
+def run(test: Coroutine[Any, Any, None]) -> None:
+    async def bounded() -> None:
+        async with asyncio.timeout(20):
+            await test
+
+    asyncio.run(bounded())
+
+
+def test_an_answer_comes_through_prefill_and_decode() -> None:
+    async def test() -> None:
+        async with running() as bench:
+            client = await bench.ask().send()
+            assert (client.status, client.headers["content-length"]) == (200, str(len(client.body)))
+            answer = json.loads(client.body)
+            assert answer["choices"][0]["message"]["content"].split()
+            assert answer["usage"]["completion_tokens"] == 3
+
+    run(test())
+
+
+def test_without_replicas_a_request_is_a_503_and_ready_says_which_stages_miss() -> None:
+    async def test() -> None:
+        async with running(replicas=False) as bench:
+            client = await bench.ask().send()
+            assert (client.status, client.error()["code"]) == (503, "no_replica")
+            assert int(client.headers["retry-after"]) >= 1
+            ready = await Client(bench.app, "/ready", method="GET").send()
+            assert ready.status == 503
+            assert json.loads(ready.body) == {
+                "ready": False,
+                "live_replicas": {"encode": 0, "prefill": 0, "decode": 0},
+                "policy_error": "bad",
+            }
+            bench.register()
+            while (ready := await Client(bench.app, "/ready", method="GET").send()).status != 200:
+                await asyncio.sleep(0.02)
+            assert (await Client(bench.app, "/health", method="GET").send()).status == 200
+
+    run(test())
+
+
+def test_a_deadline_in_the_midst_of_a_stream_is_an_error_event_and_nothing_after_it() -> None:
+    def stuck(order: DispatchOrder) -> Iterable[Reply]:
+        return [PREFILLED] if order.job.hop == "prefill" else words(30, 18, finish=False)
+
+    async def test() -> None:
+        async with running(stuck) as bench:
+            client = await bench.ask(stream=True, x_tercet_deadline_ms="300").send()
+            events = client.body.decode().split("\n\n")
+            assert client.status == 200
+            assert json.loads(events[-3].removeprefix("data: "))["error"]["code"] == "deadline_exceeded"
+            assert events[-2:] == ["data: [DONE]", ""]
+            assert (bench.ended(200), bench.ended(504)) == (0, 1)
+            whole = await bench.ask(x_tercet_deadline_ms="300").send()
+            assert (whole.status, whole.error()["code"]) == (504, "deadline_exceeded")
+
+    run(test())
+
+
+def test_a_client_that_leaves_has_its_request_closed_and_its_work_cancelled() -> None:
+    def stuck(order: DispatchOrder) -> Iterable[Reply]:
+        return [PREFILLED] if order.job.hop == "prefill" else words(30, finish=False)
+
+    async def test() -> None:
+        async with running(stuck) as bench:
+            client = bench.ask(stream=True)
+            asked = asyncio.create_task(client.send())
+            await client.some.wait()
+            client.gone.set()
+            await asked
+            while not any(order.startswith("cancel") for order in bench.ledger.orders["decode.1"]):
+                await asyncio.sleep(0.01)
+            assert bench.ended(499) == 1
+            assert bench.sample("tercet:num_requests_running") == 0
+
+    run(test())
+
+
+def test_what_a_stage_finds_invalid_is_a_400_with_its_words() -> None:
+    def invalid(order: DispatchOrder) -> Iterable[Reply]:
+        return [Failed("invalid", "the image ends early")]
+
+    async def test() -> None:
+        async with running(invalid) as bench:
+            for stream in (False, True):
+                client = await bench.ask(stream=stream).send()
+                assert (client.status, client.error()["code"]) == (400, "invalid_media")
+                assert "the image ends early" in client.error()["message"]
+
+    run(test())
+
+
+def test_a_fault_of_our_own_is_a_500_that_names_nothing_but_the_request() -> None:
+    class Broken(TinyFront):
+        def prompt(self, *_: Any) -> Any:
+            raise KeyError("/secret/path")
+
+    async def test() -> None:
+        async with running(front=Broken()) as bench:
+            client = await bench.ask(x_request_id="mine").send()
+            assert client.status == 500
+            assert client.error()["code"] == "internal_error"
+            assert "mine" in client.error()["message"]
+            assert "secret" not in client.body.decode()
+
+    run(test())
+
+
+@pytest.mark.parametrize("declared", [True, False])
+def test_a_body_beyond_the_limit_is_refused_while_it_comes(declared: bool) -> None:
+    async def test() -> None:
+        async with running() as bench:
+            headers = {"content_length": "17000000"} if declared else {}
+            body = b"x" * 1000 if declared else b"x" * 16_100_000
+            client = Client(bench.app, CHAT, body, **headers)
+            await client.send()
+            assert (client.status, client.error()["code"]) == (413, "request_too_large")
+
+    run(test())
+
+
+def test_a_client_that_leaves_before_its_body_is_there_costs_nothing() -> None:
+    async def test() -> None:
+        async with running() as bench:
+            client = bench.ask()
+            client._pieces.clear()
+            client.gone.set()
+            await client.send()
+            assert client.status == 0
+            assert bench.ended(499) == 1
+
+    run(test())
