@@ -6,6 +6,10 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+TOKENIZER_FILE = "tokenizer.json"
+LABELS_FILE = "labels.json"
+VISION_FILE = "vision.npz"
+
 
 def cache_root() -> Path:
     """Return where caches go: $TERCET_CACHE, else $XDG_CACHE_HOME/tercet, else ~/.cache/tercet."""

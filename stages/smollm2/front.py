@@ -2,17 +2,11 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from stages.front import Turn
-from stages.smollm2.prepare import TOKENIZER_FILE, prepare
+from stages.smollm2.prepare import prepare
+from stages.smollm2.tokenizer import SOFT_TOKENS, load_tokenizer
 from stages.types import MediaSpan, Modality, Prompt
-
-if TYPE_CHECKING:
-    from tokenizers import Tokenizer
-
-SOFT_TOKENS = 6
-"""Embedding rows of an image or a video frame, whatever its size."""
 
 SYSTEM_PROMPT = "You are a helpful AI assistant named SmolLM, trained by Hugging Face"
 """What the model was tuned with; used when a conversation does not open with a system message."""
@@ -20,18 +14,6 @@ SYSTEM_PROMPT = "You are a helpful AI assistant named SmolLM, trained by Hugging
 _PLACEHOLDER, _TURN_START, _TURN_END = 0, 1, 2
 _IMAGE_INTRO = "The image is"
 _ROLES = {"developer": "system"}
-
-
-def load_tokenizer(directory: Path) -> "Tokenizer":
-    """Return SmolLM2's tokenizer, which reads control tokens such as <|im_end|> as ordinary text.
-
-    A client's text must not be able to end its turn and open one of another role.
-    """
-    from tokenizers import Tokenizer
-
-    tokenizer = Tokenizer.from_file(str(directory / TOKENIZER_FILE))
-    tokenizer.encode_special_tokens = True
-    return tokenizer
 
 
 class SmolFront:

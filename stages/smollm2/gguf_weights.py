@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.numerics import BlockedWeight
-from stages.smollm2.prepare import TOKENIZER_FILE
+from stages.smollm2.cache import TOKENIZER_FILE
 from stages.transformer import LayerWeights, TransformerWeights
 
 Array = NDArray[np.float32]

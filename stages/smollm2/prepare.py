@@ -10,13 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from stages.smollm2 import assets
-from stages.smollm2.cache import cached_directory
+from stages.smollm2.cache import LABELS_FILE, VISION_FILE, cached_directory
 
 Progress = Callable[[str], None]
-
-TOKENIZER_FILE = "tokenizer.json"
-LABELS_FILE = "labels.json"
-VISION_FILE = "vision.npz"
 
 # Bumped when the files change shape, so that an older cache is left alone.
 _LAYOUT = 2

@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.smollm2 import effnet
-from stages.smollm2.front import SOFT_TOKENS, load_tokenizer
+from stages.smollm2.cache import LABELS_FILE, VISION_FILE
 from stages.smollm2.gguf_weights import load_embedding
-from stages.smollm2.prepare import LABELS_FILE, VISION_FILE
+from stages.smollm2.tokenizer import SOFT_TOKENS, load_tokenizer
 from stages.smollm2.torch_file import load_state_dict
 
 Array = NDArray[np.float32]

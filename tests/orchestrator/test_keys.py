@@ -70,9 +70,7 @@ def test_a_file_of_keys_is_read(tmp_path: Path) -> None:
         ("- {name: a, key: [", "no YAML"),
     ],
 )
-def test_a_wrong_file_is_refused_without_its_keys(
-    tmp_path: Path, text: str, told: str
-) -> None:
+def test_a_wrong_file_is_refused_without_its_keys(tmp_path: Path, text: str, told: str) -> None:
     file = tmp_path / "keys.yaml"
     file.write_text(text)
     with pytest.raises(ValueError, match=told) as failure:

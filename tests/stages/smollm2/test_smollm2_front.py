@@ -8,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stages.front import Turn
-from stages.smollm2.front import SOFT_TOKENS, SYSTEM_PROMPT, SmolFront
+from stages.smollm2.front import SYSTEM_PROMPT, SmolFront
 from stages.smollm2.model import CONFIG
 from stages.smollm2.prepare import prepare
+from stages.smollm2.tokenizer import SOFT_TOKENS
 from stages.types import MediaSpan, Modality
 
 pytestmark = pytest.mark.smollm2

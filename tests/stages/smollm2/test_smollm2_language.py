@@ -26,7 +26,7 @@ def front():
 
 @pytest.fixture(scope="module")
 def plain():
-    from plain_llama import PlainLlama
+    from tests.stages.smollm2.plain_llama import PlainLlama
 
     return PlainLlama()
 

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 from stages.smollm2 import effnet, samples
-from stages.smollm2.front import SOFT_TOKENS
 from stages.smollm2.prepare import prepare
+from stages.smollm2.tokenizer import SOFT_TOKENS
 from stages.smollm2.vision import LabelMixer, SmolVision
 
 pytestmark = pytest.mark.smollm2
