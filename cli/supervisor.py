@@ -37,6 +37,7 @@ from workers.writer import EXIT_WRITER_DIED
 
 log = logging.getLogger(__name__)
 
+_RUNTIME_PREFIX = "tercet-"
 _OUTSIDE_KILLS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _UNREGISTERED_S = 15.0
 """A worker that runs this long without a registry entry was fenced while stopped, or hangs at start."""
@@ -102,7 +103,7 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._on_signal)
-        with self._state_lock(), tempfile.TemporaryDirectory(prefix="tercet-") as runtime:
+        with self._state_lock(), tempfile.TemporaryDirectory(prefix=_RUNTIME_PREFIX) as runtime:
             self._clear_leftovers()
             try:
                 await self._start(Path(runtime))
@@ -137,10 +138,18 @@ class Supervisor:
     def _clear_leftovers(self) -> None:
         """Remove what a killed supervisor left behind: nothing of an earlier run is ever resumed."""
         shutil.rmtree(self._blob_dir, ignore_errors=True)
+        self._clear_old_runtime()
         shutil.rmtree(self._options.state_dir / "redis", ignore_errors=True)
         (self._options.state_dir / "redis").mkdir(mode=0o700)
         for old in (self._options.state_dir / "logs").glob("*.log"):
             old.unlink()
+
+    def _clear_old_runtime(self) -> None:
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            old = json.loads((self._options.state_dir / "supervisor.json").read_text())["redis_url"]
+            folder = Path(str(old).removeprefix("unix://")).parent
+            if folder.parent == Path(tempfile.gettempdir()) and folder.name.startswith(_RUNTIME_PREFIX):
+                shutil.rmtree(folder, ignore_errors=True)
 
     async def _start(self, runtime: Path) -> None:
         socket = runtime / "redis.sock"

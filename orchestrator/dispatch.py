@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from orchestrator.core.router import route
 from orchestrator.core.types import Reason, Replica, Route, RouteQuery
 from orchestrator.core.waiting import Waiting, WaitingParams, dispatch_key, expired
+from orchestrator.logs import job_fields
 from orchestrator.ports import DispatchOrder, DispatchResult, Ledger, LedgerUnavailable, Observer
 from orchestrator.registry import Registry
 from stages.types import Job, Stage
@@ -214,7 +215,8 @@ class StageQueue:
         try:
             return await self._ledger.dispatch(order)
         except LedgerUnavailable as error:
-            log.warning("dispatch to %s failed, trying again: %s", order.replica_id, error)
+            message = "dispatch to %s failed, trying again: %s"
+            log.warning(message, order.replica_id, error, extra=job_fields(order.job))
             return DispatchResult.FULL
 
     def _learn(self, replica_id: str, result: DispatchResult) -> None:

@@ -6,14 +6,16 @@ import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from orchestrator.core.types import RouteQuery
 from orchestrator.core.waiting import Waiting
 from orchestrator.dispatch import Grant, Hop, StageQueue
 from orchestrator.inbox import Inbox, Inboxes
+from orchestrator.logs import job_fields
 from orchestrator.output_length import OutputLength
-from orchestrator.ports import Ledger, Observer
+from orchestrator.ports import Ledger, LedgerUnavailable, Observer
 from orchestrator.registry import Registry
 from stages.reply import Lost
 from stages.types import Job, Stage
@@ -109,7 +111,7 @@ class Hops:
         Raises:
             DeadlinePassed: Its turn came too late.
         """
-        flow = Flow(lambda order: self._order(job.key, order), self._spawn)
+        flow = Flow(partial(self._order, job.key), partial(self._spawn, job))
         inbox = self._inboxes.open(job.key, flow.on_depth)
         grant = None
         asked_s = started_s = time.monotonic()
@@ -128,7 +130,7 @@ class Hops:
                 self._queues[query.stage].wake()
                 self._observer.worked(query.stage, time.monotonic() - started_s)
                 if not inbox.ended:
-                    self._spawn(self._ledger.withdraw([job.key]))
+                    self._spawn(job, self._ledger.withdraw([job.key]))
 
     async def repeat_unheard(self) -> None:
         """Look after attempts that nothing was heard of, for ever."""
@@ -137,7 +139,7 @@ class Hops:
             silent_since_s = time.monotonic() - SILENCE_S
             for attempt in [a for a in self._running.values() if a.inbox.heard_s < silent_since_s]:
                 attempt.inbox.heard_s = time.monotonic()
-                self._spawn(self._ask_after(attempt))
+                self._spawn(attempt.grant.order.job, self._ask_after(attempt))
 
     async def _ask_after(self, attempt: Attempt) -> None:
         """Queue the task again, in case its message was lost; repeat the flow, in case that was.
@@ -171,8 +173,8 @@ class Hops:
         if attempt:
             await self._ledger.order(attempt.grant.order.replica_id, f"{order} {job}")
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(_logged(work))
+    def _spawn(self, job: Job, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(_logged(job, work))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -220,8 +222,8 @@ class Flow:
             self._saying = False
 
 
-async def _logged(work: Coroutine[Any, Any, None]) -> None:
+async def _logged(job: Job, work: Coroutine[Any, Any, None]) -> None:
     try:
         await work
-    except Exception:
-        log.warning("ledger call failed", exc_info=True)
+    except LedgerUnavailable as error:
+        log.warning("ledger call failed: %s", error, extra=job_fields(job))

@@ -6,6 +6,8 @@ import sys
 import time
 from typing import Any
 
+from stages.types import Job
+
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
@@ -43,3 +45,9 @@ def request_fields(request_id: str, x_request_id: str, traceparent: str) -> dict
     """Return the `extra` of a log line about one request."""
     fields = {"request_id": request_id, "x_request_id": x_request_id, "traceparent": traceparent}
     return {name: value for name, value in fields.items() if value}
+
+
+def job_fields(job: Job) -> dict[str, str | int]:
+    """Return the `extra` of a log line about one attempt."""
+    fields = request_fields(job.request_id, job.x_request_id, job.traceparent)
+    return {**fields, "hop": job.hop, "attempt": job.attempt}

@@ -11,7 +11,7 @@ from typing import Any, cast
 import msgspec
 import redis
 
-from orchestrator.logs import request_fields
+from orchestrator.logs import job_fields
 from stages.blobs import BlobStoreFull
 from stages.engines import (
     BlobUnavailable,
@@ -114,7 +114,7 @@ class StageTasks:
             reply = Failed("cancelled", "overtaken before it started")
         if reply is not None:
             self._writer.settle(job, reply)
-        log.info("hop", extra=_fields(job) | {"outcome": _outcome(reply), "work_s": _since(started_s)})
+        log.info("hop", extra=job_fields(job) | {"outcome": _outcome(reply), "work_s": _since(started_s)})
 
     def _still_counts(self, job: Job) -> bool:
         try:
@@ -127,13 +127,13 @@ class StageTasks:
         try:
             return work()
         except StageError as error:
-            log.info("%s ended: %s", job.hop, error, extra=_fields(job))
+            log.info("%s ended: %s", job.hop, error, extra=job_fields(job))
             uri = error.uri if isinstance(error, BlobUnavailable) else ""
             return Failed(_KINDS[type(error)], str(error), uri)
         except Exception:
             # The engine broke its promise, so nothing it holds can be trusted. The process ends; the
             # supervisor reports the crash and its jobs are retried elsewhere.
-            log.critical("engine crashed", exc_info=True, extra=_fields(job))
+            log.critical("engine crashed", exc_info=True, extra=job_fields(job))
             os._exit(EXIT_ENGINE_CRASHED)
 
     def _is_new(self, key: str, until_unix_s: float) -> bool:
@@ -152,11 +152,6 @@ class StageTasks:
             if len(self._seen) < _SEEN_AT_LEAST or self._seen[oldest] > now_unix_s:
                 return
             del self._seen[oldest]
-
-
-def _fields(job: Job) -> dict[str, Any]:
-    fields = request_fields(job.request_id, job.x_request_id, job.traceparent)
-    return fields | {"hop": job.hop, "attempt": job.attempt}
 
 
 def _outcome(reply: Reply | None) -> str:

@@ -8,8 +8,8 @@ if redis.call('HGET', replica, 'state') ~= 'live' then return 'draining' end
 if redis.call('HEXISTS', credits_key(id), job) == 1 then return 'ok' end
 local request, hop, attempt = split(job)
 local known, by = holder_of(job)
--- The first try got through and its answer was lost; the attempt has even ended since.
-if known and known >= tonumber(attempt) and by == '' then return 'ok' end
+-- The first try got through and its answer was lost; the attempt has even ended since, or was followed by another.
+if known and (known > tonumber(attempt) or (known == tonumber(attempt) and by == '')) then return 'ok' end
 
 local in_flight = redis.call('HLEN', credits_key(id))
 local holder = redis.call('GET', alone_key(id))
