@@ -71,7 +71,10 @@ def _settled(system: Stack) -> _Redis:
 
 
 def _read(client: redis.Redis) -> _Redis:
-    return _Redis(used_bytes=int(client.info("memory")["used_memory"]), keys=int(client.dbsize()))
+    memory = client.info("memory")
+    # Without what waits for the append-only file, which a rewrite of that file holds back for a moment.
+    used_bytes = int(memory["used_memory"]) - int(memory["mem_aof_buffer"])
+    return _Redis(used_bytes=used_bytes, keys=int(client.dbsize()))
 
 
 async def _serve(system: Stack, total: int, progress: Callable[[int, _Redis], None]) -> None:

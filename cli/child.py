@@ -17,6 +17,8 @@ BACKOFF_S = (0.2, 5.0)
 """First and longest wait before a restart; it doubles with each quick death."""
 STEADY_S = 10.0
 """A process that lived this long starts over with the shortest wait."""
+CRASH_LOOP = 3
+"""So many quick deaths in a row are called a crash loop."""
 
 _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -43,6 +45,7 @@ class Child:
         name: Stable across restarts.
         state: `starting`, `running`, `waiting` (for a restart) or `stopped`.
         restarts: Starts after the first.
+        quick_deaths: Deaths in a row before `STEADY_S` of life.
         last_exit: Exit code of the last death; negative for a signal.
     """
 
@@ -61,6 +64,7 @@ class Child:
         self.kind = kind
         self.state = "starting"
         self.restarts = 0
+        self.quick_deaths = 0
         self.last_exit: int | None = None
         self.boot: Boot | None = None
         self.started_s = 0.0
@@ -87,8 +91,9 @@ class Child:
                 log.error("%s cannot be started: %s", self.name, error)
             if self._stopping:
                 break
-            lived_s = time.monotonic() - self.started_s
-            backoff_s = BACKOFF_S[0] if lived_s > STEADY_S else backoff_s
+            if time.monotonic() - self.started_s > STEADY_S:
+                backoff_s, self.quick_deaths = BACKOFF_S[0], 0
+            self.quick_deaths += 1
             self._become("waiting")
             await asyncio.sleep(backoff_s)
             backoff_s = min(2 * backoff_s, BACKOFF_S[1])

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from cli.child import CRASH_LOOP, STEADY_S
 from cli.paths import state_home
 from orchestrator.adapters.redis import RedisLedger, connect
 from orchestrator.metrics import kv_usage
@@ -81,8 +82,9 @@ def _replica(process: dict[str, Any], entry: RegisteredReplica | None) -> dict[s
         "restarts": process["restarts"],
         "last_exit": process["last_exit"],
     }
-    if process["restarts"] >= 3 and not (entry and entry.load.get("steps")):
-        row["state"] = "crash-loop"
+    young = time.time() - process["started_unix_s"] < STEADY_S
+    if process["quick_deaths"] >= CRASH_LOOP and (young or process["state"] == "waiting"):
+        return row | {"state": "crash-loop", "queue_depth": 0}
     if entry is None:
         return row | {"state": "starting" if row["state"] == "running" else row["state"], "queue_depth": 0}
     if entry.replica.draining:

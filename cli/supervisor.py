@@ -21,7 +21,7 @@ from typing import Any
 import httpx
 import msgspec
 
-from cli.child import Boot, Child
+from cli.child import CRASH_LOOP, Boot, Child
 from cli.redis_server import find_redis_server, redis_command
 from orchestrator.adapters.redis import RedisLedger, connect
 from orchestrator.policy import Policy
@@ -245,7 +245,7 @@ class Supervisor:
 
     def _check_start(self, waited_s: float) -> None:
         for child in self._children:
-            if child.restarts >= 3 or (waited_s > 60.0 and child.state != "running"):
+            if child.quick_deaths >= CRASH_LOOP or (waited_s > 60.0 and child.state != "running"):
                 raise StartFailed(
                     f"{child.name} keeps ending with {child.last_exit}; its last words:\n{child.last_words()}"
                 )
@@ -307,6 +307,8 @@ def _facts(child: Child) -> dict[str, Any]:
         "pid": child.pid,
         "state": child.state,
         "restarts": child.restarts,
+        "quick_deaths": child.quick_deaths,
+        "started_unix_s": time.time() - (time.monotonic() - child.started_s),
         "last_exit": child.last_exit,
     }
 

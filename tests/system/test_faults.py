@@ -10,7 +10,10 @@ from pathlib import Path
 import httpx
 import pytest
 
+from cli.child import CRASH_LOOP
 from tests.system.harness import Stream, System, digit_question, streams, until
+from tests.system.kit import status
+from workers.replica import EXIT_STEP_HUNG
 
 BODIES = [digit_question(index % 24) for index in range(32)]
 
@@ -125,6 +128,23 @@ def test_one_poisonous_request_harms_no_other(tmp_path: Path) -> None:
         assert (bad.status, bad.error["code"]) == (500, "poison_request")
         whole(good)
         assert sum(process["restarts"] for process in system.processes("decode")) <= 3
+
+
+def test_a_request_that_hangs_engines_is_found_like_one_that_crashes_them(tmp_path: Path) -> None:
+    """The watchdog ends the process whose step hangs; two such ends alone convict."""
+    poison = {"stage": "prefill", "seed": 666, "hang": True}
+    with System(tmp_path, replicas="prefill=2", poison=poison) as system:
+        good, bad = streams(system, [BODIES[0], digit_question(0, seed=666)])
+        assert isinstance(bad, Stream)
+        assert (bad.status, bad.error["code"]) == (500, "poison_request")
+        whole([good])
+        assert {process["last_exit"] for process in system.processes("prefill")} == {EXIT_STEP_HUNG}
+
+
+def test_quick_deaths_in_a_row_are_shown_as_a_crash_loop(system: System) -> None:
+    for _ in range(CRASH_LOOP):
+        system.restarted("encode", system.signal("encode", signal.SIGKILL))
+    assert status(system)["replicas"][0]["state"] == "crash-loop"
 
 
 def test_a_frozen_worker_that_wakes_doubles_nothing(system: System, undisturbed: list[str]) -> None:
