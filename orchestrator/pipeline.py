@@ -216,6 +216,8 @@ class Pipeline:
     def _unseen(self, chunk: TokenChunk) -> TokenChunk:
         """Drop what was received before: a write repeated after a lost connection arrives twice."""
         known = len(self._generated) - chunk.index
+        if known < 0:
+            raise RuntimeError(f"tokens {len(self._generated)} to {chunk.index} are missing")
         return TokenChunk(index=chunk.index + known, tokens=chunk.tokens[known:], finish=chunk.finish)
 
     def _query(
