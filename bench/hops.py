@@ -109,7 +109,7 @@ def _start(system: Stack, say: Say) -> dict[str, _Entry]:
         peer = add(f"celery-{kind}", "celery", BENCH_CELERY=kind)
         entries[f"celery-{kind}"].parts = {"driver": peer.pid, "redis": ours["redis"], **workers}
     if importlib.util.find_spec("ray"):
-        ray = add("ray", "ray")
+        ray = add("ray", "ray", RAY_TMPDIR=str(system.folder))  # its logs and sockets go with the folder
         below = psutil.Process(ray.pid).children(recursive=True)
         entries["ray"].parts = {"driver": ray.pid, **{f"{p.name()}-{p.pid}": p.pid for p in below}}
     else:
