@@ -1,9 +1,12 @@
 """What a gateway counts. Names follow vLLM's (`tercet:` for `vllm:`) and OpenTelemetry's for GenAI."""
 
 from collections.abc import Iterator
+from functools import cache
+from typing import TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.registry import Collector
 
 from orchestrator.core.types import Reason
@@ -13,6 +16,15 @@ from stages.types import Stage
 
 _LATENCY_S = (0.005, 0.01, 0.02, 0.04, 0.08, 0.15, 0.3, 0.6, 1.2, 2.5, 5.0, 10.0, 30.0, 60.0)
 _TOKEN_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.2, 0.5, 1.0)
+
+
+MetricT = TypeVar("MetricT", bound=MetricWrapperBase)
+
+
+@cache
+def _child(metric: MetricT, *labels: str) -> MetricT:
+    """Return the metric of these labels, from closed sets; looking it up anew costs more than counting."""
+    return metric.labels(*labels)
 
 
 class Metrics:
@@ -78,21 +90,21 @@ class Metrics:
 
     def arrived(self, stage: Stage, *, again: bool) -> None:
         """See `orchestrator.ports.Observer`, which this class is."""
-        self.arrivals.labels(stage).inc()
+        _child(self.arrivals, stage).inc()
         if again:
-            self.retries.labels(stage).inc()
+            _child(self.retries, stage).inc()
 
     def routed(self, stage: Stage, reason: Reason) -> None:
         """See `Observer.routed`."""
-        self.routes.labels(stage, reason).inc()
+        _child(self.routes, stage, reason).inc()
 
     def waited(self, stage: Stage, wait_s: float) -> None:
         """See `Observer.waited`."""
-        self.wait_s.labels(stage).observe(wait_s)
+        _child(self.wait_s, stage).observe(wait_s)
 
     def worked(self, stage: Stage, work_s: float) -> None:
         """See `Observer.worked`."""
-        self.work_s.labels(stage).observe(work_s)
+        _child(self.work_s, stage).observe(work_s)
 
     def watch(self, fleet: Fleet) -> None:
         """Export the fleet's state, read at each scrape."""

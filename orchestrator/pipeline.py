@@ -122,7 +122,8 @@ class Pipeline:
     async def _encode(self) -> None:
         """Encode the items that have no embedding, in parallel."""
         missing = [index for index, ref in enumerate(self._embeddings) if ref is None]
-        if not missing:
+        if len(missing) == 1:  # the usual case does without a task of its own
+            await self._encode_item(missing[0])
             return
         try:
             async with asyncio.TaskGroup() as group:

@@ -4,7 +4,9 @@
 local id, job, gateway, tokens, kv_bytes, alone, ttl_ms, queue, message = unpack(ARGV)
 local replica = replica_key(id)
 if not leased(REPLICAS, id, now_ms()) then return 'gone' end
-if redis.call('HGET', replica, 'state') ~= 'live' then return 'draining' end
+local facts = redis.call('HMGET', replica, 'state', 'slots', 'kv_bytes', 'reserved_kv_bytes')
+local state, slots, total_kv, reserved_kv = facts[1], tonumber(facts[2]), tonumber(facts[3]), tonumber(facts[4])
+if state ~= 'live' then return 'draining' end
 if redis.call('HEXISTS', credits_key(id), job) == 1 then return 'ok' end
 local request, hop, attempt = split(job)
 local known, by = holder_of(job)
@@ -18,11 +20,9 @@ if alone == '1' then
   -- Nobody else enters while the rest finishes; the mark lapses unless its owner keeps asking.
   redis.call('SET', alone_key(id), job, 'PX', in_flight > 0 and 2000 or ttl_ms)
   if in_flight > 0 then return 'full' end
-elseif in_flight >= tonumber(redis.call('HGET', replica, 'slots')) then
+elseif in_flight >= slots then
   return 'full'
 end
-local total_kv = tonumber(redis.call('HGET', replica, 'kv_bytes'))
-local reserved_kv = tonumber(redis.call('HGET', replica, 'reserved_kv_bytes'))
 -- What could never fit goes to an idle replica, whose engine refuses it by name.
 if total_kv > 0 and in_flight > 0 and reserved_kv + tonumber(kv_bytes) > total_kv then return 'full' end
 

@@ -97,7 +97,7 @@ class FakeLedger:
         if job.key in held:
             return DispatchResult.OK
         known, by = self._holder_of(job.key)
-        if known >= job.attempt and not by:
+        if known > job.attempt or (known == job.attempt and not by):
             return DispatchResult.OK
         if self._holder(id_) not in ("", job.key):
             return DispatchResult.FULL
