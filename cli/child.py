@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ CRASH_LOOP = 3
 """So many quick deaths in a row are called a crash loop."""
 
 _PR_SET_PDEATHSIG = 1
-_libc = ctypes.CDLL(None, use_errno=True)
+_libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,8 +145,10 @@ class Child:
         self._on_exit(self, boot, self.last_exit)
 
     def _die_with_supervisor(self) -> None:
-        # Runs in the new process: no orphan is left even if the supervisor is killed outright.
-        _libc.prctl(_PR_SET_PDEATHSIG, int(self._death_signal))
+        # Runs in the new process: no orphan is left even if the supervisor is killed outright. Linux only;
+        # elsewhere an outright kill leaves the children to their leases.
+        if _libc:
+            _libc.prctl(_PR_SET_PDEATHSIG, int(self._death_signal))
 
     def _become(self, state: str) -> None:
         self.state = state
