@@ -5,10 +5,13 @@ import json
 import mimetypes
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import httpx
 import typer
+
+TIMEOUT_S = 120.0
+"""For the first byte, and between two; the server's own deadline is shorter by default."""
 
 
 def ask(
@@ -22,7 +25,7 @@ def ask(
     """Ask a question, about images or not, and print the answer as it comes."""
     headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
     try:
-        with httpx.Client(base_url=url, headers=headers, timeout=120.0, trust_env=False) as client:
+        with httpx.Client(base_url=url, headers=headers, timeout=TIMEOUT_S, trust_env=False) as client:
             body = {"model": model or _first_model(client), "messages": [_message(question, image or [])]}
             if as_json:
                 answer = client.post("/v1/chat/completions", json=body)
@@ -32,9 +35,10 @@ def ask(
                 for piece in _stream(client, body | {"stream": True}):
                     typer.echo(piece, nl=False)
                 typer.echo()
+    except (httpx.ReadTimeout, httpx.WriteTimeout):
+        _refuse(f"{url} said nothing for {TIMEOUT_S:g} s; see `tercet status`")
     except httpx.TransportError as error:
-        typer.echo(f"tercet: no gateway at {url} ({error}); start one with `tercet up`", err=True)
-        raise typer.Exit(1) from None
+        _refuse(f"no gateway at {url} ({error}); start one with `tercet up`")
     except OSError as error:
         typer.echo(f"tercet: {error}", err=True)
         raise typer.Exit(2) from None
@@ -80,6 +84,6 @@ def _check(answer: httpx.Response) -> None:
         _refuse(message)
 
 
-def _refuse(message: str) -> None:
+def _refuse(message: str) -> NoReturn:
     typer.echo(f"tercet: {message}", err=True)
     raise typer.Exit(1)

@@ -107,15 +107,15 @@ class Child:
         process = self._process
         if process is None or process.returncode is not None:
             return
-        self.signal(signal.SIGTERM)
+        self.send_signal(signal.SIGTERM)
         try:
             async with asyncio.timeout(grace_s):
                 await process.wait()
         except TimeoutError:
-            self.signal(signal.SIGKILL)
+            self.send_signal(signal.SIGKILL)
             await process.wait()
 
-    def signal(self, number: signal.Signals) -> None:
+    def send_signal(self, number: signal.Signals) -> None:
         """Send a signal, if the process still runs."""
         if self.pid is not None and self._process:
             self._process.send_signal(number)
@@ -128,19 +128,19 @@ class Child:
     async def _run_once(self) -> None:
         self.boot = boot = self._new_boot()
         self.started_s = time.monotonic()
-        with self._log_file.open("ab") as log:
+        with self._log_file.open("ab") as output:
             self._process = await asyncio.create_subprocess_exec(
                 *boot.command,
                 env={**os.environ, **boot.environment},
                 stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
+                stdout=output,
+                stderr=output,
                 start_new_session=True,  # Ctrl-C reaches the supervisor alone
                 preexec_fn=self._die_with_supervisor,
             )
         self._become("running")
         if self._stopping:  # asked while the process was being made
-            self.signal(signal.SIGTERM)
+            self.send_signal(signal.SIGTERM)
         self.last_exit = await self._process.wait()
         self._on_exit(self, boot, self.last_exit)
 

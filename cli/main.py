@@ -58,9 +58,11 @@ def up(
     policy_file = policy or POLICIES / f"{model or 'tiny'}.yaml"
     if policy and model:
         _fail("--model and --policy exclude each other: a policy file names its model")
+    if policy and not policy.exists():
+        _fail(f"there is no policy file {policy}; leave --policy out to serve the built-in model tiny")
     if not policy_file.exists():
         known = ", ".join(sorted(path.stem for path in POLICIES.glob("*.yaml")))
-        _fail(f"there is no {policy_file}; built-in models: {known}")
+        _fail(f"there is no model {model}; built-in models: {known}")
     try:
         loaded = load_policy(policy_file)
         options = UpOptions(

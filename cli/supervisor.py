@@ -120,7 +120,7 @@ class Supervisor:
     def _on_signal(self) -> None:
         if self._stop.is_set():  # asked twice: do not wait for anybody
             for child in self._children:
-                child.signal(signal.SIGKILL)
+                child.send_signal(signal.SIGKILL)
         self._stop.set()
 
     @contextlib.contextmanager
@@ -152,9 +152,9 @@ class Supervisor:
                 shutil.rmtree(folder, ignore_errors=True)
 
     async def _start(self, runtime: Path) -> None:
-        socket = runtime / "redis.sock"
-        self._redis_url = f"unix://{socket}"
-        command = redis_command(find_redis_server(), socket, self._options.state_dir / "redis")
+        socket_file = runtime / "redis.sock"
+        self._redis_url = f"unix://{socket_file}"
+        command = redis_command(find_redis_server(), socket_file, self._options.state_dir / "redis")
         self._launch("redis", "redis", lambda: Boot(boot_id="redis", command=command, environment={}))
         client = connect(self._redis_url)
         await client.ping()
@@ -204,14 +204,18 @@ class Supervisor:
             slots=policy.stages[stage].batch,
             blobs=self._blobs,
             grace_s=_DRAIN_S,
-            limits=EngineLimits(max_batch=policy.stages[stage].batch),
+            limits=EngineLimits(
+                max_batch=policy.stages[stage].batch, max_image_pixels=policy.admission.limits.image_px
+            ),
             hardware=policy.stages[stage].hardware[0],
         )
         return self._boot(config.replica_id, "workers", "TERCET_WORKER", config)
 
     def _boot(self, boot_id: str, module: str, variable: str, config: msgspec.Struct) -> Boot:
         environment = {**self._options.environment, variable: msgspec.json.encode(config).decode()}
-        return Boot(boot_id=boot_id, command=[sys.executable, "-m", module], environment=environment)
+        # -P: with -m alone, a folder named like one of our packages where `tercet up` was called would win.
+        command = [sys.executable, "-P", "-m", module]
+        return Boot(boot_id=boot_id, command=command, environment=environment)
 
     def _on_exit(self, child: Child, boot: Boot, code: int) -> None:
         if child.kind != "redis" and not self._stop.is_set():
@@ -262,12 +266,13 @@ class Supervisor:
                 }
                 for child in self._children:
                     if self._lives_unregistered(child, known):
-                        child.signal(signal.SIGKILL)
+                        child.send_signal(signal.SIGKILL)
 
     def _lives_unregistered(self, child: Child, known: set[str]) -> bool:
         lived_s = time.monotonic() - child.started_s
-        is_worker = child.kind in tuple(Stage) and child.state == "running" and child.boot is not None
-        return is_worker and lived_s > _UNREGISTERED_S and child.boot.boot_id not in known  # type: ignore[union-attr]
+        if child.boot is None or child.kind not in tuple(Stage) or child.state != "running":
+            return False
+        return lived_s > _UNREGISTERED_S and child.boot.boot_id not in known
 
     async def _take_down(self) -> None:
         """Stop in the order of the data path, Redis last, so that what runs can finish."""
@@ -294,9 +299,9 @@ class Supervisor:
             "processes": [_facts(child) for child in self._children],
         }
         target = self._options.state_dir / "supervisor.json"
-        partial = target.with_suffix(".partial")
-        partial.write_text(json.dumps(state))
-        partial.replace(target)
+        unfinished = target.with_suffix(".partial")
+        unfinished.write_text(json.dumps(state))
+        unfinished.replace(target)
 
 
 def _facts(child: Child) -> dict[str, Any]:

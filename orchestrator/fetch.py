@@ -219,7 +219,7 @@ class _CheckedBackend(httpcore.AsyncNetworkBackend):
             raise FetchError("unknown_host", f"the host {host!r} is unknown")
         # One bad address condemns the name: which one a connection gets would be chance.
         if not all(self.allow.permits(host, address) for address in addresses):
-            message = f"the host {host!r} is not public; an operator can allow it by name or network"
+            message = f"the host {host!r} is not public (policy: admission.fetch.allow)"
             raise FetchError("address_not_allowed", message)
         return addresses[:_ADDRESSES_TRIED]
 

@@ -15,7 +15,7 @@ from orchestrator.core.types import StageLoad
 from orchestrator.dispatch import StageQueue
 from orchestrator.hops import Hops, Request
 from orchestrator.inbox import Inboxes
-from orchestrator.ledger import LEASE_MS, RENEW_S
+from orchestrator.ledger import LEASE_S, RENEW_S
 from orchestrator.policy import Policy
 from orchestrator.ports import Ledger, LedgerUnavailable, Observer, Snapshot
 from orchestrator.prefix_index import PrefixIndex
@@ -157,7 +157,7 @@ class Fleet:
 
     async def _fence_lapsed(self, snapshot: Snapshot) -> None:
         # After an outage of Redis every lease looks lapsed until its owner could renew it.
-        if time.monotonic() - self._steady_since_s < LEASE_MS / 1000:
+        if time.monotonic() - self._steady_since_s < LEASE_S:
             return
         for replica_id in snapshot.lapsed_replicas:
             lost = await self._ledger.fence(replica_id, "lost", only_if_lapsed=True)

@@ -25,7 +25,7 @@ from orchestrator.api_errors import (
 )
 from orchestrator.api_render import DONE, error_event, models_body
 from orchestrator.asgi import CLIENT_GONE, Call, ClientGone, Receive, Scope, Send
-from orchestrator.core.waiting import PRIORITY_RANGE, due_s
+from orchestrator.core.waiting import PRIORITY_RANGE
 from orchestrator.dispatch import DeadlinePassed
 from orchestrator.fleet import Fleet
 from orchestrator.hops import Request
@@ -41,6 +41,7 @@ from orchestrator.pipeline import (
     StoreFull,
 )
 from orchestrator.policy import Policy
+from orchestrator.ports import LedgerUnavailable
 from stages.blobs import BlobStoreFull
 from stages.front import ModelFront
 
@@ -180,13 +181,12 @@ class Gateway:
         own_ms = call.integer("x-tercet-deadline-ms", *_DEADLINE_MS)
         patience_s = policy.admission.deadline_s if own_ms is None else own_ms / 1000
         priority = call.integer("x-tercet-priority", -PRIORITY_RANGE, PRIORITY_RANGE) or 0
-        named_s = None if own_ms is None else call.arrival_s + patience_s
         request = Request(
             request_id=secrets.token_hex(8),
             reply_to=self._fleet.gateway,
             model=self._front.name,
             arrival_s=call.arrival_s,
-            due_s=named_s or due_s(call.arrival_s, 0.0, policy.waiting_params),
+            due_s=None if own_ms is None else call.arrival_s + patience_s,
             deadline_s=call.arrival_s + patience_s,
             deadline_unix_s=time.time() + patience_s,
             priority=min(priority, key.max_priority),
@@ -226,7 +226,9 @@ def _api_error(call: Call, error: Exception) -> ApiError:
             return poison_request(call.x_request_id)
         case BlobStoreFull() | StoreFull():
             return unavailable("the blob store is full; requests in progress will make room", 1.0)
-        case Exhausted() | ConnectionError():
+        case LedgerUnavailable():
+            return unavailable("Redis cannot be reached; see `tercet status`", 1.0)
+        case Exhausted():
             return unavailable("replicas keep failing; see `tercet status`", 1.0)
     log.error("request failed", exc_info=error, extra=call.log_fields())
     return internal_error(call.x_request_id)

@@ -33,7 +33,8 @@ class Request:
     """What is known of a request while it is served. Seconds are monotonic but for `deadline_unix_s`.
 
     Attributes:
-        due_s: When its first token is due.
+        due_s: When its first token is due, by the client's deadline or by its size and the policy;
+            None until its size is known.
         attempts: Dispatches so far, by hop.
         pull_urls: Of the blobs that stages made for it; they say which hosts hold some.
     """
@@ -42,7 +43,7 @@ class Request:
     reply_to: str
     model: str
     arrival_s: float
-    due_s: float
+    due_s: float | None
     deadline_s: float
     deadline_unix_s: float
     priority: int = 0
@@ -110,8 +111,9 @@ class Hops:
 
         Raises:
             DeadlinePassed: Its turn came too late.
+            NobodyInDomain: No replica of the domain that it has to stay in is left.
         """
-        flow = Flow(partial(self._order, job.key), partial(self._spawn, job))
+        flow = Flow(partial(self._tell, job.key), partial(self._spawn, job))
         inbox = self._inboxes.open(job.key, flow.on_depth)
         grant = None
         asked_s = started_s = time.monotonic()
@@ -160,7 +162,7 @@ class Hops:
         waiting = Waiting(
             hop_id=job.key,
             arrival_s=request.arrival_s,
-            due_s=request.due_s,
+            due_s=request.deadline_s if request.due_s is None else request.due_s,
             deadline_s=request.deadline_s,
             work_s=query.tokens / rate_tokens_per_s if rate_tokens_per_s else 0.0,
             priority=request.priority,
@@ -168,10 +170,10 @@ class Hops:
         ttl_s = request.deadline_s - time.monotonic() + 60.0
         return Hop(waiting, query, job, ttl_s)
 
-    async def _order(self, job: str, order: str) -> None:
-        attempt = self._running.get(job)
+    async def _tell(self, job_key: str, verb: str) -> None:
+        attempt = self._running.get(job_key)
         if attempt:
-            await self._ledger.order(attempt.grant.order.replica_id, f"{order} {job}")
+            await self._ledger.tell(attempt.grant.order.replica_id, f"{verb} {job_key}")
 
     def _spawn(self, job: Job, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(_logged(job, work))
@@ -182,7 +184,7 @@ class Hops:
 class Flow:
     """Holds a decode back while its reader lags behind.
 
-    Orders go out one at a time, so that the last one to arrive is the last one meant.
+    Messages go out one at a time, so that the last one to arrive is the last one meant.
     """
 
     __slots__ = ("_meant", "_said", "_saying", "_send", "_spawn")
@@ -215,9 +217,9 @@ class Flow:
     async def _say(self) -> None:
         try:
             while self._said != self._meant:
-                order = self._meant
-                await self._send(order)
-                self._said = order
+                verb = self._meant
+                await self._send(verb)
+                self._said = verb
         finally:
             self._saying = False
 

@@ -8,9 +8,10 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from orchestrator.api import ChatRequest
 from orchestrator.api_errors import ApiError, invalid_request, rate_limited, timed_out, unavailable
 from orchestrator.byte_budget import ByteBudget
-from orchestrator.core.admission import admit
+from orchestrator.core.admission import admit, least_time_s
 from orchestrator.core.tagger import tag
 from orchestrator.core.types import MediaShape, Reason, Rejected, StageTag
+from orchestrator.core.waiting import due_s
 from orchestrator.fleet import Fleet
 from orchestrator.hops import Request
 from orchestrator.media import (
@@ -42,6 +43,7 @@ class Intake:
         fetcher: Fetcher,
         policy: Callable[[], Policy],
         *,
+        on_admission: Callable[[Reason], None],
         media_memory_bytes: int = 256_000_000,
     ) -> None:
         self._fleet = fleet
@@ -50,6 +52,7 @@ class Intake:
         self._blobs = blobs
         self._fetcher = fetcher
         self._policy = policy
+        self._on_admission = on_admission
         self._budget = ByteBudget(media_memory_bytes)
 
     def room(self, size_bytes: int) -> AbstractAsyncContextManager[object]:
@@ -121,10 +124,14 @@ class Intake:
         return chat.sampling(wanted)
 
     def _admit(self, tagged: StageTag, request: Request) -> None:
+        policy, loads = self._policy(), self._fleet.loads()
         slack_s = request.deadline_s - time.monotonic()
-        admission = admit(tagged, self._fleet.loads(), self._policy().admission_bounds, self._served, slack_s)
+        admission = admit(tagged, loads, policy.admission_bounds, self._served, slack_s)
+        self._on_admission(admission.reason)
         if isinstance(admission, Rejected):
             raise _refusal(admission)
+        if request.due_s is None:
+            request.due_s = due_s(request.arrival_s, least_time_s(tagged, loads), policy.waiting_params)
 
     async def _store(self, item: Media, tokens: int, request: Request) -> MediaItem:
         if len(item.data) > _OFF_LOOP_BYTES:
@@ -152,7 +159,6 @@ def media_limits(policy: Policy) -> MediaLimits:
     return MediaLimits(
         body_bytes=limits.body_bytes,
         items=limits.images,
-        item_bytes=limits.media_bytes,
         total_bytes=limits.media_bytes,
         image_px=limits.image_px,
         frames=limits.frames,
@@ -161,20 +167,15 @@ def media_limits(policy: Policy) -> MediaLimits:
 
 
 def _shape(item: Media, tokens: int) -> MediaShape:
-    return MediaShape(
-        modality=item.modality,
-        width_px=item.width_px,
-        height_px=item.height_px,
-        frames=item.frames,
-        tokens=tokens,
-        size_bytes=len(item.data),
-    )
+    return MediaShape(modality=item.modality, tokens=tokens)
 
 
 def _refusal(rejected: Rejected) -> ApiError:
     if rejected.reason is Reason.BACKLOG_FULL:
         message = f"the backlog of {rejected.stage} is full; retry after the time in Retry-After"
         return rate_limited(message, rejected.retry_after_s)
+    if rejected.reason is Reason.MODALITY_UNSERVED:
+        return invalid_request("no engine reads this modality", param="messages", code="modality_unsupported")
     if rejected.reason is Reason.DEADLINE_EXPIRED:
         return timed_out("the deadline cannot be met, even by an idle system; allow more time")
     message = f"no {rejected.stage} replica is live; see `tercet status`"

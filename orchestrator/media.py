@@ -34,7 +34,6 @@ class MediaLimits:
     Attributes:
         body_bytes: HTTP body, at most.
         items: Images, videos and audio clips, at most.
-        item_bytes: Encoded bytes of one item, at most.
         total_bytes: Encoded bytes of all items, at most.
         image_px: Declared width × height × frames of one item, at most: what decoding it costs. Still
             images of 40 megapixels take an engine 120 MB for a moment.
@@ -44,7 +43,6 @@ class MediaLimits:
 
     body_bytes: int = 16 * 2**20
     items: int = 64
-    item_bytes: int = 8 * 2**20
     total_bytes: int = 32 * 2**20
     image_px: int = 40_000_000
     frames: int = 8
@@ -58,7 +56,6 @@ class Media:
     Attributes:
         data: The encoded bytes as the client made them.
         sha256: Hex digest of `data`.
-        mime: By the bytes, not by what the client called them.
         width_px: Of the whole canvas; 0 for audio.
         height_px: Of the whole canvas; 0 for audio.
         frames: Frames to sample, evenly over those in the file; 1 for a still image, 0 for audio.
@@ -67,7 +64,6 @@ class Media:
     modality: Modality
     data: bytes
     sha256: str
-    mime: str
     width_px: int
     height_px: int
     frames: int
@@ -159,21 +155,23 @@ class _Intake:
         limits = self._limits
         try:
             return await self._fetcher.fetch(
-                source.url, max_bytes=limits.item_bytes, timeout_s=limits.fetch_timeout_s, on_bytes=on_bytes
+                source.url, max_bytes=limits.total_bytes, timeout_s=limits.fetch_timeout_s, on_bytes=on_bytes
             )
         except FetchError as error:
             raise invalid_request(f"{source.param}: {error}", param=source.param, code=error.code) from None
 
     def _check_size(self, source: MediaSource, size_bytes: int) -> None:
-        if size_bytes > self._limits.item_bytes:
-            message = f"{size_bytes:,} bytes; an item may have {self._limits.item_bytes:,}"
-            raise _refusal(source, "media_too_large", message)
+        if size_bytes > self._limits.total_bytes:
+            raise _refusal(source, "media_too_large", self._too_much())
 
     def _count(self, source: MediaSource, size_bytes: int) -> None:
         self._bytes_left -= size_bytes
         if self._bytes_left < 0:
-            message = f"the media together exceed {self._limits.total_bytes:,} bytes"
-            raise _refusal(source, "media_too_large", message)
+            raise _refusal(source, "media_too_large", self._too_much())
+
+    def _too_much(self) -> str:
+        limit_bytes = self._limits.total_bytes
+        return f"the media together exceed {limit_bytes:,} bytes (policy: admission.limits.media_mb)"
 
 
 def _decode(source: MediaSource) -> bytes:
@@ -196,7 +194,6 @@ def _inspect(source: MediaSource, data: bytes, limits: MediaLimits) -> Media:
         modality=source.modality,
         data=data,
         sha256=hashlib.sha256(data).hexdigest(),
-        mime=f"image/{header.kind}" if header else "application/octet-stream",
         width_px=header.width_px if header else 0,
         height_px=header.height_px if header else 0,
         frames=min(header.frames, limits.frames) if header else 0,
@@ -211,7 +208,8 @@ def _checked_header(source: MediaSource, data: bytes, limits: MediaLimits) -> Im
         raise _refusal(source, error.code, f"{error}{hint}") from None
     if header.width_px * header.height_px * header.frames > limits.image_px:
         size = f"{header.width_px}×{header.height_px} pixels in {header.frames} frame(s)"
-        raise _refusal(source, "image_too_large", f"{size}; at most {limits.image_px:,} pixels are decoded")
+        message = f"{size}; at most {limits.image_px:,} are decoded (policy: admission.limits.image_px)"
+        raise _refusal(source, "image_too_large", message)
     return header
 
 

@@ -39,6 +39,9 @@ class Metrics:
         self.rejections = Counter(
             "tercet:admission_rejections", "Requests refused", ["code"], registry=self.registry
         )
+        self.admissions = Counter(
+            "tercet:admission", "Admission decisions", ["reason"], registry=self.registry
+        )
         self.prompt_tokens = Counter(
             "tercet:prompt_tokens", "Prompt tokens of answered requests", registry=self.registry
         )
@@ -88,6 +91,10 @@ class Metrics:
             registry=self.registry,
         )
 
+    def admitted(self, reason: Reason) -> None:
+        """Count an admission decision, whichever way it went."""
+        _child(self.admissions, reason).inc()
+
     def arrived(self, stage: Stage, *, again: bool) -> None:
         """See `orchestrator.ports.Observer`, which this class is."""
         _child(self.arrivals, stage).inc()
@@ -127,6 +134,12 @@ class _FleetCollector(Collector):
         yield waiting
         labels = ["stage", "replica"]
         gauges = {
+            "queued_tokens": GaugeMetricFamily(
+                "tercet:replica_queued_tokens", "Tokens of accepted work not started", labels=labels
+            ),
+            "running_tokens": GaugeMetricFamily(
+                "tercet:replica_running_tokens", "Tokens of work in progress, not yet done", labels=labels
+            ),
             "in_flight": GaugeMetricFamily("tercet:replica_in_flight", "Credits in use", labels=labels),
             "batch_size": GaugeMetricFamily("tercet:replica_batch_size", "Requests in a step", labels=labels),
             "rate": GaugeMetricFamily(
@@ -140,6 +153,8 @@ class _FleetCollector(Collector):
         }
         for entry in self._fleet.registry.snapshot.replicas:
             at = [str(entry.replica.stage), entry.replica.replica_id]
+            for name in ("queued_tokens", "running_tokens"):
+                gauges[name].add_metric(at, entry.load.get(name, 0))
             gauges["in_flight"].add_metric(at, entry.replica.in_flight)
             gauges["batch_size"].add_metric(at, entry.load.get("batch_size", 0))
             gauges["rate"].add_metric(at, entry.replica.rate_tokens_per_s)

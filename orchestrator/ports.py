@@ -119,7 +119,7 @@ class Ledger(Protocol):
     async def withdraw(self, jobs: Sequence[str]) -> None:
         """Make attempts stale and have their replicas stop them."""
 
-    async def order(self, replica_id: str, order: str) -> None:
+    async def tell(self, replica_id: str, message: str) -> None:
         """Leave word for a replica: `pause <job>` or `resume <job>`."""
 
     async def close(self, gateway: str, requests: Sequence[str]) -> None:

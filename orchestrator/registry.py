@@ -1,12 +1,10 @@
 """The gateway's view of the replicas: the last snapshot, kept current with its own dispatches in between."""
 
-from collections import defaultdict
-from collections.abc import Mapping
 from dataclasses import replace
 
 from orchestrator.core.types import Replica, StageLoad
-from orchestrator.ports import RegisteredReplica, Snapshot
-from stages.types import Modality, Stage
+from orchestrator.ports import Snapshot
+from stages.types import Stage
 
 
 class Registry:
@@ -70,18 +68,6 @@ class Registry:
             backlog_tokens=pending + waiting_tokens + self._others_waiting.get(stage, 0),
             rate_tokens_per_s=self._rates.get(stage, 0.0) * len(live),
         )
-
-    def modalities(self) -> frozenset[Modality]:
-        """Return what can be served now: text, and whatever a live encoder reads."""
-        encoders = (replica.modalities for replica in self.replicas(Stage.ENCODE))
-        return frozenset({Modality.TEXT}).union(*encoders)
-
-    def by_stage(self) -> Mapping[Stage, list[RegisteredReplica]]:
-        """Return the registry's entries grouped by stage, each group in order of id."""
-        groups: defaultdict[Stage, list[RegisteredReplica]] = defaultdict(list)
-        for entry in sorted(self.snapshot.replicas, key=lambda entry: entry.replica.replica_id):
-            groups[entry.replica.stage].append(entry)
-        return groups
 
     def _shift(self, replica_id: str, jobs: int, tokens: int, kv_bytes: int) -> None:
         replica = self._replicas.get(replica_id)

@@ -85,7 +85,7 @@ class Process:
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, setattr, server, "should_exit", True)
         serving = asyncio.create_task(server.serve())
-        background = [asyncio.create_task(fleet.run()), asyncio.create_task(self._housekeeping())]
+        background = [asyncio.create_task(fleet.run()), asyncio.create_task(self._follow_policy())]
         await asyncio.wait((serving, *background), return_when=asyncio.FIRST_COMPLETED)
         for task in background:
             if task.done():  # none of them ends by itself: better no gateway than a deaf one
@@ -94,12 +94,15 @@ class Process:
         await fleet.leave()
         await asyncio.to_thread(self._release.close)
         await asyncio.to_thread(self._keeper.stop)
+        self._fetcher.close()
         await client.aclose()
 
     def _server(self, fleet: Fleet) -> uvicorn.Server:
         config = self._config
         model = front(self._policy().model.name)
-        intake = Intake(fleet, model, self._blobs, self._fetcher, self._policy)
+        intake = Intake(
+            fleet, model, self._blobs, self._fetcher, self._policy, on_admission=self._metrics.admitted
+        )
         app = Gateway(
             fleet,
             intake,
@@ -137,7 +140,7 @@ class Process:
         folder = f"{Path(self._config.policy_file).parent}/"
         return {name: text.replace(folder, "") for name, text in found.items() if text}
 
-    async def _housekeeping(self) -> None:
+    async def _follow_policy(self) -> None:
         """Take policy edits."""
         while True:
             before = (self._watcher.error, self._watcher.notice, self._watcher.revision)

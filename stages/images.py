@@ -26,6 +26,7 @@ _BROKEN = (
     Image.DecompressionBombError,
 )
 
+# Pillow's default; but it is global, and a truncated image must not be answered as if it were whole.
 ImageFile.LOAD_TRUNCATED_IMAGES = False
 
 

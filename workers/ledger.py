@@ -8,7 +8,7 @@ import redis
 from redis.backoff import ExponentialBackoff
 from redis.retry import Retry
 
-from orchestrator.ledger import LEASE_MS, control_key, queue_name, request_key, script
+from orchestrator.ledger import LEASE_MS, control_key, credits_key, queue_name, request_key, script
 from stages.types import Job, Stage
 
 log = logging.getLogger(__name__)
@@ -75,13 +75,13 @@ class WorkerLedger:
 
     def in_flight(self) -> int:
         """Return the jobs dispatched to this replica and not settled, started or not."""
-        return int(self._redis.hlen(f"tercet:credits:{self._id}"))
+        return int(self._redis.hlen(credits_key(self._id)))
 
     def leave(self, lost: bytes) -> int:
         """Remove every trace of this replica; return how many jobs it still held, reported as `lost`."""
         return int(self._fence(args=[self._id, lost, "", queue_name(self._stage, self._id)]))
 
-    def orders(self) -> Iterator[str]:
+    def heard(self) -> Iterator[str]:
         """Yield what gateways tell this replica (`cancel <job>`, `pause <job>`, `resume <job>`), for ever."""
         while True:
             item = self._redis.blpop([control_key(self._id)], timeout=1.0)

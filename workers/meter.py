@@ -22,7 +22,6 @@ class Meter:
         self._tokens = 0.0
         self._busy_s = 0.0
         self.total_tokens = 0
-        self.total_busy_s = 0.0
 
     @contextmanager
     def busy(self) -> Iterator[None]:
@@ -53,7 +52,6 @@ class Meter:
         now_s = time.monotonic()
         if self._jobs:
             busy_s = now_s - self._since_s
-            self.total_busy_s += busy_s
             self._busy_s += busy_s
             keep = 0.5 ** (busy_s / HALF_LIFE_S)
             self._busy_s *= keep

@@ -61,7 +61,7 @@ class Replica:
         self._consumer.start()
         kv_bytes = self._engine.load().total_kv_bytes
         self._ledger.register(msgspec.json.encode(self._facts), self._config.slots, kv_bytes)
-        for body in (self._keep_lease, self._take_orders):
+        for body in (self._keep_lease, self._listen):
             threading.Thread(target=body, name=body.__name__, daemon=True).start()
         log.info("serving")
         self._stop.wait()
@@ -104,7 +104,6 @@ class Replica:
             report = msgspec.to_builtins(load) | {
                 "rate_tokens_per_s": self._meter.rate_tokens_per_s(),
                 "done_tokens": self._meter.total_tokens,
-                "busy_s": self._meter.total_busy_s,
             }
             try:
                 if not self._ledger.heartbeat(msgspec.json.encode(report)) and not self._stop.is_set():
@@ -114,13 +113,13 @@ class Replica:
                 log.warning("lease not renewed: %s", error)
             time.sleep(RENEW_S)
 
-    def _take_orders(self) -> None:
+    def _listen(self) -> None:
         while True:
             try:
-                for order in self._ledger.orders():
-                    self._obey(*order.split(" ", 1))
+                for message in self._ledger.heard():
+                    self._obey(*message.split(" ", 1))
             except redis.RedisError as error:
-                log.warning("no orders heard: %s", error)
+                log.warning("nothing heard: %s", error)
                 time.sleep(RENEW_S)
 
     def _obey(self, verb: str, job: str) -> None:

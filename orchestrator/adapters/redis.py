@@ -60,7 +60,7 @@ class RedisLedger:
             "dispatch",
             "repeat",
             "withdraw",
-            "order",
+            "tell",
             "close",
             "fence",
             "fence_gateway",
@@ -100,9 +100,9 @@ class RedisLedger:
         """See `Ledger.withdraw`."""
         await self._run("withdraw", *jobs)
 
-    async def order(self, replica_id: str, order: str) -> None:
-        """See `Ledger.order`."""
-        await self._run("order", replica_id, order)
+    async def tell(self, replica_id: str, message: str) -> None:
+        """See `Ledger.tell`."""
+        await self._run("tell", replica_id, message)
 
     async def close(self, gateway: str, requests: Sequence[str]) -> None:
         """See `Ledger.close`."""

@@ -32,14 +32,14 @@ class Reason(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MediaShape:
-    """What the tagger needs to know of one media item."""
+    """What the tagger needs to know of one media item.
+
+    Attributes:
+        tokens: Embedding rows that the model's encoder makes of it.
+    """
 
     modality: Modality
-    width_px: int
-    height_px: int
-    frames: int
     tokens: int
-    size_bytes: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

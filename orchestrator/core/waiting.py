@@ -8,7 +8,6 @@ lets nobody starve: no key is later than arrival_s + age_s + priority_s and none
 arrival_s - priority_s, so nothing that arrives more than age_s + 2·priority_s later goes first.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 PRIORITY_RANGE = 100
@@ -42,7 +41,7 @@ class Waiting:
         arrival_s: When the request arrived, not the hop: time spent in earlier stages counts.
         due_s: When its first token is due: the deadline the client named, else `due_s()`.
         deadline_s: When it is worth nothing any more.
-        work_s: Estimated seconds of work left until its first token; 0.0 while unknown.
+        work_s: Estimated seconds of this hop's work; 0.0 while unknown.
         priority: -100 to 100, higher goes first.
     """
 
@@ -72,19 +71,6 @@ def dispatch_key(waiting: Waiting, params: WaitingParams) -> tuple[float, str]:
     patience_s = min(max(critical_s - waiting.arrival_s, 0.0), params.age_s)
     head_start_s = params.priority_s * waiting.priority / PRIORITY_RANGE
     return waiting.arrival_s + patience_s - head_start_s, waiting.hop_id
-
-
-def urgency(waiting: Waiting, now_s: float, params: WaitingParams) -> float:
-    """Return the seconds since the hop became critical, negative before; the highest goes first.
-
-    It grows alike for every hop, so the order at one time is the order at all times.
-    """
-    return now_s - dispatch_key(waiting, params)[0]
-
-
-def in_order(waiting: Iterable[Waiting], params: WaitingParams) -> list[Waiting]:
-    """Return the hops in the order of dispatch, whatever order they come in."""
-    return sorted(waiting, key=lambda w: dispatch_key(w, params))
 
 
 def expired(waiting: Waiting, now_s: float) -> bool:

@@ -8,8 +8,10 @@ from functools import cache
 from importlib import resources
 
 PREFIX = "tercet:"
-LEASE_MS = 2_500
+LEASE_S = 2.5
 """A replica or gateway that has not renewed its lease for this long is fenced. Renewed every `RENEW_S`."""
+LEASE_MS = round(LEASE_S * 1000)
+"""The same, as the scripts take it."""
 RENEW_S = 0.5
 
 
@@ -23,6 +25,11 @@ def script(name: str) -> str:
 def control_key(replica_id: str) -> str:
     """List on which a replica is told to cancel, pause or resume work."""
     return f"{PREFIX}control:{replica_id}"
+
+
+def credits_key(replica_id: str) -> str:
+    """Hash of the jobs dispatched to a replica and not yet ended."""
+    return f"{PREFIX}credits:{replica_id}"
 
 
 def request_key(request_id: str) -> str:

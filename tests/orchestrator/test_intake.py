@@ -93,6 +93,7 @@ def take(
             MemoryBlobs(),
             Host(png()),
             lambda: policy,
+            on_admission=lambda reason: None,
             media_memory_bytes=memory_bytes,
         )
         async with intake.take(asked, request(patience_s)) as work:

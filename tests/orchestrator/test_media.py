@@ -93,7 +93,6 @@ def test_an_image_is_known_by_its_bytes_not_by_its_label():
         modality=Modality.IMAGE,
         data=raw,
         sha256=hashlib.sha256(raw).hexdigest(),
-        mime="image/jpeg",
         width_px=40,
         height_px=30,
         frames=1,
@@ -123,7 +122,7 @@ def test_large_images_are_taken_in_threads():
 def test_animations_bring_at_most_so_many_frames(kind, frames, sampled, modality):
     item = source(data_url(image(kind, frames=frames)), modality)
     (media,) = taken(item, limits=MediaLimits(frames=5))
-    assert (media.frames, media.modality, media.mime) == (sampled, modality, f"image/{kind.lower()}")
+    assert (media.frames, media.modality) == (sampled, modality)
 
 
 def test_audio_is_carried_unread():
@@ -189,9 +188,9 @@ def test_too_many_items_are_refused_before_anything_is_read():
 
 def test_an_item_beyond_its_limit_is_refused():
     raw = image("BMP", (20, 20))
-    assert taken(source(data_url(raw)), limits=MediaLimits(item_bytes=len(raw)))
+    assert taken(source(data_url(raw)), limits=MediaLimits(total_bytes=len(raw)))
     assert (
-        refusal(source(data_url(raw)), limits=MediaLimits(item_bytes=len(raw) - 1)).code == "media_too_large"
+        refusal(source(data_url(raw)), limits=MediaLimits(total_bytes=len(raw) - 1)).code == "media_too_large"
     )
 
 

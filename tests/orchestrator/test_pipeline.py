@@ -124,7 +124,7 @@ def pipeline(hops: FakeHops, images: int = 0) -> Pipeline:
         )
         for n in range(images)
     ]
-    shape = MediaShape(modality=Modality.IMAGE, width_px=1, height_px=1, frames=1, tokens=1, size_bytes=1)
+    shape = MediaShape(modality=Modality.IMAGE, tokens=1)
     spans = tuple(MediaSpan(offset=n, length=1, content_hash=f"hash-{n}") for n in range(images))
     now_s = time.monotonic()
     request = Request(

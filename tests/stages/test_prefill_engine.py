@@ -174,16 +174,6 @@ def task_for(ids, key="k"):
     )
 
 
-def steps_until_done(core, tasks):
-    order = []
-    for _ in range(1000):
-        if len(order) == len(tasks):
-            return order
-        core.step()
-        order += [t.key for t in tasks if t.future.done() and t.key not in order]
-    raise AssertionError("never done")
-
-
 def test_a_short_prompt_does_not_wait_for_a_long_one():
     core = PrefillCore(MODEL, limits(MODEL, chunk_tokens=16))
     long, short = task_for(random_ids(96), "long"), task_for(random_ids(6, 1), "short")

@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from cli.child import CRASH_LOOP
+from stages.blobs import default_dir
 from tests.system.harness import Stream, System, digit_question, streams, until
 from tests.system.kit import status
 from workers.replica import EXIT_STEP_HUNG
@@ -149,7 +150,7 @@ def test_quick_deaths_in_a_row_are_shown_as_a_crash_loop(system: System) -> None
 
 def test_a_frozen_worker_that_wakes_doubles_nothing(system: System, undisturbed: list[str]) -> None:
     """SIGSTOP, fencing, SIGCONT: the texts are those of an undisturbed run, and the ghost is replaced."""
-    frozen = 0
+    frozen, retries = 0, retried(system)
 
     def freeze() -> None:
         nonlocal frozen
@@ -159,7 +160,7 @@ def test_a_frozen_worker_that_wakes_doubles_nothing(system: System, undisturbed:
         stopped_s = time.monotonic()
         until("fenced", lambda: system.redis().zscore("tercet:replicas", name) is None)
         assert time.monotonic() - stopped_s <= 3.0
-        time.sleep(0.5)  # let its work begin elsewhere
+        until("its work begins elsewhere", lambda: retried(system) > retries)
         system.signal("decode", signal.SIGCONT)
 
     assert whole(streams(system, BODIES, freeze)) == undisturbed
@@ -172,8 +173,7 @@ def registered_again(system: System, stage: str, which: int, old: str) -> bool:
 
 
 def blobs(system: System) -> list[Path]:
-    folder = Path(f"/dev/shm/tercet-{os.geteuid()}-{system.port}/owners")
-    return list(folder.glob("*/*"))
+    return list(default_dir(str(system.port)).glob("owners/*/*"))
 
 
 def test_a_worker_told_to_stop_finishes_its_work_first(system: System, undisturbed: list[str]) -> None:

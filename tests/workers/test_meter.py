@@ -2,6 +2,8 @@
 
 import time
 
+import pytest
+
 from workers.meter import Meter
 
 
@@ -20,12 +22,14 @@ def test_idle_time_does_not_lower_the_rate() -> None:
 
 
 def test_jobs_side_by_side_share_their_time() -> None:
-    meter = Meter()
-    with meter.busy(), meter.busy():
-        end_s = time.monotonic() + 0.1
+    alone, together = Meter(), Meter()
+    end_s = time.monotonic() + 0.2
+    with alone.busy(), together.busy(), together.busy():
         while time.monotonic() < end_s:
             pass
-    assert 0.1 <= meter.total_busy_s < 0.2
+    for meter in (alone, together):
+        meter.count(1000)
+    assert together.rate_tokens_per_s() == pytest.approx(alone.rate_tokens_per_s(), rel=0.2)
 
 
 def test_a_replica_that_never_worked_has_no_rate() -> None:

@@ -20,7 +20,7 @@ def loads(**changed):
 
 
 def request(images=0, text=10, modality=Modality.IMAGE):
-    shape = MediaShape(modality=modality, width_px=48, height_px=48, frames=1, tokens=9, size_bytes=100)
+    shape = MediaShape(modality=modality, tokens=9)
     return tag(text, [shape] * images, kappa=1, max_tokens=16)
 
 

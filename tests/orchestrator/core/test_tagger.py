@@ -7,7 +7,7 @@ from stages.types import Modality, Stage
 
 
 def media(tokens=9, modality=Modality.IMAGE):
-    return MediaShape(modality=modality, width_px=48, height_px=48, frames=1, tokens=tokens, size_bytes=100)
+    return MediaShape(modality=modality, tokens=tokens)
 
 
 def test_text_alone_skips_encode():
