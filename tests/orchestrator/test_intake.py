@@ -65,14 +65,14 @@ def chat(text: str = "what digit is shown ?", images: int = 0, **fields: Any) ->
     return parse_chat(json.dumps(body).encode(), known_models={"tiny"}, default_seed=1)
 
 
-def request(patience_s: float = 30.0) -> Request:
+def request(patience_s: float = 30.0, due_in_s: float | None = 1.0) -> Request:
     now_s = time.monotonic()
     return Request(
         request_id="r",
         reply_to="g",
         model="tiny",
         arrival_s=now_s,
-        due_s=now_s + 1,
+        due_s=None if due_in_s is None else now_s + due_in_s,
         deadline_s=now_s + patience_s,
         deadline_unix_s=time.time() + patience_s,
     )
@@ -85,6 +85,7 @@ def take(
     policy: Policy = POLICY,
     memory_bytes: int = 10**8,
     patience_s: float = 30.0,
+    asking: Request | None = None,
 ) -> Work:
     async def run() -> Work:
         intake = Intake(
@@ -96,7 +97,7 @@ def take(
             on_admission=lambda reason: None,
             media_memory_bytes=memory_bytes,
         )
-        async with intake.take(asked, request(patience_s)) as work:
+        async with intake.take(asked, asking or request(patience_s)) as work:
             return work
 
     return asyncio.run(run())
@@ -121,6 +122,21 @@ def test_images_are_tagged_and_stored_before_any_stage_sees_them() -> None:
     assert [item.tokens for item in work.items] == [9, 9, 9]
     assert len({item.blob.uri for item in work.items}) == 3
     assert work.restore(1).sha256 == work.items[1].content_hash
+
+
+def test_a_request_without_a_deadline_of_its_own_is_due_by_the_policy() -> None:
+    asking = request(due_in_s=None)
+    take(chat(), asking=asking)
+    assert asking.due_s == asking.arrival_s + POLICY.slo.ttft_s
+
+
+def test_a_large_request_is_due_as_late_as_its_size_asks_for() -> None:
+    """So slow a prefill that the isolated time alone exceeds the policy's target."""
+    asking = request(due_in_s=None)
+    slow = Loads(StageLoad(live_replicas=1, backlog_tokens=0, rate_tokens_per_s=1.0))
+    take(chat(images=1), asking=asking, fleet=slow)
+    assert asking.due_s is not None
+    assert asking.due_s > asking.arrival_s + POLICY.slo.stretch * 9.0
 
 
 def test_fetched_images_count_against_the_memory_for_media_as_they_come() -> None:
