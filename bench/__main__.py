@@ -5,6 +5,7 @@ import json
 import signal
 import sys
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 from bench import engine, hops, itl, memory, ready, tiny
@@ -37,9 +38,7 @@ def main() -> int:
     figures: list[Figure] = []
     try:
         for name in options.names or BENCHMARKS:
-            found = BENCHMARKS[name](
-                lambda text, name=name: print(f"{name}: {text}", file=sys.stderr), options.quick
-            )
+            found = BENCHMARKS[name](partial(_say, name), options.quick)
             print("\n".join(map(line, found)), flush=True)
             figures += found
     except KeyboardInterrupt:
@@ -49,6 +48,10 @@ def main() -> int:
         if options.json:
             options.json.write_text(json.dumps(as_json(figures), indent=2) + "\n")
     return 1 if any(figure.met is False for figure in figures) else 0
+
+
+def _say(name: str, text: str) -> None:
+    print(f"{name}: {text}", file=sys.stderr)
 
 
 if __name__ == "__main__":

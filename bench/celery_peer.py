@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import redis
 import redis.asyncio
@@ -97,7 +98,7 @@ async def opened(redis_url: str, kind: str) -> AsyncIterator[Send]:
     async def listen() -> None:
         while True:
             item = await client.blpop([answers], timeout=1)
-            done = [item[1]] if item else []
+            done: list[Any] = [item[1]] if item else []
             done += (await client.lpop(answers, 64) or []) if item else []
             for name in done:
                 waiting.pop(name.decode()).set_result(None)

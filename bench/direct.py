@@ -59,14 +59,7 @@ class DirectGateway:
         handle = self._blobs.put(self._image, owner=owner, ttl_s=2 * _PATIENCE_S)
         tokens = self._front.media_tokens(Modality.IMAGE, 16, 16, 1)
         prompt = self._front.prompt([Turn(role="user", text="hello", media=(0,))], [handle.sha256], [tokens])
-        shape = MediaShape(
-            modality=Modality.IMAGE,
-            width_px=16,
-            height_px=16,
-            frames=1,
-            tokens=tokens,
-            size_bytes=len(self._image),
-        )
+        shape = MediaShape(modality=Modality.IMAGE, tokens=tokens)
         item = MediaItem(
             modality=Modality.IMAGE,
             blob=handle,

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypedDict, TypeVar
 
 from bench.images import digit
 from bench.report import Figure, Say, figure
@@ -14,15 +15,19 @@ from stages.limits import EngineLimits
 from stages.models import build_engine, front
 from stages.types import (
     DecodeJob,
+    EmbeddingRef,
     EncodeJob,
-    Job,
     KVRef,
     MediaItem,
     Modality,
     PrefillJob,
     Sampling,
     Stage,
+    TokenChunk,
 )
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 BATCHES = (1, 8, 32)
 _TOKENS = 10
@@ -35,6 +40,17 @@ def run(say: Say, quick: bool) -> list[Figure]:
     with tempfile.TemporaryDirectory(prefix="tercet-bench-") as folder:
         store = open_store(BlobSettings(dir=Path(folder)))
         return _Engines(store).run(say, rounds, images)
+
+
+class _Fields(TypedDict):
+    """What every job has."""
+
+    request_id: str
+    hop: str
+    attempt: int
+    reply_to: str
+    model: str
+    deadline_unix_s: float
 
 
 class _Engines:
@@ -83,7 +99,7 @@ class _Engines:
             tokens=front("tiny").media_tokens(Modality.IMAGE, 96, 96, 1),
         )
 
-    def _prefill_job(self, item: MediaItem, ref: object) -> PrefillJob:
+    def _prefill_job(self, item: MediaItem, ref: EmbeddingRef) -> PrefillJob:
         turn = Turn(role="user", text=_QUESTION, media=(0,))
         prompt = front("tiny").prompt([turn], [item.content_hash], [item.tokens])
         sampling = Sampling(max_tokens=_TOKENS)
@@ -93,7 +109,7 @@ class _Engines:
         """Decode and return the number of tokens."""
         tokens = 0
 
-        def emit(chunk: object) -> None:
+        def emit(chunk: TokenChunk) -> None:
             nonlocal tokens
             tokens += len(chunk.tokens)
 
@@ -101,7 +117,7 @@ class _Engines:
         self._decode.decode(job, emit)
         return tokens
 
-    def _fields(self, hop: str) -> dict[str, object]:
+    def _fields(self, hop: str) -> _Fields:
         self._numbers += 1
         return {
             "request_id": f"r{self._numbers}",
@@ -113,7 +129,7 @@ class _Engines:
         }
 
 
-def _timed(call: Callable, jobs: Sequence[Job | KVRef], batch: int) -> tuple[float, float, list]:
+def _timed(call: Callable[[T], R], jobs: Sequence[T], batch: int) -> tuple[float, float, list[R]]:
     """Return processor seconds, wall seconds and results of all calls, `batch` at a time."""
     with ThreadPoolExecutor(batch) as pool:
         cpu_s, wall_s = time.process_time(), time.monotonic()

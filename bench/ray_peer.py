@@ -17,11 +17,11 @@ async def opened() -> AsyncIterator[Send]:
     import ray
     from ray import serve
 
-    @serve.deployment(max_ongoing_requests=1000, ray_actor_options={"num_cpus": 0})
     class Stage:
         async def __call__(self, job: str) -> str:
             return job
 
+    deploy = serve.deployment(max_ongoing_requests=1000, ray_actor_options={"num_cpus": 0})
     ray.init(
         num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="warning",
         object_store_memory=100_000_000,
@@ -29,7 +29,7 @@ async def opened() -> AsyncIterator[Send]:
     try:
         serve.start(proxy_location="Disabled")
         handles = [
-            serve.run(Stage.options(name=name).bind(), name=name, route_prefix=None)
+            serve.run(deploy(Stage).options(name=name).bind(), name=name, route_prefix=None)
             for name in ("encode", "prefill", "decode")
         ]
 

@@ -1,6 +1,7 @@
 """The command line against real systems: keys, exit codes, and what is left when it ends."""
 
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -109,7 +110,7 @@ def test_a_killed_supervisor_leaves_no_orphan(guarded: System) -> None:
 
 
 def test_ctrl_c_leaves_no_process_and_no_file_but_the_state_folder(guarded: System) -> None:
-    """Also in the midst of requests, and after a start on what a killed supervisor left behind."""
+    """Also in the midst of requests, and after a start elsewhere on what a killed supervisor left."""
     with restarted(guarded) as up:
         pids = [process["pid"] for process in guarded.supervisor()["processes"]]
         runtime = Path(guarded.supervisor()["redis_url"].removeprefix("unix://")).parent
@@ -131,9 +132,15 @@ def test_ctrl_c_leaves_no_process_and_no_file_but_the_state_folder(guarded: Syst
 
 @contextmanager
 def restarted(system: System) -> Iterator[subprocess.Popen[str]]:
-    command = [sys.executable, "-m", "cli", "up", "--port", str(system.port), "--metrics-port", "0"]
+    """Start it again, from a folder whose packages are named like ours."""
+    elsewhere = system.folder / "elsewhere"
+    for name in ("orchestrator", "workers"):
+        (elsewhere / name).mkdir(parents=True)
+        (elsewhere / name / "__init__.py").write_text("raise SystemExit('not the one that was meant')")
+    command = [sys.executable, "-P", "-m", "cli", "up", "--port", str(system.port), "--metrics-port", "0"]
     command += ["--state", str(system.state)]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as up:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(command, cwd=elsewhere, env=environment, stdout=subprocess.PIPE, text=True) as up:
         assert up.stdout
         assert up.stdout.readline() == f"ready {system.url}\n"
         yield up
