@@ -24,6 +24,7 @@ import msgspec
 from cli.child import CRASH_LOOP, Boot, Child
 from cli.redis_server import find_redis_server, redis_command
 from orchestrator.adapters.redis import RedisLedger, connect
+from orchestrator.ledger import EXIT_FENCED
 from orchestrator.policy import Policy
 from orchestrator.serve import GatewayConfig
 from stages.blob_host import BlobConfig
@@ -32,7 +33,7 @@ from stages.limits import EngineLimits
 from stages.reply import LossCause
 from stages.types import Stage
 from workers.config import WorkerConfig
-from workers.replica import EXIT_CONSUMER_DIED, EXIT_FENCED
+from workers.replica import EXIT_CONSUMER_DIED
 from workers.writer import EXIT_WRITER_DIED
 
 log = logging.getLogger(__name__)

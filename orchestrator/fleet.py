@@ -15,7 +15,7 @@ from orchestrator.core.types import StageLoad
 from orchestrator.dispatch import StageQueue
 from orchestrator.hops import Hops, Request
 from orchestrator.inbox import Inboxes
-from orchestrator.ledger import LEASE_S, RENEW_S
+from orchestrator.ledger import EXIT_FENCED, LEASE_S, RENEW_S
 from orchestrator.policy import Policy
 from orchestrator.ports import Ledger, LedgerUnavailable, Observer, Snapshot
 from orchestrator.prefix_index import PrefixIndex
@@ -24,8 +24,6 @@ from stages.prefix import BLOCK_TOKENS
 from stages.types import Stage
 
 log = logging.getLogger(__name__)
-
-EXIT_FENCED = 75
 
 _REFRESH_S = 0.2
 _GAP_S = 1.0

@@ -22,6 +22,8 @@ from stages.types import Job, Stage
 
 log = logging.getLogger(__name__)
 
+FORGET_AFTER_S = 60.0
+"""What a request leaves behind lapses so long after its deadline, if nobody removed it."""
 SILENCE_S = 5.0
 """A task unanswered for this long may have been lost with a connection; it is queued again."""
 PAUSE_AT_REPLIES, RESUME_AT_REPLIES = 64, 8
@@ -167,7 +169,7 @@ class Hops:
             work_s=query.tokens / rate_tokens_per_s if rate_tokens_per_s else 0.0,
             priority=request.priority,
         )
-        ttl_s = request.deadline_s - time.monotonic() + 60.0
+        ttl_s = request.deadline_s - time.monotonic() + FORGET_AFTER_S
         return Hop(waiting, query, job, ttl_s)
 
     async def _tell(self, job_key: str, verb: str) -> None:

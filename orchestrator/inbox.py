@@ -49,18 +49,18 @@ class Inboxes:
     def __init__(self) -> None:
         self._open: dict[str, Inbox] = {}
 
-    def open(self, job: str, on_depth: Callable[[int], None] = lambda depth: None) -> Inbox:
+    def open(self, job_key: str, on_depth: Callable[[int], None] = lambda depth: None) -> Inbox:
         """Open an inbox; `on_depth` hears the number of unread replies whenever it changes."""
-        inbox = self._open[job] = Inbox(on_depth)
+        inbox = self._open[job_key] = Inbox(on_depth)
         return inbox
 
-    def close(self, job: str) -> None:
+    def close(self, job_key: str) -> None:
         """Drop an inbox; what arrives for it later is dropped too."""
-        self._open.pop(job, None)
+        self._open.pop(job_key, None)
 
     def deliver(self, deliveries: Iterable[Delivery]) -> None:
         """Sort what came in a reply stream."""
         for delivery in deliveries:
-            inbox = self._open.get(delivery.job)
+            inbox = self._open.get(delivery.job_key)
             if inbox:
                 inbox.put(delivery.reply)

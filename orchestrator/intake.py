@@ -13,7 +13,7 @@ from orchestrator.core.tagger import tag
 from orchestrator.core.types import MediaShape, Reason, Rejected, StageTag
 from orchestrator.core.waiting import due_s
 from orchestrator.fleet import Fleet
-from orchestrator.hops import Request
+from orchestrator.hops import FORGET_AFTER_S, Request
 from orchestrator.media import (
     Fetcher,
     Media,
@@ -29,7 +29,6 @@ from stages.front import ModelFront, UnknownWord
 from stages.types import BlobHandle, MediaItem, Modality, Prompt, Sampling
 
 _OFF_LOOP_BYTES = 256 * 1024
-_TTL_MARGIN_S = 60.0
 
 
 class Intake:
@@ -149,7 +148,7 @@ class Intake:
         )
 
     def _put(self, item: Media, request: Request) -> BlobHandle:
-        ttl_s = max(0.0, request.deadline_s - time.monotonic()) + _TTL_MARGIN_S
+        ttl_s = max(0.0, request.deadline_s - time.monotonic()) + FORGET_AFTER_S
         return self._blobs.put(item.data, owner=request.request_id, ttl_s=ttl_s)
 
 

@@ -74,7 +74,7 @@ class Snapshot:
 class Delivery:
     """One event of a reply stream: which attempt it belongs to, and what happened."""
 
-    job: str
+    job_key: str
     reply: Reply
 
 
@@ -116,7 +116,7 @@ class Ledger(Protocol):
         False if the attempt is over as far as the ledger knows: its last reply is on its way, or lost.
         """
 
-    async def withdraw(self, jobs: Sequence[str]) -> None:
+    async def withdraw(self, job_keys: Sequence[str]) -> None:
         """Make attempts stale and have their replicas stop them."""
 
     async def tell(self, replica_id: str, message: str) -> None:

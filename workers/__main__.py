@@ -8,6 +8,7 @@ for _name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
 
 import faulthandler
 import logging
+import signal
 import socket
 import time
 
@@ -18,7 +19,7 @@ from stages.blob_host import BlobKeeper
 from stages.blobs import open_store
 from stages.models import build_engine, front
 from workers.config import WorkerConfig
-from workers.replica import Replica
+from workers.replica import STOP_SIGNALS, Replica
 
 
 def facts(config: WorkerConfig, kv_bytes: int) -> dict[str, object]:
@@ -39,6 +40,7 @@ def facts(config: WorkerConfig, kv_bytes: int) -> dict[str, object]:
 
 def main() -> int:
     """Serve until drained or fenced."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)  # before there is any other thread
     faulthandler.enable()  # a crash in native code leaves its stacks in the log
     config = msgspec.json.decode(os.environ["TERCET_WORKER"], type=WorkerConfig)
     configure_logs(config.log_level, process="worker", replica=config.replica_id)

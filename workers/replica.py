@@ -6,13 +6,12 @@ import signal
 import threading
 import time
 from collections.abc import Callable
-from types import FrameType
 
 import msgspec
 import redis
 
 from orchestrator.broker import TASK_NAMES, celery_app
-from orchestrator.ledger import RENEW_S, queue_name
+from orchestrator.ledger import EXIT_FENCED, RENEW_S, queue_name
 from stages.engines import Engine
 from stages.reply import Lost, encode_reply
 from workers.config import WorkerConfig
@@ -24,9 +23,11 @@ from workers.writer import ReplyWriter
 
 log = logging.getLogger(__name__)
 
+STOP_SIGNALS = frozenset({signal.SIGTERM, signal.SIGINT})
+"""Blocked in every thread, and waited for by the main one. A handler would run in the main thread too, but
+only once that wakes, and the kernel may give the signal to a thread that does not wake it."""
 EXIT_STEP_HUNG = 70
 EXIT_CONSUMER_DIED = 72
-EXIT_FENCED = 75
 
 
 class Replica:
@@ -39,7 +40,7 @@ class Replica:
         self._config = config
         self._engine = engine
         self._facts = facts
-        self._stop = threading.Event()
+        self._stopping = False
         self._meter = Meter()
         client = connect(config.redis_url)
         self._ledger = WorkerLedger(client, config.replica_id, config.stage)
@@ -56,28 +57,25 @@ class Replica:
         )
 
     def run(self) -> int:
-        """Serve. Returns the exit code: 0 after a drain."""
-        signal.signal(signal.SIGTERM, self._on_sigterm)
+        """Serve until one of `STOP_SIGNALS`, which every thread must block. Returns 0 after a drain."""
         self._consumer.start()
         kv_bytes = self._engine.load().total_kv_bytes
         self._ledger.register(msgspec.json.encode(self._facts), self._config.slots, kv_bytes)
         for body in (self._keep_lease, self._listen):
             threading.Thread(target=body, name=body.__name__, daemon=True).start()
         log.info("serving")
-        self._stop.wait()
+        signal.sigwait(STOP_SIGNALS)
+        self._stopping = True
         self._drain()
         return 0
 
-    def _overtaken(self, job: str, forgotten: bool) -> None:
-        self._engine.cancel(job)
+    def _overtaken(self, job_key: str, forgotten: bool) -> None:
+        self._engine.cancel(job_key)
         if forgotten:  # the gateway released the request's blobs before this job added its own
             try:
-                self._release(job.partition("|")[0])
+                self._release(job_key.partition("|")[0])
             except OSError as error:
                 log.warning("blobs left to the sweep: %s", error)
-
-    def _on_sigterm(self, _signal: int, _frame: FrameType | None) -> None:
-        self._stop.set()
 
     def _drain(self) -> None:
         """Stop taking work, finish what was dispatched, leave the registry."""
@@ -106,7 +104,7 @@ class Replica:
                 "done_tokens": self._meter.total_tokens,
             }
             try:
-                if not self._ledger.heartbeat(msgspec.json.encode(report)) and not self._stop.is_set():
+                if not self._ledger.heartbeat(msgspec.json.encode(report)) and not self._stopping:
                     log.critical("fenced: another process may hold this work now")
                     os._exit(EXIT_FENCED)
             except redis.RedisError as error:
@@ -122,11 +120,11 @@ class Replica:
                 log.warning("nothing heard: %s", error)
                 time.sleep(RENEW_S)
 
-    def _obey(self, verb: str, job: str) -> None:
+    def _obey(self, verb: str, job_key: str) -> None:
         if verb == "cancel":
-            self._tasks.cancel(job)
+            self._tasks.cancel(job_key)
         else:
-            self._engine.pause(job, verb == "pause")
+            self._engine.pause(job_key, verb == "pause")
 
 
 def _consumer_died() -> None:

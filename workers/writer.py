@@ -25,11 +25,11 @@ class Entry:
     """A reply on its way.
 
     Attributes:
-        job: `Job.key`.
+        job_key: Names the attempt.
         reply_to: Reply stream of the job's gateway.
     """
 
-    job: str
+    job_key: str
     reply_to: str
     reply: Reply
 
@@ -64,9 +64,9 @@ class ReplyWriter:
         # The caller has to wait anyway: writing here saves two thread switches on every hop.
         self._flush()
 
-    def give_back(self, job: str) -> None:
+    def give_back(self, job_key: str) -> None:
         """Queue the end of a job that was cancelled before it came, so that its credit is given back."""
-        self._put(Entry(job, "", Failed("cancelled", "cancelled before it came")))
+        self._put(Entry(job_key, "", Failed("cancelled", "cancelled before it came")))
 
     def close(self) -> None:
         """Write what is queued and stop."""
@@ -105,7 +105,7 @@ class ReplyWriter:
                 os._exit(EXIT_WRITER_DIED)  # a replica that takes work and answers nothing is worse than none
 
     def _write(self, entries: Sequence[Entry]) -> list[tuple[str, bool]]:
-        events = [(e.job, e.reply_to, encode_reply(e.reply), is_terminal(e.reply)) for e in entries]
+        events = [(e.job_key, e.reply_to, encode_reply(e.reply), is_terminal(e.reply)) for e in entries]
         while True:
             try:
                 return self._ledger.write(events)
@@ -120,12 +120,12 @@ def merge(entries: Sequence[Entry]) -> list[Entry]:
     merged: list[Entry] = []
     last: dict[str, int] = {}
     for entry in entries:
-        at = last.get(entry.job)
+        at = last.get(entry.job_key)
         before = None if at is None else merged[at].reply
         if at is not None and isinstance(before, Tokens) and isinstance(entry.reply, Tokens):
             merged[at] = replace(entry, reply=Tokens(_join(before.chunk, entry.reply.chunk)))
         else:
-            last[entry.job] = len(merged)
+            last[entry.job_key] = len(merged)
             merged.append(entry)
     return merged
 

@@ -96,9 +96,9 @@ class RedisLedger:
         message = task_message(order.job, queue)
         return bool(await self._run("repeat", order.replica_id, order.job.key, queue, message) == b"ok")
 
-    async def withdraw(self, jobs: Sequence[str]) -> None:
+    async def withdraw(self, job_keys: Sequence[str]) -> None:
         """See `Ledger.withdraw`."""
-        await self._run("withdraw", *jobs)
+        await self._run("withdraw", *job_keys)
 
     async def tell(self, replica_id: str, message: str) -> None:
         """See `Ledger.tell`."""

@@ -8,6 +8,8 @@ from functools import cache
 from importlib import resources
 
 PREFIX = "tercet:"
+EXIT_FENCED = 75
+"""Exit code of a gateway or worker that lost its lease: somebody else may hold its work now."""
 LEASE_S = 2.5
 """A replica or gateway that has not renewed its lease for this long is fenced. Renewed every `RENEW_S`."""
 LEASE_MS = round(LEASE_S * 1000)

@@ -181,7 +181,7 @@ class Ear:
     async def until(self, count: int) -> list[tuple[str, Reply]]:
         while len(self.heard) < count:
             await asyncio.sleep(0.005)
-        return [(delivery.job, delivery.reply) for delivery in self.heard]
+        return [(delivery.job_key, delivery.reply) for delivery in self.heard]
 
 
 @asynccontextmanager

@@ -121,8 +121,8 @@ class FakeLedger:
         self._queue(order)
         return True
 
-    async def withdraw(self, jobs: Sequence[str]) -> None:
-        for job in jobs:
+    async def withdraw(self, job_keys: Sequence[str]) -> None:
+        for job in job_keys:
             number, replica_id = self._holder_of(job)
             if replica_id and number == int(job.split("|")[2]):
                 self._finish(job)

@@ -7,6 +7,7 @@ import pytest
 
 from orchestrator.core.router import route
 from orchestrator.core.types import Replica, RouteQuery
+from orchestrator.ledger import EXIT_FENCED
 from stages.front import Turn
 from stages.generate import Generator
 from stages.types import Stage
@@ -17,7 +18,6 @@ pytestmark = pytest.mark.netns
 
 ASK = "what digit is shown ?"
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
-EXIT_FENCED = 75
 
 
 @pytest.fixture(scope="module")
