@@ -1,0 +1,78 @@
+"""What one replica can do per second, in its stage's unit, within the policy's promises.
+
+Units: encode in image tokens, prefill in prompt tokens that no cache supplied, decode in output tokens.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from orchestrator.core.profile import Accelerator, HardwareClass, ModelProfile
+from stages.types import Stage
+
+USABLE_MEMORY = 0.9
+"""Fraction of accelerator memory for weights and KV caches; vLLM's default `gpu_memory_utilization`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mix:
+    """What an average request looks like.
+
+    Attributes:
+        prompt_tokens: Prompt tokens that prefill computes, so without cache hits; > 0.
+        context_tokens: KV positions of the prompt.
+        output_tokens: Completion tokens; ≥ 1.
+    """
+
+    prompt_tokens: float
+    context_tokens: float
+    output_tokens: float
+
+
+def kv_capacity_tokens(
+    profile: ModelProfile, stage: Stage, where: HardwareClass, accelerators: Mapping[str, Accelerator]
+) -> int:
+    """Return the KV positions that fit beside the weights; 0 or less if the model does not fit at all."""
+    memory = accelerators[where.hardware].memory_bytes * where.tp * USABLE_MEMORY
+    return int((memory - profile.weights_bytes[stage]) // profile.kv_bytes_per_token)
+
+
+def encode_rate(profile: ModelProfile, where: HardwareClass) -> float:
+    """Return image tokens per second of one encode replica."""
+    return profile.image_tokens / profile.encode[where].image_s
+
+
+def prefill_rate(profile: ModelProfile, where: HardwareClass) -> float:
+    """Return prompt tokens per second of one prefill replica when work waits.
+
+    Prompts share a step, so its steps are then full whatever the length of a prompt.
+    """
+    return profile.chunk_tokens / profile.prefill[where].step_s(profile.chunk_tokens)
+
+
+def decode_batch(
+    profile: ModelProfile, where: HardwareClass, mix: Mix, *, tpot_s: float, slots: int, kv_tokens: int
+) -> int:
+    """Return the largest batch of average sequences within TPOT, slots and KV; 0 if not even one is.
+
+    A sequence's context is, on average over its life, its prompt and half of its completion. Its KV
+    reservation is its prompt and its whole completion.
+    """
+    timing = profile.decode[where]
+    held = mix.context_tokens + mix.output_tokens
+    alive = mix.context_tokens + mix.output_tokens / 2.0
+    spare_s = tpot_s - timing.step_s
+    each_s = timing.sequence_s + alive * timing.context_token_s
+    within_tpot = slots if each_s <= 0.0 else int(spare_s / each_s)
+    return max(0, min(slots, within_tpot, int(kv_tokens / held)))
+
+
+def decode_rate(
+    profile: ModelProfile, where: HardwareClass, mix: Mix, *, tpot_s: float, slots: int, kv_tokens: int
+) -> float:
+    """Return output tokens per second of one decode replica at its largest batch; 0.0 if it has none.
+
+    B/ITL(B) grows with B, so the largest batch within the bounds is the fastest.
+    """
+    batch = decode_batch(profile, where, mix, tpot_s=tpot_s, slots=slots, kv_tokens=kv_tokens)
+    alive = mix.context_tokens + mix.output_tokens / 2.0
+    return batch / profile.decode[where].itl_s(batch, batch * alive) if batch else 0.0

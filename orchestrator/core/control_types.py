@@ -1,0 +1,332 @@
+"""The nouns of control: what is observed, what is planned and where it goes.
+
+Per service and stage, work is counted in the stage's unit: encode in image tokens, prefill in prompt
+tokens that no cache supplied, decode in output tokens. A job is one image, one prompt or one completion.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from stages.types import Stage
+
+
+class ScaleReason(StrEnum):
+    """Why a stage's count came out as it did: log field, metric label, trace column, dashboard text."""
+
+    FIXED = "fixed"
+    DEMAND = "demand"
+    WITHIN_TOLERANCE = "within-tolerance"
+    COOLDOWN = "cooldown"
+    STABILISING = "stabilising"
+    STEP_LIMIT = "step-limit"
+    BOUND = "bound"
+    BUDGET = "budget"
+    RATIO = "ratio"
+    FALLBACK_BAND = "fallback-band"
+    NO_SIGNAL = "no-signal"
+    NO_TRAFFIC = "no-traffic"
+    FROM_ZERO = "from-zero"
+    GUARDRAIL = "guardrail"
+    FORECAST = "forecast"
+    SCHEDULE = "schedule"
+    ROLE_SWITCH = "role-switch"
+
+
+class ReplicaState(StrEnum):
+    """How far a replica's life has come."""
+
+    PENDING = "pending"
+    STARTING = "starting"
+    READY = "ready"
+    DRAINING = "draining"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageSample:
+    """One stage of one service at one moment; totals are since the service began and never fall.
+
+    Attributes:
+        offered_units: Total work that arrived, before admission, each request once.
+        offered_jobs: Total jobs that arrived, likewise.
+        done_units: Total work done.
+        waited_s: Total seconds that started jobs had waited for their replica.
+        started_jobs: Total jobs that started.
+        busy_s: Total replica-seconds with work.
+        bins: Total windows of the stage's `budget_s` that have passed.
+        bin_units: Sum of the work offered over those windows.
+        bin_units_squared: Sum of its squares.
+        waiting_units: Work now waiting in gateways or dispatched and not begun.
+        waiting_jobs: Jobs likewise.
+        running_jobs: Jobs now in engines.
+        kv_usage: Mean fraction of KV cache in use, 0 to 1.
+    """
+
+    offered_units: float = 0.0
+    offered_jobs: int = 0
+    done_units: float = 0.0
+    waited_s: float = 0.0
+    started_jobs: int = 0
+    busy_s: float = 0.0
+    bins: int = 0
+    bin_units: float = 0.0
+    bin_units_squared: float = 0.0
+    waiting_units: float = 0.0
+    waiting_jobs: int = 0
+    running_jobs: int = 0
+    kv_usage: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceSample:
+    """One service at one moment; totals are since the service began and never fall.
+
+    Attributes:
+        at_s: When it was taken.
+        requests: Total requests offered, each once.
+        text_tokens: Total prompt tokens offered that are text.
+        image_tokens: Total image tokens offered, cached or not.
+        image_hit_tokens: Total image tokens that the embedding cache supplied.
+        prompt_tokens: Total prompt tokens that reached prefill, cached or not.
+        prompt_hit_tokens: Total prompt tokens that the prefix cache supplied.
+        finished: Total completions that ended well.
+        output_tokens: Total tokens in them.
+        judged: Total requests of which it is known whether they met the SLO; a refusal did not.
+        attained: Total of those that did.
+        ttft_ratio: 99th percentile of TTFT over its target in the last minute or so; None if unknown.
+        tpot_ratio: Likewise for the mean time per output token.
+        stages: Every stage.
+    """
+
+    at_s: float
+    requests: int = 0
+    text_tokens: float = 0.0
+    image_tokens: float = 0.0
+    image_hit_tokens: float = 0.0
+    prompt_tokens: float = 0.0
+    prompt_hit_tokens: float = 0.0
+    finished: int = 0
+    output_tokens: float = 0.0
+    judged: int = 0
+    attained: int = 0
+    ttft_ratio: float | None = None
+    tpot_ratio: float | None = None
+    stages: Mapping[Stage, StageSample]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Node:
+    """A machine with accelerators.
+
+    Attributes:
+        hardware: Type of its accelerators.
+        accelerators: How many it has, used or not.
+        domain: Values of the topology levels, widest first: cluster, zone, block, rack as the user names them.
+        ready: Whether new replicas may go there.
+    """
+
+    node_id: str
+    hardware: str
+    accelerators: int
+    domain: tuple[str, ...] = ()
+    ready: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlacedReplica:
+    """A replica as the cluster has it.
+
+    Attributes:
+        tp: Accelerators it takes, all on one node.
+        node_id: Where it runs; empty while it has no node.
+        group: Deployment group; replicas of a group keep the levels that their edges require.
+        since_s: When it came into its state.
+        pending_units: Work it still has; a drained replica with the least goes first.
+    """
+
+    replica_id: str
+    service: str
+    stage: Stage
+    hardware: str
+    tp: int
+    node_id: str
+    group: str = ""
+    state: ReplicaState = ReplicaState.READY
+    since_s: float = 0.0
+    pending_units: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """All that a decision looks at.
+
+    Attributes:
+        services: Latest sample by service; None if none was to be had.
+        replicas: Every replica of every service.
+        nodes: Every node of every cluster.
+    """
+
+    services: Mapping[str, ServiceSample | None]
+    replicas: tuple[PlacedReplica, ...] = ()
+    nodes: tuple[Node, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageSignals:
+    """What a scaling policy knows of one stage. Rates are per second, smoothed.
+
+    Attributes:
+        ready: Replicas that take work.
+        coming: Replicas pending or starting.
+        rate: Units per second that one replica gets done when saturated, from the profile at the
+            present mix; 0.0 if the profile has none.
+        job_s: Mean seconds of one job on one replica.
+        offered: Units offered.
+        done: Units done.
+        waiting_units: Backlog now.
+        waiting_jobs: Jobs in it.
+        variability: ca² + cs² of the work, from its index of dispersion over `budget_s`.
+        utilisation: Fraction of ready replica-seconds with work, 0 to 1; None if unknown.
+        wait_s: Mean wait of jobs that started lately; None if none did.
+        budget_s: The policy's.
+        kv_usage: 0 to 1.
+    """
+
+    ready: int
+    coming: int
+    rate: float
+    job_s: float
+    offered: float = 0.0
+    done: float = 0.0
+    waiting_units: float = 0.0
+    waiting_jobs: float = 0.0
+    variability: float = 2.0
+    utilisation: float | None = None
+    wait_s: float | None = None
+    budget_s: float
+    kv_usage: float = 0.0
+
+    @property
+    def replicas(self) -> int:
+        """Replicas that take work or soon will."""
+        return self.ready + self.coming
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Signals:
+    """What a scaling policy knows of one service. Rates are per second, smoothed.
+
+    Attributes:
+        fresh: Whether samples have come as they should; if not, nothing may shrink.
+        idle: No request was offered for `idle_s` and none is in the system.
+        requests: Requests offered.
+        text_tokens: Text tokens offered.
+        image_tokens: Image tokens offered.
+        embedding_hits: Fraction of image tokens that the embedding cache supplies, h_E.
+        prefix_hits: Fraction of prompt tokens that the prefix cache supplies, h_KV.
+        output_tokens: Mean completion tokens.
+        prefill_tokens: Mean prompt tokens that prefill computes for a request, w_P.
+        attainment: Fraction of lately judged requests that met the SLO; None if none was judged.
+        ttft_ratio: See `ServiceSample`.
+        tpot_ratio: See `ServiceSample`.
+        stages: Every stage.
+    """
+
+    fresh: bool
+    idle: bool = False
+    requests: float = 0.0
+    text_tokens: float = 0.0
+    image_tokens: float = 0.0
+    embedding_hits: float = 0.0
+    prefix_hits: float = 0.0
+    output_tokens: float = 1.0
+    prefill_tokens: float = 1.0
+    attainment: float | None = None
+    ttft_ratio: float | None = None
+    tpot_ratio: float | None = None
+    stages: Mapping[Stage, StageSignals]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StagePlan:
+    """How many replicas a stage should have.
+
+    Attributes:
+        replicas: Of the stage's first hardware class, pending and starting ones included.
+        need: The same before rounding, bounds, steps and cooldown.
+    """
+
+    replicas: int
+    need: float
+    reason: ScaleReason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScalePlan:
+    """How many replicas each stage of a service should have."""
+
+    stages: Mapping[Stage, StagePlan]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageBounds:
+    """What control needs of one stage of a policy file.
+
+    Attributes:
+        hardware: Hardware types it may run on, best first.
+        min: Replicas at least.
+        max: Replicas at most.
+        slots: Requests in one replica's batch.
+        lead_s: The longest that a start is expected to take.
+    """
+
+    hardware: tuple[str, ...]
+    tp: int
+    min: int
+    max: int
+    slots: int
+    budget_s: float
+    lead_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EdgeLevels:
+    """Leading topology levels that both ends of an edge must share; 0 for none."""
+
+    encode_prefill: int = 0
+    prefill_decode: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Create:
+    """Start a replica.
+
+    Attributes:
+        node_id: Where; empty if no place is free, and then it stays gated.
+        domain: Of the node.
+    """
+
+    service: str
+    stage: Stage
+    hardware: str
+    tp: int
+    node_id: str
+    domain: tuple[str, ...] = ()
+    group: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Remove:
+    """Drain a replica, then delete it."""
+
+    replica_id: str
+    service: str
+    stage: Stage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Changes:
+    """What has to be done to the cluster, removals first."""
+
+    remove: tuple[Remove, ...] = ()
+    create: tuple[Create, ...] = ()

@@ -1,0 +1,151 @@
+"""What a model's stages can do on which hardware: timings, sizes and cold starts, as values.
+
+Times come from measurements or are derived from them; `data/profiles/` says which and how far off they
+may be. Everything here is one replica at work without waiting; queueing is `core.queueing`.
+"""
+
+from bisect import bisect_left
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from stages.types import Stage
+
+
+class HardwareClass(NamedTuple):
+    """What one replica runs on: `tp` accelerators of one type, with the model split across them."""
+
+    hardware: str
+    tp: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Accelerator:
+    """Facts of one accelerator type.
+
+    Attributes:
+        memory_bytes: On one accelerator.
+        cost_per_h: US dollars for one accelerator and its share of the host.
+    """
+
+    name: str
+    memory_bytes: int
+    cost_per_h: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncodeTiming:
+    """Encoding is linear in images and gains nothing from batching (ModServe, fig. 5).
+
+    Attributes:
+        image_s: Seconds of one replica for one image of the profile's size, all its tiles.
+    """
+
+    image_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PrefillTiming:
+    """Time of a prefill step as a function of the tokens in it.
+
+    Attributes:
+        points: (tokens, seconds), ascending in both; at least one. Between points, and from
+            (0, floor_s) to the first, time is linear; beyond the last it goes on at its rate.
+        floor_s: Seconds of a step with hardly any token in it; weights are read all the same.
+    """
+
+    points: tuple[tuple[int, float], ...]
+    floor_s: float
+
+    def step_s(self, tokens: float) -> float:
+        """Return the seconds of a step that computes `tokens` tokens; 0.0 for none."""
+        if tokens <= 0:
+            return 0.0
+        at = bisect_left(self.points, (tokens, 0.0))
+        if at == len(self.points):
+            most, seconds = self.points[-1]
+            return seconds * tokens / most
+        high, high_s = self.points[at]
+        low, low_s = self.points[at - 1] if at else (0, min(self.floor_s, high_s))
+        return low_s + (high_s - low_s) * (tokens - low) / (high - low)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecodeTiming:
+    """Time of a decode step: reading the weights, computing each sequence, reading each KV cache.
+
+    Attributes:
+        step_s: Seconds of a step whatever is in it.
+        sequence_s: Seconds more for each sequence.
+        context_token_s: Seconds more for each token in the KV caches of all sequences together.
+    """
+
+    step_s: float
+    sequence_s: float
+    context_token_s: float
+
+    def itl_s(self, sequences: float, context_tokens: float) -> float:
+        """Return the inter-token latency of a batch; `context_tokens` counts all its sequences."""
+        return self.step_s + sequences * self.sequence_s + context_tokens * self.context_token_s
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ColdStart:
+    """Seconds from the decision to a replica that takes work, each uniform within (low, high).
+
+    Attributes:
+        node_s: A node is provisioned; nothing if one is free.
+        pull_s: Its image is pulled.
+        load_s: Weights are loaded and the engine warms up.
+    """
+
+    node_s: tuple[float, float]
+    pull_s: tuple[float, float]
+    load_s: tuple[float, float]
+
+    def lead_s(self, *, node_free: bool) -> float:
+        """Return the longest that the start is expected to take."""
+        return self.pull_s[1] + self.load_s[1] + (0.0 if node_free else self.node_s[1])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelProfile:
+    """One model's stages.
+
+    Attributes:
+        kappa: 1 if image tokens also load prefill (decoder-only models), 0 if not.
+        image_tokens: Embedding rows of one image.
+        embedding_bytes: Of one image, from encode to prefill.
+        preprocess_s: Seconds of one processor core for one image, before the accelerator.
+        kv_bytes_per_token: Over all layers, of the whole model.
+        weights_bytes: By stage; prefill and decode hold the same language model.
+        chunk_tokens: Prompt tokens in one prefill step at most.
+        encode: Timing by hardware class; likewise `prefill` and `decode`.
+        cold_start: By stage.
+        error: Factors (low, high) on all times between which the truth is believed to be.
+        source: Where the figures are from.
+    """
+
+    model: str
+    kappa: int
+    image_tokens: int
+    embedding_bytes: int
+    preprocess_s: float
+    kv_bytes_per_token: int
+    weights_bytes: Mapping[Stage, int]
+    chunk_tokens: int
+    encode: Mapping[HardwareClass, EncodeTiming]
+    prefill: Mapping[HardwareClass, PrefillTiming]
+    decode: Mapping[HardwareClass, DecodeTiming]
+    cold_start: Mapping[Stage, ColdStart]
+    error: tuple[float, float] = (1.0, 1.0)
+    source: str = ""
+
+    def classes(self, stage: Stage) -> frozenset[HardwareClass]:
+        """Return the hardware classes that a stage was profiled on."""
+        timings: Mapping[Stage, Mapping[HardwareClass, object]] = {
+            Stage.ENCODE: self.encode,
+            Stage.PREFILL: self.prefill,
+            Stage.DECODE: self.decode,
+        }
+        return frozenset(timings[stage])
