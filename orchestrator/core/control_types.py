@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
+from orchestrator.core.profile import Accelerator, ModelProfile
 from stages.types import Stage
 
 
@@ -295,6 +296,45 @@ class EdgeLevels:
 
     encode_prefill: int = 0
     prefill_decode: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ControlPolicy:
+    """What control needs of one service's policy file, its profile and the facts of the hardware.
+
+    Attributes:
+        kappa: 1 if image tokens also load prefill, 0 if not.
+        scaling: Name of the scaling policy, a key of `core.scaling.SCALERS`.
+        params: Its parameters, of the class that it declares.
+        ttft_s: Target of the time to first token.
+        tpot_s: Target of the mean time per output token.
+        attainment: Fraction of offered requests that shall meet the targets.
+        budget: Accelerators of all stages together at most; None for no limit.
+        levels: Topology levels, widest first, as nodes' `domain` has them.
+        accelerators: Facts by type.
+    """
+
+    service: str
+    kappa: int
+    scaling: str
+    params: object
+    stages: Mapping[Stage, StageBounds]
+    ttft_s: float
+    tpot_s: float
+    attainment: float
+    budget: int | None = None
+    levels: tuple[str, ...] = ()
+    edges: EdgeLevels = EdgeLevels()
+    profile: ModelProfile
+    accelerators: Mapping[str, Accelerator]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScalerState:
+    """What a scaling policy remembers from one decision to the next; each policy has its own subclass.
+
+    A policy that is handed another one's state, after a live edit, starts afresh.
+    """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
