@@ -5,57 +5,58 @@ from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b
 
-from orchestrator.core.types import Reason, Replica, Route, RouteQuery
+from orchestrator.core.types import Reason, ReplicaView, Route, RouteQuery
 from stages.types import Stage
 
 OVERLOAD = 1.25
 """Affinity is given up when its replica has this many times the mean pending work (ModServe)."""
 
-Filter = Callable[[RouteQuery, Replica], bool]
-Score = Callable[[RouteQuery, Sequence[Replica]], Sequence[float]]
+Filter = Callable[[RouteQuery, Sequence[ReplicaView]], Sequence[ReplicaView]]
+Score = Callable[[RouteQuery, Sequence[ReplicaView]], Sequence[float]]
 
 
-def serves(query: RouteQuery, replica: Replica) -> bool:
-    """Whether the replica runs this stage of this model and the caller has not ruled it out."""
-    return (
-        replica.stage is query.stage
-        and replica.model == query.model
-        and replica.replica_id not in query.excluded
-    )
+def serving(query: RouteQuery, replicas: Sequence[ReplicaView]) -> Sequence[ReplicaView]:
+    """Keep replicas that run this stage of this model and that the caller has not ruled out."""
+    stage, model, excluded = query.stage, query.model, query.excluded
+    return [r for r in replicas if r.stage is stage and r.model == model and r.replica_id not in excluded]
 
 
-def takes_work(query: RouteQuery, replica: Replica) -> bool:
-    """Whether the replica is not draining."""
-    return not replica.draining
+def taking_work(query: RouteQuery, replicas: Sequence[ReplicaView]) -> Sequence[ReplicaView]:
+    """Keep replicas that are not draining."""
+    return [r for r in replicas if not r.draining]
 
 
-def in_domain(query: RouteQuery, replica: Replica) -> bool:
-    """Whether the replica shares the required levels of the topology with the stage before.
+def in_domain(query: RouteQuery, replicas: Sequence[ReplicaView]) -> Sequence[ReplicaView]:
+    """Keep replicas that share the required levels of the topology with the stage before.
 
     Levels that are unknown of the stage before are not required. A replica of which a required one is
     unknown is outside: nothing says how far away it is.
     """
-    return _shares(query.domain[: query.required_level], replica.domain)
+    required = query.domain[: query.required_level]
+    return [r for r in replicas if r.domain[: len(required)] == required] if required else replicas
 
 
-def open_to_all(query: RouteQuery, replica: Replica) -> bool:
-    """Whether the replica is not set aside for work that is retried alone."""
-    return not replica.quarantined
+def open_to_all(query: RouteQuery, replicas: Sequence[ReplicaView]) -> Sequence[ReplicaView]:
+    """Keep replicas that are not set aside for work that is retried alone."""
+    return [r for r in replicas if not r.quarantined]
 
 
-def has_room(query: RouteQuery, replica: Replica) -> bool:
-    """Whether the replica has a free slot and free KV; what could never fit, its engine refuses."""
-    return replica.in_flight < replica.slots and (
-        replica.free_kv_bytes >= query.kv_bytes or replica.free_kv_bytes >= replica.total_kv_bytes
-    )
+def with_room(query: RouteQuery, replicas: Sequence[ReplicaView]) -> Sequence[ReplicaView]:
+    """Keep replicas with a free slot and free KV; what could never fit, its engine refuses."""
+    needed = query.kv_bytes
+    return [
+        r
+        for r in replicas
+        if r.in_flight < r.slots and (r.free_kv_bytes >= needed or r.free_kv_bytes >= r.total_kv_bytes)
+    ]
 
 
 FILTERS: Sequence[tuple[Filter, Reason]] = (
-    (serves, Reason.NO_REPLICA),
-    (takes_work, Reason.ALL_DRAINING),
+    (serving, Reason.NO_REPLICA),
+    (taking_work, Reason.ALL_DRAINING),
     (in_domain, Reason.OUTSIDE_DOMAIN),
     (open_to_all, Reason.QUARANTINE),
-    (has_room, Reason.NO_CREDIT),
+    (with_room, Reason.NO_CREDIT),
 )
 """Applied in this order; the reason is given when no candidate is left."""
 
@@ -63,7 +64,7 @@ ALONE_FILTERS = FILTERS[:3]
 """Work that is retried alone may go to a quarantined replica, and waits until that one is idle."""
 
 
-def leading_on(query: RouteQuery, replicas: Sequence[Replica]) -> Sequence[Replica]:
+def leading_on(query: RouteQuery, replicas: Sequence[ReplicaView]) -> Sequence[ReplicaView]:
     """Leave out what shares no domain with a decode replica; leave all in if nobody could serve then.
 
     A KV cache in a domain without decode would wait there until its request's deadline.
@@ -77,14 +78,14 @@ def leading_on(query: RouteQuery, replicas: Sequence[Replica]) -> Sequence[Repli
         if r.stage is Stage.DECODE and r.model == query.model and not r.draining
     }
     kept = [r for r in replicas if any(_shares(r.domain[:level], end) for end in ends)]
-    return kept if any(serves(query, r) and takes_work(query, r) for r in kept) else replicas
+    return kept if taking_work(query, serving(query, kept)) else replicas
 
 
 def _shares(required: tuple[str, ...], domain: tuple[str, ...]) -> bool:
     return domain[: len(required)] == required
 
 
-def pending_tokens(query: RouteQuery, candidates: Sequence[Replica]) -> Sequence[float]:
+def pending_tokens(query: RouteQuery, candidates: Sequence[ReplicaView]) -> Sequence[float]:
     """Favour the least pending work: 1.0 for the least, falling by 1.0 over the range of all.
 
     A range smaller than the query's own work is taken as that, so that, weighted alike with
@@ -96,7 +97,7 @@ def pending_tokens(query: RouteQuery, candidates: Sequence[Replica]) -> Sequence
     return [1.0 - (p - low) / span for p in pending]
 
 
-def cache_affinity(query: RouteQuery, candidates: Sequence[Replica]) -> Sequence[float]:
+def cache_affinity(query: RouteQuery, candidates: Sequence[ReplicaView]) -> Sequence[float]:
     """Favour one replica for each affinity key, as long as it is not overloaded: 1.0, others 0.0.
 
     Rendezvous hashing (Thaler and Ravishankar, 1998) over replica names: when a replica comes or
@@ -119,7 +120,7 @@ def _name(replica_id: str) -> bytes:
     return b"|" + (replica_id.rpartition(".")[0] or replica_id).encode()
 
 
-def prefix(query: RouteQuery, candidates: Sequence[Replica]) -> Sequence[float]:
+def prefix(query: RouteQuery, candidates: Sequence[ReplicaView]) -> Sequence[float]:
     """Favour the longest cached prefix, as a fraction of the query's tokens."""
     if not query.prefix_tokens:
         return [0.0] * len(candidates)
@@ -127,7 +128,7 @@ def prefix(query: RouteQuery, candidates: Sequence[Replica]) -> Sequence[float]:
     return [min(cached.get(r.replica_id, 0) / tokens, 1.0) for r in candidates]
 
 
-def free_kv(query: RouteQuery, candidates: Sequence[Replica]) -> Sequence[float]:
+def free_kv(query: RouteQuery, candidates: Sequence[ReplicaView]) -> Sequence[float]:
     """Favour the most free KV bytes, as a fraction of the most that any candidate has."""
     most = max(max(r.free_kv_bytes for r in candidates), 1)
     return [max(r.free_kv_bytes, 0) / most for r in candidates]
@@ -149,7 +150,7 @@ SCORERS: Mapping[str, Scorer] = {
 }
 
 
-def route(query: RouteQuery, replicas: Sequence[Replica], weights: Mapping[str, float]) -> Route:
+def route(query: RouteQuery, replicas: Sequence[ReplicaView], weights: Mapping[str, float]) -> Route:
     """Pick the replica for a hop. The order of `replicas` does not matter: ties go to the lowest id.
 
     Args:
@@ -159,7 +160,7 @@ def route(query: RouteQuery, replicas: Sequence[Replica], weights: Mapping[str, 
     """
     candidates = leading_on(query, replicas)
     for keep, reason in ALONE_FILTERS if query.alone else FILTERS:
-        candidates = [r for r in candidates if keep(query, r)]
+        candidates = keep(query, candidates)
         if not candidates:
             return Route(replica_id=None, reason=reason, scores={})
     if query.alone:
@@ -170,7 +171,7 @@ def route(query: RouteQuery, replicas: Sequence[Replica], weights: Mapping[str, 
     return _best(query, sorted(candidates, key=lambda r: r.replica_id), weights)
 
 
-def _set_aside(candidates: Sequence[Replica]) -> Route:
+def _set_aside(candidates: Sequence[ReplicaView]) -> Route:
     # A replica that is already set aside first, even if busy: suspects never take a second one.
     chosen = min(candidates, key=lambda r: (not r.quarantined, r.in_flight, r.pending_tokens, r.replica_id))
     name = chosen.replica_id
@@ -179,7 +180,7 @@ def _set_aside(candidates: Sequence[Replica]) -> Route:
     return Route(replica_id=name, reason=Reason.QUARANTINE, scores={name: 1.0}, wanted=name)
 
 
-def _best(query: RouteQuery, candidates: Sequence[Replica], weights: Mapping[str, float]) -> Route:
+def _best(query: RouteQuery, candidates: Sequence[ReplicaView], weights: Mapping[str, float]) -> Route:
     totals = [0.0] * len(candidates)
     parts: list[tuple[Reason, list[float]]] = []
     for name in sorted(weights):

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Protocol
 
 from stages.types import Modality, Stage
 
@@ -100,6 +101,33 @@ class Replica:
     draining: bool = False
     quarantined: bool = False
     rate_tokens_per_s: float = 0.0
+
+
+class ReplicaView(Protocol):
+    """What the router reads of a replica; `Replica` has it as a value."""
+
+    @property
+    def replica_id(self) -> str: ...  # noqa: D102
+    @property
+    def stage(self) -> Stage: ...  # noqa: D102
+    @property
+    def model(self) -> str: ...  # noqa: D102
+    @property
+    def domain(self) -> tuple[str, ...]: ...  # noqa: D102
+    @property
+    def slots(self) -> int: ...  # noqa: D102
+    @property
+    def in_flight(self) -> int: ...  # noqa: D102
+    @property
+    def pending_tokens(self) -> int: ...  # noqa: D102
+    @property
+    def free_kv_bytes(self) -> int: ...  # noqa: D102
+    @property
+    def total_kv_bytes(self) -> int: ...  # noqa: D102
+    @property
+    def draining(self) -> bool: ...  # noqa: D102
+    @property
+    def quarantined(self) -> bool: ...  # noqa: D102
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
