@@ -1,0 +1,1 @@
+"""Discrete events under a virtual clock, decided by the very functions that run live."""

@@ -1,0 +1,317 @@
+"""What happens inside a replica: encode, chunked prefill, continuous batching, or several of them in one.
+
+An engine is handed hops and calls back when they are through. Its times come from the profile.
+"""
+
+import heapq
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from orchestrator.core.profile import DecodeTiming, PrefillTiming
+from orchestrator.simulator.clock import Clock
+from orchestrator.simulator.decode_batch import DecodeBatch
+from orchestrator.simulator.hop import Hop
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Milestones:
+    """Whom an engine tells of a hop's progress.
+
+    Attributes:
+        prefilled: Its prompt is computed and the first token sampled.
+        done: All that the hop wanted of this replica is done.
+    """
+
+    prefilled: Callable[[Hop], None]
+    done: Callable[[Hop], None]
+
+
+class Engine(Protocol):
+    """One replica's engine. After `stop` it calls nobody back."""
+
+    def submit(self, hop: Hop) -> None:
+        """Take a hop."""
+
+    def busy_s(self) -> float:
+        """Return the seconds in which it has had work, up to now."""
+
+    def stop(self) -> None:
+        """Lose all work."""
+
+
+class BusyTime:
+    """Adds up the seconds in which a count is above 0."""
+
+    __slots__ = ("_clock", "_since_s", "_total_s", "count")
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._total_s = 0.0
+        self._since_s = 0.0
+        self.count = 0
+
+    def enter(self) -> None:
+        """One more."""
+        if not self.count:
+            self._since_s = self._clock.now_s
+        self.count += 1
+
+    def leave(self) -> None:
+        """One fewer."""
+        self.count -= 1
+        if not self.count:
+            self._total_s += self._clock.now_s - self._since_s
+
+    def total_s(self) -> float:
+        """Return the sum up to now."""
+        return self._total_s + (self._clock.now_s - self._since_s if self.count else 0.0)
+
+
+class EncodeEngine:
+    """Images one after another on the accelerator, each prepared on a processor core before.
+
+    With first come, first served and known times, an image's end is known when it comes: one event an image.
+    """
+
+    def __init__(
+        self, clock: Clock, milestones: Milestones, *, image_s: float, preprocess_s: float, cores: int
+    ) -> None:
+        self._clock = clock
+        self._done = milestones.done
+        self._image_s = image_s
+        self._preprocess_s = preprocess_s
+        self._cores_free_s = [0.0] * cores
+        self._free_s = 0.0
+        self._busy_s = 0.0
+        self._stopped = False
+
+    def submit(self, hop: Hop) -> None:
+        """See `Engine`."""
+        now_s = self._clock.now_s
+        prepared_s = max(now_s, self._cores_free_s[0]) + self._preprocess_s
+        heapq.heapreplace(self._cores_free_s, prepared_s)
+        work_s = self._image_s * hop.images
+        self._free_s = max(prepared_s, self._free_s) + work_s
+        self._busy_s += work_s
+        self._clock.at(self._free_s, self._finish, hop)
+
+    def busy_s(self) -> float:
+        """See `Engine`. Of what is queued on the accelerator only the past counts."""
+        return self._busy_s - max(0.0, self._free_s - self._clock.now_s)
+
+    def stop(self) -> None:
+        """See `Engine`."""
+        self._stopped = True
+
+    def _finish(self, hop: Hop) -> None:
+        if not self._stopped:
+            self._done(hop)
+
+
+class DecodeEngine:
+    """Continuous batching; an event for a join and one for a leave, none for a token."""
+
+    def __init__(self, clock: Clock, milestones: Milestones, timing: DecodeTiming) -> None:
+        self._clock = clock
+        self._done = milestones.done
+        self._batch: DecodeBatch[Hop] = DecodeBatch(timing)
+        self._as_of_s = 0.0
+        self._plan = 0
+        self._busy = BusyTime(clock)
+
+    def submit(self, hop: Hop) -> None:
+        """See `Engine`."""
+        self._catch_up()
+        self._busy.enter()
+        self._batch.join(hop, hop.context_tokens, hop.steps)
+        self._expect_next()
+
+    def busy_s(self) -> float:
+        """See `Engine`."""
+        return self._busy.total_s()
+
+    def stop(self) -> None:
+        """See `Engine`."""
+        self._plan = -1
+
+    def _catch_up(self) -> None:
+        self._batch.advance(self._clock.now_s - self._as_of_s)
+        self._as_of_s = self._clock.now_s
+
+    def _expect_next(self) -> None:
+        self._plan += 1
+        if len(self._batch):
+            self._clock.after(self._batch.next_done_s(), self._on_done, self._plan)
+
+    def _on_done(self, plan: int) -> None:
+        if plan != self._plan:
+            return  # somebody joined since: the batch became slower
+        self._catch_up()
+        while hop := self._batch.pop_done():
+            self._busy.leave()
+            self._done(hop)
+        if self._plan == plan:  # nobody joined in turn
+            self._expect_next()
+
+
+class StepEngine:
+    """Prefill in chunks, and in the same steps encode or decode if the replica has those roles too.
+
+    A step takes either the images of the request that came first, or a chunk of prompts, whichever
+    came first; whoever decodes here makes one token in it and waits for all of it, which is the
+    interference that disaggregation avoids. Without images and prompts, decode runs in closed form.
+
+    Args:
+        clock: The virtual clock.
+        milestones: Whom to tell.
+        prefill: Timing of prompts.
+        chunk_tokens: Prompt tokens in a step at most.
+        decode: Timing of decode, if this replica decodes.
+        image_s: Seconds for one image, if it encodes.
+        images_at_once: Images that one step takes side by side: the data-parallel width of the encoder.
+        preprocess_s: Processor seconds before an image can be encoded.
+    """
+
+    def __init__(
+        self,
+        clock: Clock,
+        milestones: Milestones,
+        prefill: PrefillTiming,
+        chunk_tokens: int,
+        *,
+        decode: DecodeTiming | None = None,
+        image_s: float = 0.0,
+        images_at_once: int = 1,
+        preprocess_s: float = 0.0,
+    ) -> None:
+        self._clock = clock
+        self._to = milestones
+        self._prefill = prefill
+        self._chunk_tokens = chunk_tokens
+        self._decode = decode
+        self._image_s = image_s
+        self._images_at_once = images_at_once
+        self._preprocess_s = preprocess_s
+        self._to_encode: deque[Hop] = deque()
+        self._to_prefill: list[Hop] = []
+        self._batch: DecodeBatch[Hop] | None = DecodeBatch(decode) if decode else None
+        self._as_of_s = 0.0
+        self._plan = 0
+        self._stepping = False
+        self._stopped = False
+        self._busy = BusyTime(clock)
+
+    def submit(self, hop: Hop) -> None:
+        """See `Engine`."""
+        self._busy.enter()
+        if hop.images and self._preprocess_s:
+            self._clock.after(self._preprocess_s, self._take, hop)
+        else:
+            self._take(hop)
+
+    def busy_s(self) -> float:
+        """See `Engine`."""
+        return self._busy.total_s()
+
+    def stop(self) -> None:
+        """See `Engine`."""
+        self._stopped = True
+        self._plan = -1
+
+    def _take(self, hop: Hop) -> None:
+        if self._stopped:
+            return
+        if hop.images:
+            self._to_encode.append(hop)
+        else:
+            self._to_prefill.append(hop)
+        if not self._stepping:
+            self._catch_up()
+            self._go_on()
+
+    def _go_on(self) -> None:
+        """Begin the next step, or let the batch run by itself."""
+        self._plan += 1
+        if self._encode_is_next():
+            hop = self._to_encode[0]
+            images = min(hop.images, self._images_at_once)
+            hop.images -= images
+            self._begin(self._image_s, [])
+        elif self._to_prefill:
+            chunk = self._pick_chunk()
+            self._begin(self._prefill.step_s(sum(tokens for _, tokens in chunk)), chunk)
+        elif self._batch is not None and len(self._batch):
+            self._clock.after(self._batch.next_done_s(), self._on_done, self._plan)
+
+    def _encode_is_next(self) -> bool:
+        if not self._to_encode:
+            return False
+        first_s = min((hop.queued_s for hop in self._to_prefill), default=float("inf"))
+        return self._to_encode[0].queued_s <= first_s
+
+    def _pick_chunk(self) -> list[tuple[Hop, int]]:
+        """Fill a step, least left first; a prompt that is passed over ages to the front."""
+        chunk, room = [], self._chunk_tokens
+        if len(self._to_prefill) > 1:
+            self._to_prefill.sort(key=lambda hop: hop.prompt_tokens - hop.steps_waited * self._chunk_tokens)
+        for hop in self._to_prefill:
+            tokens = min(hop.prompt_tokens, room)
+            if tokens or not hop.prompt_tokens:
+                chunk.append((hop, tokens))
+                room -= tokens
+            else:
+                hop.steps_waited += 1
+        return chunk
+
+    def _begin(self, step_s: float, chunk: list[tuple[Hop, int]]) -> None:
+        self._stepping = True
+        if self._batch is not None and self._decode is not None and len(self._batch):
+            # Weights are read once for prompts and decodes together.
+            step_s += self._batch.step_s() - self._decode.step_s
+        self._clock.after(step_s, self._end, chunk)
+
+    def _end(self, chunk: list[tuple[Hop, int]]) -> None:
+        if self._stopped:
+            return
+        self._stepping = False
+        self._as_of_s = self._clock.now_s
+        if self._batch is not None and len(self._batch):
+            self._batch.step()
+            self._finish_done(self._batch)
+        if not chunk and not self._to_encode[0].images:
+            self._to_prefill.append(self._to_encode.popleft())
+        for hop, tokens in chunk:
+            hop.prompt_tokens -= tokens
+            if not hop.prompt_tokens:
+                self._to_prefill.remove(hop)
+                self._prefilled(hop)
+        if not self._stepping:
+            self._go_on()
+
+    def _prefilled(self, hop: Hop) -> None:
+        self._to.prefilled(hop)
+        if self._batch is not None and hop.steps > 0:
+            self._batch.join(hop, hop.context_tokens, hop.steps)
+        else:
+            self._busy.leave()
+            self._to.done(hop)
+
+    def _catch_up(self) -> None:
+        if self._batch is not None:
+            self._batch.advance(self._clock.now_s - self._as_of_s)
+        self._as_of_s = self._clock.now_s
+
+    def _on_done(self, plan: int) -> None:
+        if plan != self._plan or self._batch is None:
+            return
+        self._catch_up()
+        self._finish_done(self._batch)
+        if self._plan == plan and not self._stepping:
+            self._go_on()
+
+    def _finish_done(self, batch: DecodeBatch[Hop]) -> None:
+        while hop := batch.pop_done():
+            self._busy.leave()
+            self._to.done(hop)

@@ -1,0 +1,110 @@
+"""The nouns of a simulated request: what it is, and its visits to replicas."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from orchestrator.core.types import StageTag
+
+if TYPE_CHECKING:
+    from orchestrator.simulator.replica import SimReplica
+
+
+class Request:
+    """One request on its way.
+
+    Attributes:
+        index: Its row in the workload and in the outcomes.
+        tag: What it brings to each stage.
+        output_tokens: Tokens that its completion will turn out to have; ≥ 1.
+        due_s: When its first token is due.
+        deadline_s: When it is given up.
+        images_left: Images not yet encoded.
+        embeddings_at: Domains of the replicas that hold its embeddings.
+        first_token_s: When its first token was sent; 0.0 before.
+        ended: Answered, refused or given up.
+    """
+
+    __slots__ = (
+        "arrival_s",
+        "deadline_s",
+        "due_s",
+        "embeddings_at",
+        "ended",
+        "first_token_s",
+        "images_left",
+        "index",
+        "output_tokens",
+        "tag",
+    )
+
+    def __init__(
+        self, index: int, tag: StageTag, output_tokens: int, arrival_s: float, due_s: float, deadline_s: float
+    ) -> None:
+        self.index = index
+        self.tag = tag
+        self.output_tokens = output_tokens
+        self.arrival_s = arrival_s
+        self.due_s = due_s
+        self.deadline_s = deadline_s
+        self.images_left = len(tag.item_tokens)
+        self.embeddings_at: list[tuple[str, ...]] = []
+        self.first_token_s = 0.0
+        self.ended = False
+
+
+class Hop:
+    """One visit of a request to one replica.
+
+    Attributes:
+        images: Images that it encodes there.
+        prompt_tokens: Prompt tokens that it prefills there.
+        steps: Decode steps that it makes there; the first token comes from prefill.
+        context_tokens: KV positions that it starts to decode with.
+        tokens: Work in the unit of the pool's first stage, for the router.
+        kv_bytes: KV cache that it holds there.
+        content: Names the image, for cache affinity; empty if nothing repeats.
+        queued_s: When it began to wait.
+        replica: Where it is; None while it waits.
+        attempt: Grows when its replica is lost, so that what was due for it there is ignored.
+    """
+
+    __slots__ = (
+        "attempt",
+        "content",
+        "context_tokens",
+        "images",
+        "kv_bytes",
+        "prompt_tokens",
+        "queued_s",
+        "replica",
+        "request",
+        "steps",
+        "steps_waited",
+        "tokens",
+    )
+
+    def __init__(
+        self,
+        request: Request,
+        *,
+        tokens: int,
+        images: int = 0,
+        prompt_tokens: int = 0,
+        steps: int = 0,
+        context_tokens: int = 0,
+        kv_bytes: int = 0,
+        content: str = "",
+    ) -> None:
+        self.request = request
+        self.tokens = tokens
+        self.images = images
+        self.prompt_tokens = prompt_tokens
+        self.steps = steps
+        self.context_tokens = context_tokens
+        self.kv_bytes = kv_bytes
+        self.content = content
+        self.queued_s = 0.0
+        self.replica: SimReplica | None = None
+        self.attempt = 0
+        self.steps_waited = 0

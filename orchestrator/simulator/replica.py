@@ -1,0 +1,120 @@
+"""One simulated replica: the router's view of it, its engine, and its place in the cluster."""
+
+from orchestrator.core.control_types import PlacedReplica, ReplicaState
+from orchestrator.simulator.engines import Engine
+from orchestrator.simulator.hop import Hop
+from stages.types import Stage
+
+
+class SimReplica:
+    """A replica, from its creation to its end; it is a `ReplicaView`.
+
+    Attributes:
+        stage: The first stage of its pool.
+        running: Hops that hold a credit on it.
+        created_s: When its accelerators were taken.
+    """
+
+    __slots__ = (
+        "created_s",
+        "domain",
+        "engine",
+        "free_kv_bytes",
+        "group",
+        "hardware",
+        "in_flight",
+        "model",
+        "node_id",
+        "pending_tokens",
+        "replica_id",
+        "running",
+        "service",
+        "since_s",
+        "slots",
+        "stage",
+        "state",
+        "total_kv_bytes",
+        "tp",
+    )
+
+    quarantined = False
+
+    def __init__(
+        self,
+        replica_id: str,
+        service: str,
+        model: str,
+        stage: Stage,
+        *,
+        engine: Engine,
+        hardware: str,
+        tp: int,
+        node_id: str,
+        domain: tuple[str, ...],
+        group: str,
+        slots: int,
+        total_kv_bytes: int,
+        now_s: float,
+    ) -> None:
+        self.replica_id = replica_id
+        self.service = service
+        self.model = model
+        self.stage = stage
+        self.engine = engine
+        self.hardware = hardware
+        self.tp = tp
+        self.node_id = node_id
+        self.domain = domain
+        self.group = group
+        self.slots = slots
+        self.in_flight = 0
+        self.pending_tokens = 0
+        self.free_kv_bytes = total_kv_bytes
+        self.total_kv_bytes = total_kv_bytes
+        self.running: set[Hop] = set()
+        self.state = ReplicaState.STARTING
+        self.created_s = now_s
+        self.since_s = now_s
+
+    @property
+    def draining(self) -> bool:
+        """Whether it takes no new work."""
+        return self.state is not ReplicaState.READY
+
+    def enter(self, state: ReplicaState, now_s: float) -> None:
+        """Come into a state."""
+        self.state = state
+        self.since_s = now_s
+
+    def take(self, hop: Hop) -> None:
+        """Reserve a slot, and KV for the hop's whole life."""
+        hop.replica = self
+        self.running.add(hop)
+        self.in_flight += 1
+        self.pending_tokens += hop.tokens
+        self.free_kv_bytes -= hop.kv_bytes
+
+    def give_back(self, hop: Hop) -> None:
+        """Free the slot; the KV stays until `free_kv`."""
+        self.running.discard(hop)
+        self.in_flight -= 1
+        self.pending_tokens -= hop.tokens
+
+    def free_kv(self, hop: Hop) -> None:
+        """Free the KV that the hop held."""
+        self.free_kv_bytes += hop.kv_bytes
+
+    def placed(self) -> PlacedReplica:
+        """Return it as control sees it."""
+        return PlacedReplica(
+            replica_id=self.replica_id,
+            service=self.service,
+            stage=self.stage,
+            hardware=self.hardware,
+            tp=self.tp,
+            node_id=self.node_id,
+            group=self.group,
+            state=self.state,
+            since_s=self.since_s,
+            pending_units=float(self.pending_tokens),
+        )
