@@ -85,8 +85,8 @@ class Run:
 
     Attributes:
         accelerator_s: Accelerator-seconds provisioned by (service, stage, hardware).
-        busy_s: Replica-seconds with work by stage.
-        replica_s: Replica-seconds provisioned by stage.
+        busy_s: Replica-seconds with work by the first stage of a pool.
+        replica_s: Replica-seconds provisioned, likewise.
         timeline: A moment for each decision that changed something, the first and the last.
         scale_events: Decisions that changed a stage's count, by stage.
         reasons: Of admission (stage None) and of routing, with counts.
@@ -131,7 +131,7 @@ def simulate(scenario: Scenario, progress: Progress = lambda fraction: None) -> 
         scenario=scenario,
         outcomes=outcomes,
         accelerator_s=accelerator_s,
-        busy_s={stage: now.busy_s for stage, now in service.now().items()},
+        busy_s={pool.stage: pool.busy_s() for pool in service.pools},
         replica_s=_replica_s(accelerator_s, scenario.control),
         timeline=recorder.moments,
         scale_events=recorder.scale_events,
@@ -230,9 +230,9 @@ def speeds(control: ControlPolicy, work: Workload, system: System) -> Speeds:
 def _replica_s(
     accelerator_s: Mapping[tuple[str, Stage, str], float], control: ControlPolicy
 ) -> dict[Stage, float]:
-    spent = dict.fromkeys(Stage, 0.0)
+    spent: dict[Stage, float] = {}
     for (_, stage, _), seconds in accelerator_s.items():
-        spent[stage] += seconds / control.stages[stage].tp
+        spent[stage] = spent.get(stage, 0.0) + seconds / control.stages[stage].tp
     return spent
 
 
