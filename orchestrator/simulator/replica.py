@@ -81,6 +81,11 @@ class SimReplica:
         """Whether it takes no new work."""
         return self.state is not ReplicaState.READY
 
+    @property
+    def empty(self) -> bool:
+        """Whether it has no work, and no KV cache that decode has still to pull."""
+        return not self.in_flight and self.free_kv_bytes == self.total_kv_bytes
+
     def enter(self, state: ReplicaState, now_s: float) -> None:
         """Come into a state."""
         self.state = state
