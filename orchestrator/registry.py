@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from orchestrator.core.admission import stage_load
 from orchestrator.core.types import Replica, StageLoad
 from orchestrator.ports import Snapshot
 from stages.types import Stage
@@ -59,14 +60,11 @@ class Registry:
 
     def load(self, stage: Stage, waiting_tokens: int) -> StageLoad:
         """Return the stage's load over all gateways; `waiting_tokens` is what waits in this one."""
-        live = [replica for replica in self.replicas(stage) if not replica.draining]
-        # A decode that runs is not ahead of a new one, which joins the batch, until every slot is taken.
-        free = stage is Stage.DECODE and any(replica.in_flight < replica.slots for replica in live)
-        pending = 0 if free else sum(replica.pending_tokens for replica in live)
-        return StageLoad(
-            live_replicas=len(live),
-            backlog_tokens=pending + waiting_tokens + self._others_waiting.get(stage, 0),
-            rate_tokens_per_s=self._rates.get(stage, 0.0) * len(live),
+        return stage_load(
+            stage,
+            self.replicas(stage),
+            waiting_tokens + self._others_waiting.get(stage, 0),
+            self._rates.get(stage, 0.0),
         )
 
     def _shift(self, replica_id: str, jobs: int, tokens: int, kv_bytes: int) -> None:

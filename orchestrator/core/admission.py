@@ -1,9 +1,18 @@
 """admit(): may a request enter, must its encode wait, or is it turned away, and until when."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from orchestrator.core.types import Admission, Admitted, Queued, Reason, Rejected, StageLoad, StageTag
+from orchestrator.core.types import (
+    Admission,
+    Admitted,
+    Queued,
+    Reason,
+    Rejected,
+    ReplicaView,
+    StageLoad,
+    StageTag,
+)
 from stages.types import Modality, Stage
 
 STARTING_S = 1.0
@@ -76,3 +85,26 @@ def least_time_s(tag: StageTag, loads: Mapping[Stage, StageLoad]) -> float:
     work = {Stage.ENCODE: tag.encode_tokens, Stage.PREFILL: tag.prefill_tokens}
     rates = {stage: loads[stage].rate_tokens_per_s for stage in tag.stages if stage in work}
     return sum(work[stage] / rate for stage, rate in rates.items() if rate)
+
+
+def stage_load(
+    stage: Stage, replicas: Iterable[ReplicaView], waiting_tokens: int, rate_tokens_per_s: float
+) -> StageLoad:
+    """Return a stage's load.
+
+    A decode that runs is not ahead of a new one, which joins the batch, until every slot is taken.
+
+    Args:
+        stage: The stage.
+        replicas: Its own, draining or not.
+        waiting_tokens: What waits in all gateways.
+        rate_tokens_per_s: Of one replica when busy; 0.0 while unknown.
+    """
+    live = [replica for replica in replicas if not replica.draining]
+    free = stage is Stage.DECODE and any(replica.in_flight < replica.slots for replica in live)
+    pending = 0 if free else sum([replica.pending_tokens for replica in live])
+    return StageLoad(
+        live_replicas=len(live),
+        backlog_tokens=pending + waiting_tokens,
+        rate_tokens_per_s=rate_tokens_per_s * len(live),
+    )

@@ -14,6 +14,8 @@ from orchestrator.simulator.clock import Clock
 from orchestrator.simulator.decode_batch import DecodeBatch
 from orchestrator.simulator.hop import Hop
 
+UNBOUNDED = 1 << 62
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Milestones:
@@ -172,6 +174,8 @@ class StepEngine:
         image_s: Seconds for one image, if it encodes.
         images_at_once: Images that one step takes side by side: the data-parallel width of the encoder.
         preprocess_s: Processor seconds before an image can be encoded.
+        sequences: Prompts and decodes that it works on at once; the others wait in front of it.
+        kv_bytes: KV cache for them.
     """
 
     def __init__(
@@ -185,6 +189,8 @@ class StepEngine:
         image_s: float = 0.0,
         images_at_once: int = 1,
         preprocess_s: float = 0.0,
+        sequences: int = UNBOUNDED,
+        kv_bytes: int = UNBOUNDED,
     ) -> None:
         self._clock = clock
         self._to = milestones
@@ -194,6 +200,9 @@ class StepEngine:
         self._image_s = image_s
         self._images_at_once = images_at_once
         self._preprocess_s = preprocess_s
+        self._sequences_left = sequences
+        self._kv_bytes_left = kv_bytes
+        self._waiting: deque[Hop] = deque()
         self._to_encode: deque[Hop] = deque()
         self._to_prefill: list[Hop] = []
         self._batch: DecodeBatch[Hop] | None = DecodeBatch(decode) if decode else None
@@ -223,13 +232,32 @@ class StepEngine:
     def _take(self, hop: Hop) -> None:
         if self._stopped:
             return
-        if hop.images:
-            self._to_encode.append(hop)
-        else:
-            self._to_prefill.append(hop)
+        self._waiting.append(hop)
+        self._let_in()
         if not self._stepping:
             self._catch_up()
             self._go_on()
+
+    def _let_in(self) -> None:
+        """Let hops in from the front, first come, first served, while there is room."""
+        while self._waiting and self._sequences_left > 0:
+            hop = self._waiting[0]
+            if hop.kv_bytes > self._kv_bytes_left:
+                return
+            self._waiting.popleft()
+            self._sequences_left -= 1
+            self._kv_bytes_left -= hop.kv_bytes
+            if hop.images:
+                self._to_encode.append(hop)
+            else:
+                self._to_prefill.append(hop)
+
+    def _through(self, hop: Hop) -> None:
+        self._sequences_left += 1
+        self._kv_bytes_left += hop.kv_bytes
+        self._let_in()
+        self._busy.leave()
+        self._to.done(hop)
 
     def _go_on(self) -> None:
         """Begin the next step, or let the batch run by itself."""
@@ -295,8 +323,7 @@ class StepEngine:
         if self._batch is not None and hop.steps > 0:
             self._batch.join(hop, hop.context_tokens, hop.steps)
         else:
-            self._busy.leave()
-            self._to.done(hop)
+            self._through(hop)
 
     def _catch_up(self) -> None:
         if self._batch is not None:
@@ -313,5 +340,4 @@ class StepEngine:
 
     def _finish_done(self, batch: DecodeBatch[Hop]) -> None:
         while hop := batch.pop_done():
-            self._busy.leave()
-            self._to.done(hop)
+            self._through(hop)

@@ -21,6 +21,8 @@ class Request:
         deadline_s: When it is given up.
         images_left: Images not yet encoded.
         embeddings_at: Domains of the replicas that hold its embeddings.
+        prefilled_on: The replica that still holds its KV cache for decode to pull, and `prefill_hop`
+            the hop that made it.
         first_token_s: When its first token was sent; 0.0 before.
         ended: Answered, refused or given up.
     """
@@ -35,6 +37,8 @@ class Request:
         "images_left",
         "index",
         "output_tokens",
+        "prefill_hop",
+        "prefilled_on",
         "tag",
     )
 
@@ -49,6 +53,8 @@ class Request:
         self.deadline_s = deadline_s
         self.images_left = len(tag.item_tokens)
         self.embeddings_at: list[tuple[str, ...]] = []
+        self.prefilled_on: SimReplica | None = None
+        self.prefill_hop: Hop | None = None
         self.first_token_s = 0.0
         self.ended = False
 

@@ -24,6 +24,7 @@ class Pool:
         stages: What its replicas do, in order; most pools have one.
         replicas: Every one that exists.
         waiting_tokens: Work of the hops that wait, in the unit of the first stage.
+        ended_busy_s: Busy seconds of replicas that are gone.
     """
 
     def __init__(
@@ -47,11 +48,16 @@ class Pool:
         self._pushed = 0
         self.replicas: list[SimReplica] = []
         self.waiting_tokens = 0
+        self.ended_busy_s = 0.0
 
     @property
     def depth(self) -> int:
         """Hops that wait."""
         return len(self._heap)
+
+    def busy_s(self) -> float:
+        """Return the replica-seconds with work, up to now."""
+        return self.ended_busy_s + sum([r.engine.busy_s() for r in self.replicas])
 
     def ready(self) -> list[SimReplica]:
         """Return the replicas that take work."""
