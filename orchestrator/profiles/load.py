@@ -10,8 +10,8 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import ConfigDict, Field, TypeAdapter
 
 from orchestrator.core.profile import Accelerator, ModelProfile
-from orchestrator.policy import source
-from orchestrator.policy.fields import STRICT, Count, Name, NotNegative
+from orchestrator import yaml_source as source
+from orchestrator.yaml_fields import STRICT, Count, Name, NotNegative
 from orchestrator.profiles.convert import model_profile
 from orchestrator.profiles.format import ProfileFile
 
