@@ -13,6 +13,7 @@ from cli.ask import ask
 from cli.models import models_app
 from cli.paths import POLICIES, state_home
 from cli.policy import policy_app
+from cli.profile import profile_app
 from cli.redis_server import NoRedisServer
 from cli.status import status
 from orchestrator.keys import load_keys
@@ -29,6 +30,7 @@ app = typer.Typer(
 )
 app.add_typer(policy_app, name="policy")
 app.add_typer(models_app, name="models")
+app.add_typer(profile_app, name="profile")
 app.command()(ask)
 app.command()(status)
 
