@@ -142,8 +142,8 @@ def test_a_policy_may_name_its_profile(load, tmp_path):
                 ("min: 2", "min: 2, budget_s: 0.1"),
             ],
             "slo: {ttft_s: 0.4}\n",
-            "`slo.ttft_s`: 0.4 is below the 0.574 s that one image and 1024 tokens of text take alone, encoded on "
-            "1 × l40s and prefilled on 4 × a100",
+            "`slo.ttft_s`: 0.4 is below the 0.574 s that one image and 1024 tokens of text take alone, "
+            "encoded on 1 × l40s and prefilled on 4 × a100",
             id="ttft",
         ),
         pytest.param(

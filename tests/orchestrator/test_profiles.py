@@ -1,6 +1,5 @@
 """What profile and hardware files are accepted, and what comes of their figures."""
 
-from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -228,7 +227,7 @@ def test_a_wrong_accelerator_file_is_named_with_its_place(tmp_path):
     file.write_text(
         (DATA / "accelerators.yaml").read_text().replace("cost_per_h: 2.45", "cost_per_hour: 2.45")
     )
-    with pytest.raises(FileError, match="`accelerators.a100.cost_per_hour`: unknown key; did you mean"):
+    with pytest.raises(FileError, match=r"`accelerators\.a100\.cost_per_hour`: unknown key; did you mean"):
         load_accelerators(file)
 
 
