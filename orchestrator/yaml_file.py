@@ -150,7 +150,7 @@ class _Explainer:
         choices = re.findall(r"'([^']+)'", detail.get("ctx", {}).get("expected", ""))
         if kind == "unexpected_keyword_argument":
             return self._unknown_key(where, valid_keys(self._adapter, where[:-1]))
-        if detail["loc"][-1:] == ("[key]",):  # a mapping whose keys are from a closed set
+        if detail["loc"][-1:] == ("[key]",) and choices:  # a mapping whose keys are from a closed set
             return self._unknown_key(where, choices)
         where, message = _reworded(where, detail)
         nearest = _nearest(str(_at(self._document.value, where)), choices) if choices else ""
@@ -167,7 +167,8 @@ class _Explainer:
         key = str(where[-1])
         nearest = _nearest(key, valid)
         message = "unknown key" if nearest else f"unknown key; {self._advice(key, valid)}"
-        return _problem(self._path, message, self._document.keys[where], where, nearest)
+        mark = self._document.keys.get(where) or _nearest_mark(self._document, where)
+        return _problem(self._path, message, mark, where, nearest)
 
     def _advice(self, key: str, valid: Sequence[str]) -> str:
         sections = [".".join(path) for path in _paths(self._adapter) if path[-1] == key]
