@@ -1,6 +1,5 @@
 """What profile and hardware files are accepted, and what comes of their figures."""
 
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
