@@ -16,6 +16,7 @@ from orchestrator.simulator.build import ReplicaShape
 from orchestrator.simulator.clock import Clock
 from orchestrator.simulator.outcomes import Ending, Outcomes
 from orchestrator.simulator.pool import Pool
+from orchestrator.simulator.prompts import text_tokens
 from orchestrator.simulator.service import Promises, Service, Speeds, Transfer
 from orchestrator.simulator.systems import SYSTEMS, System
 from orchestrator.simulator.workload import Workload
@@ -23,8 +24,6 @@ from orchestrator.simulator.world import Hosted, World
 from orchestrator.totals import ServiceTotals
 from stages.types import Stage
 
-TEXT_AT_LEAST = 16
-"""Text tokens of a request with images at least: a question has a few words."""
 _SETTLE_S = 10.0
 _BATCH = 4_096
 
@@ -144,12 +143,8 @@ def simulate(scenario: Scenario, progress: Progress = lambda fraction: None) -> 
 
 def _feed(scenario: Scenario, clock: Clock, service: Service, progress: Progress) -> None:
     """Let the workload arrive, in batches so that its columns need not become lists at once."""
-    work, profile = scenario.workload, scenario.control.profile
-    text = np.where(
-        work.images > 0,
-        np.maximum(work.context_tokens - work.images.astype(np.int64) * profile.image_tokens, TEXT_AT_LEAST),
-        np.maximum(work.context_tokens, 1),
-    )
+    work = scenario.workload
+    text = text_tokens(work, scenario.control.profile.image_tokens)
     total = len(work.arrival_s)
     for start in range(0, total, _BATCH):
         rows = slice(start, start + _BATCH)
