@@ -14,6 +14,7 @@ from cli.ask import ask
 from cli.models import models_app
 from cli.paths import POLICIES, state_home
 from cli.policy import policy_app
+from cli.profile import profile_app
 from cli.redis_server import NoRedisServer
 from cli.refuse import MISTAKEN, refuse
 from cli.status import status
@@ -31,6 +32,7 @@ app = typer.Typer(
 )
 app.add_typer(policy_app, name="policy")
 app.add_typer(models_app, name="models")
+app.add_typer(profile_app, name="profile")
 app.command()(ask)
 app.command()(status)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from orchestrator.core.capacity import Mix, decode_rate, encode_rate, kv_capacity_tokens, prefill_rate
-from orchestrator.core.control_types import Changes, ControlPolicy, Create, Node, Snapshot
+from orchestrator.core.control_types import Changes, ControlPolicy, Node, Snapshot
 from orchestrator.core.decide import Decision
 from orchestrator.core.profile import HardwareClass
 from orchestrator.core.types import Reason
