@@ -3,10 +3,11 @@
 Encode comes first, then prefill from what encode lets through, then decode from what prefill lets through.
 """
 
+import math
 from dataclasses import dataclass
 
 from orchestrator.core import demand
-from orchestrator.core.control_types import ControlPolicy, Signals, StageSignals
+from orchestrator.core.control_types import ControlPolicy, Signals
 from orchestrator.core.scaling.coupled_params import CoupledParams
 from orchestrator.core.scaling.sizing import throughput_need, waiting_need
 from stages.types import Stage
@@ -14,22 +15,43 @@ from stages.types import Stage
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Need:
-    """Unrounded replicas that a stage needs; None where the profile has no rate.
+    """Unrounded replicas that a stage needs.
 
     Attributes:
         reachable: For the work that can reach the stage.
         offered: For all that is offered; at least as much. Between the two a count is right as it is:
             more replicas would stand idle behind their upstream, and fewer would be missed soon.
+        known: Whether it could be told at all.
     """
 
-    reachable: float | None
-    offered: float | None
+    reachable: float
+    offered: float
+    known: bool = True
 
-    def at(self, count: int) -> float | None:
+    def at(self, count: int) -> float:
         """Return the need of a stage with so many replicas: its count if that is between the two."""
-        if self.reachable is None or self.offered is None:
-            return None
         return min(max(float(count), self.reachable), self.offered)
+
+    def scaled(self, share: float) -> "Need":
+        """Return it times a ratio."""
+        return Need(reachable=self.reachable * share, offered=self.offered * share)
+
+    def raised(self, other: "Need", most: float) -> "Need":
+        """Return the larger of two needs, and at most so many times this one."""
+        return Need(
+            reachable=max(self.reachable, min(other.reachable, most * self.reachable)),
+            offered=max(self.offered, min(other.offered, most * self.offered)),
+        )
+
+
+UNKNOWN = Need(reachable=0.0, offered=0.0, known=False)
+
+
+def need(offered: float | None, reachable: float | None = None) -> Need:
+    """Return a need; the reachable is the offered one unless given, and without a rate neither is known."""
+    if offered is None:
+        return UNKNOWN
+    return Need(reachable=offered if reachable is None else min(reachable, offered), offered=offered)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,42 +71,35 @@ class Flow:
 
     def encode(self) -> Need:
         """Return encode's need."""
-        need = self._waiting(self.encode_load(), Stage.ENCODE)
-        return Need(reachable=need, offered=need)
+        return need(self._waiting(self.encode_load(), Stage.ENCODE))
 
     def prefill(self, encode_count: int) -> Need:
         """Return prefill's need while encode has, or soon will have, so many replicas."""
-        seen = self.signals
+        seen, hits = self.signals, self.signals.embedding_hits
         if not self.params.offered:
-            need = self._waiting(seen.stages[Stage.PREFILL].done, Stage.PREFILL)
-            return Need(reachable=need, offered=need)
+            return need(self._waiting(seen.stages[Stage.PREFILL].done, Stage.PREFILL))
         if not self.params.caps:
-            need = self._waiting(self.prefill_load(seen.image_tokens), Stage.PREFILL)
-            return Need(reachable=need, offered=need)
-        load, hits = self.encode_load(), seen.embedding_hits
-        capacity = encode_count * seen.stages[Stage.ENCODE].rate
-        uncapped = self._waiting(
-            self.prefill_load(demand.image_inflow(seen.image_tokens, hits, load, load)), Stage.PREFILL
-        )
-        if load <= capacity:
-            return Need(reachable=uncapped, offered=uncapped)
-        capped = self.prefill_load(demand.image_inflow(seen.image_tokens, hits, load, capacity))
-        return Need(reachable=self._waiting(capped, Stage.PREFILL), offered=uncapped)
+            return need(self._waiting(self.prefill_load(seen.image_tokens), Stage.PREFILL))
+        load, capacity = self.encode_load(), encode_count * seen.stages[Stage.ENCODE].rate
+        offered = self._prefill_for(demand.image_inflow(seen.image_tokens, hits, load, load))
+        if load <= capacity or capacity <= 0.0 < encode_count:
+            return need(offered)
+        return need(offered, self._prefill_for(demand.image_inflow(seen.image_tokens, hits, load, capacity)))
 
     def decode(self, prefill_count: int) -> Need:
         """Return decode's need while prefill has, or soon will have, so many replicas."""
-        seen = self.signals.stages[Stage.PREFILL]
+        before, now = self.signals.stages[Stage.PREFILL], self.signals.stages[Stage.DECODE]
         if not self.params.offered:
-            need = self._throughput(self.signals.stages[Stage.DECODE].done)
-            return Need(reachable=need, offered=need)
+            return need(self._throughput(now.done))
         if not self.params.caps:
-            need = self._throughput(self.decode_load(self.requests))
-            return Need(reachable=need, offered=need)
-        wanted = self.requests + self._drain(Stage.PREFILL, seen.waiting_jobs)
-        passed = prefill_count * seen.rate / self.signals.prefill_tokens
-        return Need(
-            reachable=self._throughput(self.decode_load(demand.request_inflow(wanted, 0.0, passed))),
-            offered=self._throughput(self.decode_load(wanted)),
+            return need(self._throughput(self.decode_load(self.requests)))
+        offered = demand.request_inflow(self.requests, self._jobs_drain(), math.inf)
+        capacity = prefill_count * before.rate / self.signals.prefill_tokens
+        if offered <= capacity or capacity <= 0.0 < prefill_count:
+            return need(self._throughput(self.decode_load(offered)))
+        return need(
+            self._throughput(self.decode_load(offered)),
+            self._throughput(self.decode_load(capacity)),
         )
 
     def encode_load(self) -> float:
@@ -121,14 +136,18 @@ class Flow:
             return 0.0
         return backlog / max(self.params.drain_s, self.policy.stages[stage].lead_s)
 
+    def _jobs_drain(self) -> float:
+        """Return n_qP / T_drain, prompts per second."""
+        return self._drain(Stage.PREFILL, self.signals.stages[Stage.PREFILL].waiting_jobs)
+
+    def _prefill_for(self, images: float) -> float | None:
+        return self._waiting(self.prefill_load(images), Stage.PREFILL)
+
     def _waiting(self, load: float, stage: Stage) -> float | None:
         params = self.params
         return waiting_need(
-            load, self._seen(stage), dispersion=params.dispersion, wait_share=params.wait_share
+            load, self.signals.stages[stage], dispersion=params.dispersion, wait_share=params.wait_share
         )
 
     def _throughput(self, load: float) -> float | None:
-        return throughput_need(load, self._seen(Stage.DECODE), self.params.headroom)
-
-    def _seen(self, stage: Stage) -> StageSignals:
-        return self.signals.stages[stage]
+        return throughput_need(load, self.signals.stages[Stage.DECODE], self.params.headroom)

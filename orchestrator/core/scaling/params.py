@@ -10,6 +10,9 @@ from orchestrator.core.infeasible import InfeasibleError
 
 P = TypeVar("P", bound="Params")
 
+FROM_FILE: Mapping[str, object] = {"extra": "forbid", "strict": True}
+"""For what parses parameters from a file: unknown keys are errors, and "8" is no number."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Params:
@@ -20,8 +23,7 @@ class Params:
         beta: Image work starts while prefill's backlog is within beta times its budget_s; above 0.
     """
 
-    # For whatever parses them from a file: unknown keys are errors, and "8" is no number.
-    __pydantic_config__: ClassVar[Mapping[str, object]] = {"extra": "forbid", "strict": True}
+    __pydantic_config__: ClassVar[Mapping[str, object]] = FROM_FILE
 
     backpressure: bool = True
     beta: float = 1.0
@@ -56,6 +58,14 @@ def not_negative(params: object, *names: str) -> None:
         value = getattr(params, name)
         if value is not None and not 0.0 <= value < math.inf:
             raise InfeasibleError(f"{value:g} is below 0", name)
+
+
+def count(params: object, *names: str) -> None:
+    """Refuse counts below 0; None, not given, is fine."""
+    for name in names:
+        value = getattr(params, name)
+        if value is not None and value < 0:
+            raise InfeasibleError(f"{value} is below 0", name)
 
 
 def fraction(params: object, *names: str) -> None:

@@ -30,11 +30,13 @@ class Scaler:
         params: Class of its parameters.
         follows_load: Whether missing signals make it propose and zero traffic brings it to the minima. If
             not, its counts are a matter of the file and the clock.
+        live: Whether a policy file may name it; those that know the future are for simulators.
     """
 
     plan: PlanFunction
     params: type[Params]
     follows_load: bool = True
+    live: bool = True
 
 
 def own(state: ScalerState, kind: type[S]) -> S:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from orchestrator.core.control_types import ControlPolicy, ScalePlan, ScaleReason, ScalerState, Signals
 from orchestrator.core.infeasible import InfeasibleError
-from orchestrator.core.scaling.params import Params, params_of
+from orchestrator.core.scaling.params import Params, count, params_of
 from orchestrator.core.scaling.scaler import propose
 from stages.types import Stage
 
@@ -26,10 +26,7 @@ class StaticParams(Params):
 
     def __post_init__(self) -> None:
         Params.__post_init__(self)
-        for name in ("encode", "prefill", "decode"):
-            count = getattr(self, name)
-            if count is not None and count < 0:
-                raise InfeasibleError(f"{count} is below 0", name)
+        count(self, "encode", "prefill", "decode")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
