@@ -169,7 +169,7 @@ def _moves(turn: Turn, state: CoupledState, needs: Mapping[Stage, Need]) -> Plan
         return {s: turn.stepped(s, needs[s], state, turn.params.rules) for s in (PREFILL, DECODE)}
     prefill, decode = _side(turn, state, PREFILL, needs), _side(turn, state, DECODE, needs)
     switch = turn.params.role_switch and _alike(turn.policy)
-    moves = together(prefill, decode, turn.params.rules, turn.now_s, switch=switch)
+    moves = together(prefill, decode, turn.now_s, switch=switch)
     return {
         PREFILL: propose(moves[0][0], moves[0][1], prefill.need),
         DECODE: propose(moves[1][0], moves[1][1], decode.need),
@@ -182,10 +182,8 @@ def _forecast(turn: Turn, state: CoupledState, plans: Plans, encode_count: int) 
     if not grown:
         return plans
     plain = turn.flow(NO_TREND)
-    now = {
-        PREFILL: plain.prefill(encode_count),
-        DECODE: plain.decode(_soon(turn, plain.prefill(encode_count))),
-    }
+    prefill = plain.prefill(encode_count)
+    now = {PREFILL: prefill, DECODE: plain.decode(_soon(turn, prefill))}
     early = {s for s in grown if whole(state.guard.guarded(s, now[s].at(turn.counts[s]))) < plans[s].replicas}
     return plans | {s: replace(plans[s], reason=ScaleReason.FORECAST) for s in early}
 
@@ -195,6 +193,7 @@ def _side(turn: Turn, state: CoupledState, stage: Stage, needs: Mapping[Stage, N
     return Side(
         count=count,
         need=state.guard.guarded(stage, needs[stage].at(count)),
+        rules=turn.params.rules,
         bounds=turn.policy.stages[stage],
         clock=state.clock(stage),
     )

@@ -1,4 +1,4 @@
-"""dynamo-like: a forecast sets the least counts every few minutes, latency adds single replicas in between."""
+"""dynamo-like: a forecast sets the least counts, and latency adds single replicas in between."""
 
 import math
 from collections.abc import Mapping
@@ -11,7 +11,6 @@ from orchestrator.core.control_types import (
     ScalerState,
     Signals,
     StagePlan,
-    StageSignals,
 )
 from orchestrator.core.scaling.modserve import loads
 from orchestrator.core.scaling.params import Params, above_zero, fraction, params_of
@@ -65,30 +64,24 @@ def dynamo_like(
 ) -> tuple[ScalePlan, ScalerState]:
     """Forecast the load of the next period for the least counts; add or take one replica by latency.
 
-    Every 180 s: N ≥ ceil(load(t + 180) · correction / (mu · headroom)), correction = max(1, TPOT / its target)
-    for decode and 1 for the others. Every 5 s, if nothing is starting: N + 1 if the wait exceeds its budget
-    (decode: TPOT its target), N − 1 if it is under half of it and N is above the least.
+    Every 180 s: N ≥ ceil(load(t + 180) · correction / (mu · headroom)), correction = max(1, TPOT / its
+    target) for decode and 1 for the others. Every 5 s, if nothing is starting: N + 1 if the wait exceeds its
+    budget (decode: TPOT its target), N − 1 if it is under half of it and N is above the least.
 
-    Source: NVIDIA Dynamo's SLA planner, its throughput-based and load-based loops; a prefill correction there
-    is at most 1 too. The trend is Holt's, in place of ARIMA or Prophet, and encode, which that planner lacks, is
-    treated as prefill. Inputs: offered rates, waits, TPOT, the profile's rates. Choose it for text load with a
-    slow rhythm: it does not connect the stages, and image bursts are trends to it.
+    Source: NVIDIA Dynamo's SLA planner, its throughput-based and load-based loops; its correction of prefill
+    is at most 1 as well. The trend is Holt's, in place of ARIMA or Prophet, and encode, which that planner
+    lacks, is treated as prefill. Inputs: offered rates, waits, TPOT, the profile's rates. Choose it for text
+    load with a slow rhythm: it does not connect the stages, and image bursts are trends to it.
     """
     params, mine = params_of(policy, DynamoLikeParams), own(state, DynamoLikeState)
     if now_s - mine.forecast_s >= params.period_s:
         mine = _forecast(signals, policy, params, mine, now_s)
     looks = now_s - mine.load_s >= params.load_period_s
-    stages = {
-        stage: _next(
-            signals.stages[stage],
-            counted(signals, mine, stage),
-            mine.needs[stage],
-            _strain(signals, stage),
-            params,
-            looks,
-        )
-        for stage in Stage
-    }
+    stages = {}
+    for stage in Stage:
+        seen, count = signals.stages[stage], counted(signals, mine, stage)
+        strain = _strain(signals, stage) if looks and not seen.coming else None
+        stages[stage] = _next(count, mine.needs[stage], strain, params)
     return ScalePlan(stages=stages), replace(mine, load_s=now_s) if looks else mine
 
 
@@ -121,21 +114,13 @@ def _strain(signals: Signals, stage: Stage) -> float | None:
     return None if seen.wait_s is None else seen.wait_s / seen.budget_s
 
 
-def _next(
-    seen: StageSignals,
-    count: int,
-    need: float | None,
-    strain: float | None,
-    params: DynamoLikeParams,
-    looks: bool,
-) -> StagePlan:
+def _next(count: int, need: float | None, strain: float | None, params: DynamoLikeParams) -> StagePlan:
+    """Return a stage's plan; a strain of None, unknown or not to be acted on now, does not add or take."""
     least = count if need is None else whole(need)
     if count < least:
         return propose(least, ScaleReason.FORECAST, need)
-    if seen.coming or not looks:
-        return propose(count, ScaleReason.STABILISING, need)
     if strain is None:
-        return propose(count, ScaleReason.NO_SIGNAL, need)
+        return propose(count, ScaleReason.STABILISING, need)
     if strain > 1.0:
         return propose(count + 1, ScaleReason.GUARDRAIL, need)
     if strain < params.sensitivity and count > least:

@@ -63,7 +63,7 @@ def worst_ratio(signals: Signals) -> float | None:
 
 
 def to_blame(signals: Signals) -> Stage | None:
-    """Return the stage that a breach is due to: decode for TPOT, else where waits take most of their budget."""
+    """Return the stage a breach is due to: decode for TPOT, else where waits take most of their budget."""
     if (signals.tpot_ratio or 0.0) >= (signals.ttft_ratio or 0.0):
         return Stage.DECODE
     shares = {s: (signals.stages[s].wait_s or 0.0) / signals.stages[s].budget_s for s in Stage}

@@ -67,6 +67,7 @@ class HeteroscaleParams(Params):
             cooldown_in_s=self.cooldown_in_s,
             up=None,
             down=1.0,
+            damping=self.damping,
         )
 
 
@@ -84,13 +85,14 @@ def heteroscale(
 ) -> tuple[ScalePlan, ScalerState]:
     """Size decode by its throughput and prefill by the ratio, always.
 
-    N_D = x_D / (mu_D · target), N_P = ratio · N_D, x_D the output tokens per second that decode gets done; a
-    decision goes `damping` of the way, once the need has left the hysteresis band and the cooldown has passed.
+    N_D = x_D / (mu_D · target), N_P = ratio · N_D, x_D the output tokens per second that decode gets done;
+    a decision goes `damping` of the way, once the need has left the hysteresis band and the cooldown has
+    passed.
 
     Source: HeteroScale (arXiv 2508.19559): decode TPS is its one robust signal; TTFT and TBT are guardrails.
-    It knows no encode stage; ours follows its own throughput by the same rules. Inputs: what decode and encode
-    get done, the multiples of the SLO. Choose it for text services with a stable mix: images load prefill and
-    not decode, so with them the right ratio moves and this one does not.
+    It knows no encode stage; ours follows its own throughput by the same rules. Inputs: what decode and
+    encode get done, the multiples of the SLO. Choose it for text services with a stable mix: images load
+    prefill and not decode, so with them the right ratio moves and this one does not.
     """
     params, mine = params_of(policy, HeteroscaleParams), own(state, HeteroscaleState)
     counts = {stage: asked(signals, mine, stage) for stage in Stage}
@@ -118,15 +120,15 @@ def _decided(
     sides = {
         stage: Side(
             count=counts[stage],
-            need=_damped(counts[stage], wanted, params),
+            need=wanted,
+            rules=params.rules,
             bounds=policy.stages[stage],
             clock=state.clocks.get(stage, NEVER),
         )
         for stage, wanted in ((PREFILL, params.ratio * need), (DECODE, need))
     }
-    moves = dict(
-        zip(sides, together(sides[PREFILL], sides[DECODE], params.rules, now_s, switch=False), strict=True)
-    )
+    both = together(sides[PREFILL], sides[DECODE], now_s, switch=False)
+    moves = {PREFILL: both[0], DECODE: both[1]}
     if params.guardrail and worst is not None and worst > BREACH:
         moves |= _guarded(signals, sides, moves, params, worst, now_s)
     return stages | {s: propose(*_named(moves[s]), sides[s].need) for s in sides}
@@ -144,12 +146,8 @@ def _encode(
     need = throughput_need(seen.done, seen, params.encode_target)
     if need is None:
         return propose(count, ScaleReason.NO_SIGNAL)
-    damped, clock = _damped(count, need, params), state.clocks.get(Stage.ENCODE, NEVER)
-    return propose(*step(count, damped, params.rules, clock, policy.stages[Stage.ENCODE], now_s), damped)
-
-
-def _damped(count: int, need: float, params: HeteroscaleParams) -> float:
-    return count + params.damping * (need - count)
+    clock, bounds = state.clocks.get(Stage.ENCODE, NEVER), policy.stages[Stage.ENCODE]
+    return propose(*step(count, need, params.rules, clock, bounds, now_s), need)
 
 
 def _guarded(

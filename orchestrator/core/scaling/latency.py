@@ -59,12 +59,12 @@ def latency_only(
 ) -> tuple[ScalePlan, ScalerState]:
     """Grow in proportion to a breach of the SLO, shrink step by step while there is none.
 
-    N' = ceil(N · min(r / high, 1 + up)) if r > high; N − max(1, ⌊down · N⌋) if r < low. r is TTFT's multiple of
-    its target for encode and prefill, TPOT's for decode.
+    N' = ceil(N · min(r / high, 1 + up)) if r > high; N − max(1, ⌊down · N⌋) if r < low. r is TTFT's
+    multiple of its target for encode and prefill, TPOT's for decode.
 
-    Source: SLO-driven autoscalers; HeteroScale (arXiv 2508.19559) finds both signals cliff-like. Inputs: the
-    two multiples. Choose it where neither a profile nor a throughput is known: it acts after users felt it, and
-    grows both encode and prefill whichever is at fault.
+    Source: SLO-driven autoscalers; HeteroScale (arXiv 2508.19559) finds both signals cliff-like. Inputs:
+    the two multiples. Choose it where neither a profile nor a throughput is known: it acts after users felt
+    it, and grows both encode and prefill whichever is at fault.
     """
     params, mine = params_of(policy, LatencyOnlyParams), own(state, LatencyOnlyState)
     ratios = {

@@ -64,10 +64,8 @@ def modserve(
     params, mine = params_of(policy, ModserveParams), own(state, ModserveState)
     suffers = signals.attainment is not None and signals.attainment < params.attainment
     if now_s - mine.decided_s < (params.trigger_s if suffers else params.period_s):
-        stages = {
-            s: propose(asked(signals, mine, s), plan.reason, plan.need) for s, plan in mine.last.items()
-        }
-        return ScalePlan(stages=stages), mine
+        standing = {s: propose(asked(signals, mine, s), p.reason, p.need) for s, p in mine.last.items()}
+        return ScalePlan(stages=standing), mine
     stages = {s: _sized(signals, policy, params, s, asked(signals, mine, s)) for s in Stage}
     return ScalePlan(stages=stages), replace(mine, decided_s=now_s, last=stages)
 

@@ -20,6 +20,7 @@ class StepRules:
         cooldown_in_s: From the last change of either direction to a shrinking.
         up: Growth at once at most, as a fraction of the count and at least one replica; None for no limit.
         down: Shrinking at once at most, likewise.
+        damping: Fraction of the way to the need that one step goes, at least one replica.
     """
 
     hysteresis_out: float
@@ -28,6 +29,7 @@ class StepRules:
     cooldown_in_s: float
     up: float | None
     down: float
+    damping: float = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +57,15 @@ def whole(need: float) -> int:
 def bounded(replicas: int, bounds: StageBounds) -> int:
     """Return a count within the stage's bounds."""
     return min(max(replicas, bounds.min), bounds.max)
+
+
+def aim(count: int, need: float, rules: StepRules, bounds: StageBounds) -> int:
+    """Return the count to go for: the need, or `damping` of the way there, within the bounds."""
+    target = whole(need)
+    if rules.damping < 1.0:
+        damped = whole(count + rules.damping * (need - count))
+        target = damped if target >= count else max(target, min(count - 1, damped))
+    return bounded(target, bounds)
 
 
 def wants_out(count: int, need: float, rules: StepRules) -> bool:
@@ -85,7 +96,7 @@ def step(
     Δ ∈ [−max(1, ⌊down·N⌋), max(1, ⌈up·N⌉)] towards ⌈need⌉, once the need has left the hysteresis band
     and the cooldown has passed.
     """
-    target = bounded(whole(need), bounds)
+    target = aim(count, need, rules, bounds)
     if target > count and wants_out(count, need, rules):
         if now_s - clock.grown_s < rules.cooldown_out_s:
             return count, ScaleReason.COOLDOWN

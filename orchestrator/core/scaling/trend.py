@@ -35,7 +35,7 @@ class Trend:
         )
 
     def growth(self, rate: float, lead_s: float, most: float) -> float:
-        """Return what to add to a rate for `lead_s` ahead: of a rising trend alone, at most so large a part."""
+        """Return what to add to a rate for `lead_s` ahead: a rising trend only, at most so large a part."""
         return min(max(0.0, self.slope * lead_s), most * rate)
 
 
