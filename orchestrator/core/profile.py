@@ -25,11 +25,15 @@ class Accelerator:
 
     Attributes:
         memory_bytes: On one accelerator.
+        memory_bytes_per_s: Bandwidth of that memory; 0.0 if unknown.
+        host_bytes_per_s: Bandwidth to another accelerator of the same host; 0.0 if unknown.
         cost_per_h: US dollars for one accelerator and its share of the host.
     """
 
     name: str
     memory_bytes: int
+    memory_bytes_per_s: float = 0.0
+    host_bytes_per_s: float = 0.0
     cost_per_h: float
 
 
@@ -116,6 +120,8 @@ class ModelProfile:
         kappa: 1 if image tokens also load prefill (decoder-only models), 0 if not.
         image_tokens: Embedding rows of one image.
         embedding_bytes: Of one image, from encode to prefill.
+        image_kv_bytes: KV cache of one image beside that of the prompt's tokens; 0 unless image tokens
+            go to cross-attention layers.
         preprocess_s: Seconds of one processor core for one image, before the accelerator.
         kv_bytes_per_token: Over all layers, of the whole model.
         weights_bytes: By stage; prefill and decode hold the same language model.
@@ -138,6 +144,7 @@ class ModelProfile:
     prefill: Mapping[HardwareClass, PrefillTiming]
     decode: Mapping[HardwareClass, DecodeTiming]
     cold_start: Mapping[Stage, ColdStart]
+    image_kv_bytes: int = 0
     error: tuple[float, float] = (1.0, 1.0)
     source: str = ""
 

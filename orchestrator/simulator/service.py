@@ -244,10 +244,15 @@ class Service:
         """The KV cache has arrived at decode: prefill may forget it, and the first token goes out."""
         source, request = hop.request.prefilled_on, hop.request
         if source is not None and request.prefill_hop is not None:
-            source.free_kv(request.prefill_hop)
-            request.prefilled_on = request.prefill_hop = None
+            self._forget_kv(request, source, request.prefill_hop)
             self.dispatch(self.pool_of[Stage.PREFILL])
         self._first_token(request)
+
+    def _forget_kv(self, request: Request, source: SimReplica, hop: Hop) -> None:
+        source.free_kv(hop)
+        request.prefilled_on = request.prefill_hop = None
+        if source.draining and source.empty:
+            self.on_idle(source)
 
     def _first_token(self, request: Request) -> None:
         if not request.first_token_s:
@@ -275,7 +280,7 @@ class Service:
         else:
             request.prefilled_on, request.prefill_hop = replica, hop
             self._to_decode(request)
-        if replica.draining and not replica.in_flight:
+        if replica.draining and replica.empty:
             self.on_idle(replica)
         self.dispatch(pool)
         if pool.stage is Stage.PREFILL and self.pools[0] is not pool and self.pools[0].depth:
@@ -317,8 +322,7 @@ class Service:
             request.ended = True
             self._end(request.index, Ending.EXPIRED)
         if request.prefilled_on is not None and request.prefill_hop is not None:
-            request.prefilled_on.free_kv(request.prefill_hop)
-            request.prefilled_on = request.prefill_hop = None
+            self._forget_kv(request, request.prefilled_on, request.prefill_hop)
 
     def _end(self, index: int, ending: Ending) -> None:
         self.outcomes.end(index, ending)
@@ -340,5 +344,5 @@ def _now(pool: Pool) -> StageNow:
         waiting_jobs=pool.depth,
         running_jobs=sum(r.in_flight for r in pool.replicas),
         kv_usage=held / kv_bytes if kv_bytes else 0.0,
-        busy_s=pool.ended_busy_s + sum(r.engine.busy_s() for r in pool.replicas),
+        busy_s=pool.busy_s(),
     )

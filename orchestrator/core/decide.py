@@ -1,0 +1,85 @@
+"""decide(): the whole control path in one pure function, run live, in shadow and in the simulator."""
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from orchestrator.core.autoscaler import plan
+from orchestrator.core.control_types import (
+    Changes,
+    ControlPolicy,
+    PlacedReplica,
+    ScalePlan,
+    ScalerState,
+    Signals,
+    Snapshot,
+)
+from orchestrator.core.scheduler import Placement, diff, place
+from orchestrator.core.signals import SignalState, summarize
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceState:
+    """What is remembered of one service from one decision to the next."""
+
+    signals: SignalState = field(default_factory=SignalState)
+    scaler: ScalerState = field(default_factory=ScalerState)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """What to do, and why.
+
+    Attributes:
+        signals: What each service's policy saw.
+        plans: How many replicas each stage should have, each count with its reason.
+        placement: Where they go.
+        changes: What has to be done to the cluster.
+        state: To be handed to the next decision.
+    """
+
+    signals: Mapping[str, Signals]
+    plans: Mapping[str, ScalePlan]
+    placement: Placement
+    changes: Changes
+    state: Mapping[str, ServiceState]
+
+
+def decide(
+    snapshot: Snapshot,
+    policies: Mapping[str, ControlPolicy],
+    state: Mapping[str, ServiceState],
+    now_s: float,
+) -> Decision:
+    """Return the decision for all services of a fleet: summarize → plan → place → diff.
+
+    Safe to repeat: from the same arguments comes the same decision, and a snapshot in which its changes
+    have been made calls for no more.
+
+    Args:
+        snapshot: What is.
+        policies: By service. Replicas of other services are left alone, and keep their accelerators.
+        state: What the last decision returned; empty at first.
+        now_s: On the clock of the samples.
+    """
+    own: defaultdict[str, list[PlacedReplica]] = defaultdict(list)
+    for replica in snapshot.replicas:
+        own[replica.service].append(replica)
+    signals: dict[str, Signals] = {}
+    plans: dict[str, ScalePlan] = {}
+    states: dict[str, ServiceState] = {}
+    for name in sorted(policies):
+        policy, before = policies[name], state.get(name, ServiceState())
+        signals[name], memory = summarize(
+            snapshot.services.get(name), own[name], policy, before.signals, now_s
+        )
+        plans[name], scaler = plan(signals[name], policy, before.scaler, now_s)
+        states[name] = ServiceState(signals=memory, scaler=scaler)
+    placement = place(plans, policies, snapshot)
+    return Decision(
+        signals=signals,
+        plans=plans,
+        placement=placement,
+        changes=diff(placement, snapshot),
+        state=states,
+    )

@@ -1,0 +1,235 @@
+"""The nouns of profile files, named as their keys. Figures stay as they were published or measured."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import ConfigDict, Field
+
+from orchestrator.policy.fields import STRICT, Count, InfeasibleError, Name, NotNegative, Seconds
+
+Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Speed = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Between = tuple[NotNegative, NotNegative]
+Factors = tuple[Seconds, Seconds]
+
+
+def _check_order(pair: tuple[float, float] | None, key: str) -> None:
+    if pair and pair[0] > pair[1]:
+        raise InfeasibleError(f"{pair[0]:g} is above {pair[1]:g}: the lower comes first", key)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HardwareRef:
+    """A hardware class."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+
+    hardware: Name
+    tp: Count
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """Times of one stage on one hardware class: measured, or those of another class divided by a speed.
+
+    Attributes:
+        error: Factors (low, high) on the times between which the truth is believed to be.
+        source: Key of the file's `sources`.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+
+    hardware: Name
+    tp: Count
+    like: HardwareRef | None = None
+    speed: Speed | None = None
+    error: Factors
+    source: Name
+
+    def __post_init__(self) -> None:
+        _check_order(self.error, "error")
+        if (self.like is None) != (self.speed is None):
+            raise InfeasibleError("`like` and `speed` go together")
+        if (self.like is None) == (self.measured is None):
+            raise InfeasibleError("a row has either figures of its own, or `like` and `speed`")
+
+    @property
+    def measured(self) -> object:
+        """The row's own figures, None if it has none."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncodeRow(Row):
+    """Seconds of one tile."""
+
+    tile_s: Seconds | None = None
+
+    @property
+    def measured(self) -> object:
+        """See `Row`."""
+        return self.tile_s
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PrefillRow(Row):
+    """Prompt tokens per second, by tokens in the step."""
+
+    tokens_per_s: Annotated[Mapping[Count, Rate], Field(min_length=1)] | None = None
+
+    @property
+    def measured(self) -> object:
+        """See `Row`."""
+        return self.tokens_per_s
+
+    def __post_init__(self) -> None:
+        Row.__post_init__(self)
+        points = sorted((self.tokens_per_s or {}).items())
+        times = [tokens / rate for tokens, rate in points]
+        if times != sorted(times):
+            raise InfeasibleError("a step with more tokens takes less time", "tokens_per_s")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecodeRow(Row):
+    """Inter-token latency by sequences in the batch, each with `context_tokens` in its KV cache.
+
+    A class may have several rows, one per context.
+    """
+
+    context_tokens: Count | None = None
+    itl_s: Annotated[Mapping[Count, Seconds], Field(min_length=1)] | None = None
+
+    @property
+    def measured(self) -> object:
+        """See `Row`."""
+        return self.itl_s
+
+    def __post_init__(self) -> None:
+        Row.__post_init__(self)
+        if (self.itl_s is None) != (self.context_tokens is None):
+            raise InfeasibleError("`itl_s` and `context_tokens` go together")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageFacts:
+    """One image of the size that the profile is for.
+
+    Attributes:
+        px: Width and height.
+        tiles: Images of the encoder's own size that it is cut into.
+        tokens: Embedding rows.
+        kv_bytes: Left in cross-attention layers.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+
+    px: Count
+    tiles: Count
+    tokens: Count
+    embedding_bytes: Count
+    kv_bytes: Annotated[int, Field(ge=0)] = 0
+    preprocess_s: NotNegative
+    source: Name
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LanguageModelFacts:
+    """What prefill and decode hold."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+
+    weights_bytes: Count
+    kv_bytes_per_token: Count
+    chunk_tokens: Count
+    source: Name
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncodeSection:
+    """Timings of encode."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+
+    weights_bytes: Count
+    rows: Annotated[tuple[EncodeRow, ...], Field(min_length=1)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PrefillSection:
+    """Timings of prefill."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+
+    rows: Annotated[tuple[PrefillRow, ...], Field(min_length=1)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecodeSection:
+    """Timings of decode.
+
+    Attributes:
+        kv_efficiency: Fraction of memory bandwidth at which KV caches are read.
+        measured_kv_bytes_per_token: Of the model that the rows are of, if that is another one.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+
+    kv_efficiency: Annotated[float, Field(gt=0, le=1)] = 1.0
+    measured_kv_bytes_per_token: Count | None = None
+    rows: Annotated[tuple[DecodeRow, ...], Field(min_length=1)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ColdStartFacts:
+    """Seconds, each between two bounds; `ColdStart` explains them."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+
+    node_s: Between
+    pull_s: Between
+    load_s: Between
+    source: Name
+
+    def __post_init__(self) -> None:
+        for key in ("node_s", "pull_s", "load_s"):
+            _check_order(getattr(self, key), key)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ColdStarts:
+    """Of an encode replica, and of one with the language model."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+
+    encode: ColdStartFacts
+    language_model: ColdStartFacts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProfileFile:
+    """One model's profile.
+
+    Attributes:
+        aliases: Other names that `find_profile` knows it by.
+        measured: Whether this very model was measured on these very machines.
+        date: Of the measurement or of the last change, YYYY-MM-DD.
+        sources: What the rows' `source` stands for.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+
+    apiVersion: Literal["tercet/profile/v1"]  # noqa: N815
+    model: Name
+    aliases: tuple[Name, ...] = ()
+    kappa: Literal[0, 1]
+    measured: bool
+    date: Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\d$")]
+    sources: Mapping[Name, Name]
+    image: ImageFacts
+    language_model: LanguageModelFacts
+    encode: EncodeSection
+    prefill: PrefillSection
+    decode: DecodeSection
+    cold_start: ColdStarts

@@ -1,0 +1,83 @@
+"""Makes engines and replicas from a profile."""
+
+from dataclasses import dataclass
+
+from orchestrator.core.capacity import USABLE_MEMORY
+from orchestrator.core.control_types import ControlPolicy
+from orchestrator.core.profile import HardwareClass
+from orchestrator.simulator.clock import Clock
+from orchestrator.simulator.engines import (
+    UNBOUNDED,
+    DecodeEngine,
+    EncodeEngine,
+    Engine,
+    Milestones,
+    StepEngine,
+)
+from orchestrator.simulator.systems import System
+from stages.types import Stage
+
+CORES_PER_ACCELERATOR = 8
+"""Processor cores that prepare images beside one accelerator; p4d.24xlarge and p5.48xlarge have 12 to 24."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplicaShape:
+    """What a pool's replicas are made of.
+
+    Attributes:
+        stages: What they do.
+        system: How the service is laid out.
+        policy: The service's.
+    """
+
+    stages: tuple[Stage, ...]
+    system: System
+    policy: ControlPolicy
+
+    @property
+    def slots(self) -> int:
+        """Hops that may be dispatched to one at once; the queue of a plain server has no bound."""
+        if len(self.stages) > 1:
+            return UNBOUNDED
+        return self.policy.stages[self.stages[0]].slots
+
+    def kv_bytes(self, where: HardwareClass) -> int:
+        """Return the KV cache of one replica; 0 for encode alone."""
+        if self.stages == (Stage.ENCODE,):
+            return 0
+        profile = self.policy.profile
+        stages = (Stage.ENCODE, Stage.PREFILL) if Stage.ENCODE in self.stages else (Stage.PREFILL,)
+        weights = sum(profile.weights_bytes[stage] for stage in stages)
+        memory = self.policy.accelerators[where.hardware].memory_bytes * where.tp * USABLE_MEMORY
+        return max(0, int(memory - weights))
+
+    def engine(self, where: HardwareClass, clock: Clock, milestones: Milestones) -> Engine:
+        """Return a new engine on this hardware."""
+        profile, stages = self.policy.profile, self.stages
+        if stages == (Stage.ENCODE,):
+            return EncodeEngine(
+                clock,
+                milestones,
+                image_s=profile.encode[where].image_s,
+                preprocess_s=profile.preprocess_s,
+                cores=CORES_PER_ACCELERATOR * where.tp,
+            )
+        if stages == (Stage.DECODE,):
+            return DecodeEngine(clock, milestones, profile.decode[where])
+        encodes, decodes = Stage.ENCODE in stages, Stage.DECODE in stages
+        parallel = self.system.images_in_parallel
+        one = HardwareClass(where.hardware, 1)
+        several = len(stages) > 1
+        return StepEngine(
+            clock,
+            milestones,
+            profile.prefill[where],
+            profile.chunk_tokens,
+            decode=profile.decode[where] if decodes else None,
+            image_s=profile.encode[one if parallel else where].image_s if encodes else 0.0,
+            images_at_once=where.tp if parallel else 1,
+            preprocess_s=profile.preprocess_s if encodes else 0.0,
+            sequences=self.policy.stages[Stage.DECODE].slots if decodes else UNBOUNDED,
+            kv_bytes=self.kv_bytes(where) if several else UNBOUNDED,
+        )
