@@ -4,7 +4,7 @@
 """
 
 from orchestrator.policy.changes import Change, classify, keep_running
-from orchestrator.policy.load import PolicyError, Problem, load_policy, policy_schema
+from orchestrator.policy.load import PolicyError, load_policy, policy_schema
 from orchestrator.policy.requests import AdmissionPolicy, FetchPolicy, Limits, SloPolicy
 from orchestrator.policy.values import (
     DemandPolicy,
@@ -18,6 +18,7 @@ from orchestrator.policy.values import (
     TopologyPolicy,
 )
 from orchestrator.policy.watch import PolicyWatcher
+from orchestrator.yaml_file import Problem
 
 __all__ = [
     "AdmissionPolicy",

@@ -12,8 +12,8 @@ from pydantic import AfterValidator, ConfigDict, Field
 
 from orchestrator.core.admission import AdmissionBounds
 from orchestrator.core.waiting import WaitingParams
-from orchestrator.policy.fields import STRICT, Count, InfeasibleError, Name, NotNegative, Seconds
 from orchestrator.policy.requests import AdmissionPolicy, SloPolicy
+from orchestrator.yaml_fields import STRICT, Count, InfeasibleError, Name, NotNegative, Seconds
 from stages.types import Stage
 
 Engine = Literal["tiny", "smollm2", "noop", "vllm", "sglang"]

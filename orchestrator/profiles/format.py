@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import ConfigDict, Field
 
-from orchestrator.policy.fields import STRICT, Count, InfeasibleError, Name, NotNegative, Seconds
+from orchestrator.yaml_fields import STRICT, Count, InfeasibleError, Name, NotNegative, Seconds
 
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Speed = Annotated[float, Field(gt=0, allow_inf_nan=False)]

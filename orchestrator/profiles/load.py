@@ -1,6 +1,5 @@
 """Profile and accelerator files to values."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -10,10 +9,10 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import ConfigDict, Field, TypeAdapter
 
 from orchestrator.core.profile import Accelerator, ModelProfile
-from orchestrator.policy import source
-from orchestrator.policy.fields import STRICT, Count, Name, NotNegative
 from orchestrator.profiles.convert import model_profile
 from orchestrator.profiles.format import ProfileFile
+from orchestrator.yaml_fields import STRICT, Count, Name, NotNegative
+from orchestrator.yaml_file import load_yaml, read_text
 
 DATA = Path(__file__).resolve().parents[2] / "data"
 
@@ -47,8 +46,12 @@ _ACCELERATORS = TypeAdapter(AcceleratorFile)
 
 
 def load_accelerators(path: Path | str = DATA / "accelerators.yaml") -> Mapping[str, Accelerator]:
-    """Return the accelerator types in a file by name."""
-    file = _ACCELERATORS.validate_json(_json(path))
+    """Return the accelerator types in a file by name.
+
+    Raises:
+        FileError: The file cannot be read or does not follow the format.
+    """
+    file = load_yaml(_ACCELERATORS, read_text(path), path)
     return {
         name: Accelerator(
             name=name,
@@ -62,10 +65,13 @@ def load_accelerators(path: Path | str = DATA / "accelerators.yaml") -> Mapping[
 
 
 def load_profile(path: Path | str, accelerators: Mapping[str, Accelerator] | None = None) -> ModelProfile:
-    """Return the profile in a file; `accelerators` are those of `data/` by default."""
-    return model_profile(
-        _PROFILES.validate_json(_json(path)), load_accelerators() if accelerators is None else accelerators
-    )
+    """Return the profile in a file; `accelerators` are those of `data/` by default.
+
+    Raises:
+        FileError: The file cannot be read or does not follow the format.
+    """
+    file = load_yaml(_PROFILES, read_text(path), path)
+    return model_profile(file, load_accelerators() if accelerators is None else accelerators)
 
 
 def find_profile(model: str) -> ModelProfile:
@@ -83,14 +89,7 @@ def find_profile(model: str) -> ModelProfile:
 @cache
 def _known() -> Mapping[str, Path]:
     paths = sorted((DATA / "profiles").glob("*.yaml"))
-    files = {path: _PROFILES.validate_json(_json(path)) for path in paths}
+    files = {path: load_yaml(_PROFILES, read_text(path), path) for path in paths}
     return {
         name.lower(): path for path, file in files.items() for name in (path.stem, file.model, *file.aliases)
     }
-
-
-def _json(path: Path | str) -> str:
-    document, errors = source.parse(Path(path).read_text())
-    if document is None or errors:
-        raise ValueError("\n".join(f"{path}:{e.mark.line}:{e.mark.column}: {e.message}" for e in errors))
-    return json.dumps(document.value)

@@ -1,4 +1,4 @@
-"""Kinds of fields that policy files are made of."""
+"""Kinds of fields that policy files and data files are made of."""
 
 from typing import Annotated
 
