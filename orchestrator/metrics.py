@@ -51,6 +51,12 @@ class Metrics:
         self.arrivals = Counter(
             "tercet:stage_arrivals", "Hops that asked for a replica", ["stage"], registry=self.registry
         )
+        self.tokens = Counter(
+            "tercet:stage_tokens",
+            "Work delivered: image tokens, prompt tokens not cached, output tokens",
+            ["stage"],
+            registry=self.registry,
+        )
         self.retries = Counter(
             "tercet:stage_retries", "Hops attempted again", ["stage"], registry=self.registry
         )
@@ -108,6 +114,10 @@ class Metrics:
     def waited(self, stage: Stage, wait_s: float) -> None:
         """See `Observer.waited`."""
         _child(self.wait_s, stage).observe(wait_s)
+
+    def did(self, stage: Stage, tokens: int) -> None:
+        """See `Observer.did`."""
+        _child(self.tokens, stage).inc(tokens)
 
     def worked(self, stage: Stage, work_s: float) -> None:
         """See `Observer.worked`."""

@@ -90,6 +90,9 @@ class Observer(Protocol):
     def waited(self, stage: Stage, wait_s: float) -> None:
         """A hop waited so long for its replica."""
 
+    def did(self, stage: Stage, tokens: int) -> None:
+        """A stage delivered so much work, in its unit: image, prompt or output tokens."""
+
     def worked(self, stage: Stage, work_s: float) -> None:
         """A hop ended so long after it was dispatched."""
 
