@@ -142,6 +142,9 @@ class _FleetCollector(Collector):
         for stage, queue in self._fleet.queues.items():
             waiting.add_metric([stage], queue.depth)
         yield waiting
+        memory = GaugeMetricFamily("tercet:ledger_memory_usage_perc", "Redis's memory in use, 0 to 1")
+        memory.add_metric([], self._fleet.registry.snapshot.memory_usage)
+        yield memory
         labels = ["stage", "replica"]
         gauges = {
             "queued_tokens": GaugeMetricFamily(

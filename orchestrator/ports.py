@@ -62,12 +62,14 @@ class Snapshot:
         gateways: The last report of each live gateway, by id.
         lapsed_replicas: Ids whose lease has run out and that nobody has fenced yet.
         lapsed_gateways: Likewise.
+        memory_usage: Fraction of the ledger's memory in use, 0.0 if it has no bound.
     """
 
     replicas: tuple[RegisteredReplica, ...] = ()
     gateways: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     lapsed_replicas: tuple[str, ...] = ()
     lapsed_gateways: tuple[str, ...] = ()
+    memory_usage: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
