@@ -4,7 +4,14 @@
 """
 
 from orchestrator.policy.changes import Change, classify, keep_running
-from orchestrator.policy.load import PolicyError, Problem, load_policy, policy_schema
+from orchestrator.policy.load import (
+    PolicyError,
+    Problem,
+    dump_policy,
+    load_policy,
+    policy_schema,
+    restore_policy,
+)
 from orchestrator.policy.requests import AdmissionPolicy, FetchPolicy, Limits, SloPolicy
 from orchestrator.policy.values import (
     DemandPolicy,
@@ -38,7 +45,9 @@ __all__ = [
     "StagePolicy",
     "TopologyPolicy",
     "classify",
+    "dump_policy",
     "keep_running",
     "load_policy",
     "policy_schema",
+    "restore_policy",
 ]

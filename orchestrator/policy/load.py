@@ -101,6 +101,20 @@ def parse_policy(text: str, path: FilePath | str) -> Policy:
     return policy
 
 
+def dump_policy(policy: Policy) -> bytes:
+    """Return a policy as JSON, every field of it, for `restore_policy`."""
+    return _ADAPTER.dump_json(policy)
+
+
+def restore_policy(dumped: bytes) -> Policy:
+    """Return the policy that `dump_policy` was given.
+
+    Raises:
+        ValueError: It is none, or one of another version.
+    """
+    return _ADAPTER.validate_json(dumped)
+
+
 def policy_schema() -> Mapping[str, Any]:
     """Return the JSON Schema of policy files, for editors."""
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **_ADAPTER.json_schema()}
