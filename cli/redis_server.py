@@ -12,6 +12,9 @@ INSTALL = "install one with your package manager (apt-get install redis-server, 
 
 _VERSION = re.compile(r"\bv=(\d+)\.(\d+)")
 _ANSWER_S = 10.0
+_MEMORY_BYTES = 512 * 2**20
+"""Redis holds handles and streams on their way, a few megabytes. What needs more than this is a fault, and
+is to meet refusals rather than take the machine's last memory."""
 
 
 class NoRedisServer(RuntimeError):
@@ -53,6 +56,7 @@ def redis_command(server: str, socket: Path, data: Path) -> list[str]:
         "appendonly": "yes",
         "appendfsync": "everysec",
         "save": "",
+        "maxmemory": str(_MEMORY_BYTES),
         "maxmemory-policy": "noeviction",
         "daemonize": "no",
         "loglevel": "warning",

@@ -26,7 +26,7 @@ from cli.redis_server import find_redis_server, redis_command
 from orchestrator.adapters.redis import RedisLedger, connect
 from orchestrator.ledger import EXIT_FENCED
 from orchestrator.policy import Policy
-from orchestrator.serve import GatewayConfig
+from orchestrator.serve import GatewayConfig, keep_policy
 from stages.blob_host import BlobConfig
 from stages.blobs import default_dir, open_store
 from stages.limits import EngineLimits
@@ -88,6 +88,7 @@ class Supervisor:
         self._blob_dir = default_dir(str(options.port))
         self._blobs = BlobConfig(directory=str(self._blob_dir))
         self._redis_url = ""
+        self._policy_kept = options.state_dir / "policy.json"
 
     @property
     def url(self) -> str:
@@ -170,6 +171,7 @@ class Supervisor:
         client = connect(self._redis_url)
         await client.ping()
         self._ledger = RedisLedger(client)
+        keep_policy(self._policy_kept, self._options.policy)
         self._launch("gateway", "gateway", self._gateway_boot)
         for stage in Stage:
             for number in range(self._options.replicas[stage]):
@@ -200,6 +202,7 @@ class Supervisor:
             redis_url=self._redis_url,
             policy_file=str(options.policy_file),
             blobs=self._blobs,
+            policy_kept=str(self._policy_kept),
             keys_file=str(options.keys_file or ""),
         )
         return self._boot(config.gateway_id, "orchestrator", "TERCET_GATEWAY", config)

@@ -4,7 +4,13 @@
 """
 
 from orchestrator.policy.changes import Change, classify, keep_running
-from orchestrator.policy.load import PolicyError, load_policy, policy_schema
+from orchestrator.policy.load import (
+    PolicyError,
+    dump_policy,
+    load_policy,
+    policy_schema,
+    restore_policy,
+)
 from orchestrator.policy.requests import AdmissionPolicy, FetchPolicy, Limits, SloPolicy
 from orchestrator.policy.values import (
     DemandPolicy,
@@ -41,7 +47,9 @@ __all__ = [
     "StagePolicy",
     "TopologyPolicy",
     "classify",
+    "dump_policy",
     "keep_running",
     "load_policy",
     "policy_schema",
+    "restore_policy",
 ]

@@ -61,6 +61,20 @@ def parse_policy(text: str, path: Path | str, check: Check = lambda _: ()) -> Po
         return yaml_file.load_yaml(_ADAPTER, text, path, every_check)
 
 
+def dump_policy(policy: Policy) -> bytes:
+    """Return a policy as JSON, every field of it, for `restore_policy`."""
+    return _ADAPTER.dump_json(policy)
+
+
+def restore_policy(dumped: bytes) -> Policy:
+    """Return the policy that `dump_policy` was given.
+
+    Raises:
+        ValueError: It is none, or one of another version.
+    """
+    return _ADAPTER.validate_json(dumped)
+
+
 def policy_schema() -> Mapping[str, Any]:
     """Return the JSON Schema of policy files, for editors."""
     return yaml_file.json_schema(_ADAPTER)
