@@ -9,6 +9,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from cli.advise import advise_command
 from cli.ask import ask
 from cli.models import models_app
 from cli.paths import POLICIES, state_home
@@ -29,6 +30,7 @@ app = typer.Typer(
 )
 app.add_typer(policy_app, name="policy")
 app.add_typer(models_app, name="models")
+app.command(name="advise")(advise_command)
 app.command()(ask)
 app.command()(status)
 
