@@ -6,7 +6,9 @@ from typing import Annotated
 
 import typer
 
+from orchestrator.control_policy import Hardware, refusals
 from orchestrator.policy import Change, Policy, PolicyError, Problem, classify, load_policy, policy_schema
+from orchestrator.yaml_file import FileError
 
 policy_app = typer.Typer(help="Check, describe and compare policy files.", no_args_is_help=True)
 
@@ -18,7 +20,10 @@ def check(
     files: Annotated[list[Path], typer.Argument(help="Policy files.", show_default=False)],
     as_json: AsJson = False,
 ) -> None:
-    """Say what is wrong with policy files, with line, column and the nearest valid key."""
+    """Say what is wrong with policy files, with line, column and the nearest valid key.
+
+    Of a model that has a profile, also what it cannot do on its hardware, with the numbers.
+    """
     found = {str(file): _problems(file) for file in files}
     problems = [problem for each in found.values() for problem in each]
     if as_json:
@@ -52,8 +57,9 @@ def diff(
 
 def _problems(file: Path) -> tuple[Problem, ...]:
     try:
-        load_policy(file)
-    except PolicyError as error:
+        hardware = Hardware.load()
+        load_policy(file, lambda policy: refusals(policy, file, hardware))
+    except FileError as error:
         return error.problems
     return ()
 

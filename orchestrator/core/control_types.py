@@ -5,7 +5,7 @@ tokens that no cache supplied, decode in output tokens. A job is one image, one 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from orchestrator.core.profile import Accelerator, ModelProfile
@@ -32,6 +32,38 @@ class ScaleReason(StrEnum):
     FORECAST = "forecast"
     SCHEDULE = "schedule"
     ROLE_SWITCH = "role-switch"
+
+
+class PlaceReason(StrEnum):
+    """Why a replica is placed, removed or left without a place."""
+
+    GIVEN = "given"
+    """Not decided by the scheduler."""
+
+    NEW_GROUP = "new-group"
+    LESS_SCARCE = "less-scarce"
+    """In a new group, as hardware of the group that had room is scarcer."""
+    COMPLETES_GROUP = "completes-group"
+    """The group had less of this stage than its others need."""
+    EXTENDS_GROUP = "extends-group"
+
+    NOT_STARTED = "not-started"
+    """It does no work yet."""
+    PLACED_ELSEWHERE = "placed-elsewhere"
+    """It waited for a place, and another replica was placed instead."""
+    UNBALANCED = "unbalanced"
+    """Its group has more of this stage than its others need."""
+    SCARCEST = "scarcest"
+    LEAST_WORK = "least-work"
+
+    NO_PROFILE = "no-profile"
+    """No hardware type that the policy names is in the profile, or the model does not fit."""
+    NO_DOMAIN = "no-domain"
+    """No node has as many topology levels as an edge requires."""
+    NO_FREE_ACCELERATORS = "no-free-accelerators"
+    QUOTA = "quota"
+    GROUP_INCOMPLETE = "group-incomplete"
+    """There is room for it, but not for what it would work with."""
 
 
 class ReplicaState(StrEnum):
@@ -165,11 +197,13 @@ class Snapshot:
         services: Latest sample by service; None if none was to be had.
         replicas: Every replica of every service.
         nodes: Every node of every cluster.
+        quotas: Accelerators of all services together at most, by hardware type; no limit for others.
     """
 
     services: Mapping[str, ServiceSample | None]
     replicas: tuple[PlacedReplica, ...] = ()
     nodes: tuple[Node, ...] = ()
+    quotas: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -191,6 +225,7 @@ class StageSignals:
         wait_s: Mean wait of jobs that started lately; None if none did.
         budget_s: The policy's.
         kv_usage: 0 to 1.
+        fresh: Whether this stage's samples have come as they should; if not, it may not shrink.
     """
 
     ready: int
@@ -206,6 +241,7 @@ class StageSignals:
     wait_s: float | None = None
     budget_s: float
     kv_usage: float = 0.0
+    fresh: bool = True
 
     @property
     def replicas(self) -> int:
@@ -255,11 +291,14 @@ class StagePlan:
     Attributes:
         replicas: Of the stage's first hardware class, pending and starting ones included.
         need: The same before rounding, bounds, steps and cooldown.
+        reason: What had the last word on the count.
+        trail: What had a say in it, in order; the last is the reason.
     """
 
     replicas: int
     need: float
     reason: ScaleReason
+    trail: tuple[ScaleReason, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -310,6 +349,7 @@ class ControlPolicy:
         tpot_s: Target of the mean time per output token.
         attainment: Fraction of offered requests that shall meet the targets.
         budget: Accelerators of all stages together at most; None for no limit.
+        queue_s: Backlog of a stage, in seconds of its work, above which admission refuses requests.
         levels: Topology levels, widest first, as nodes' `domain` has them.
         accelerators: Facts by type.
     """
@@ -323,6 +363,7 @@ class ControlPolicy:
     tpot_s: float
     attainment: float
     budget: int | None = None
+    queue_s: float = 10.0
     levels: tuple[str, ...] = ()
     edges: EdgeLevels = EdgeLevels()
     profile: ModelProfile
@@ -334,7 +375,14 @@ class ScalerState:
     """What a scaling policy remembers from one decision to the next; each policy has its own subclass.
 
     A policy that is handed another one's state, after a live edit, starts afresh.
+
+    Attributes:
+        planned: Replicas by stage as last planned; empty before the first plan.
+        asked: The same before the budget clamp.
     """
+
+    planned: Mapping[Stage, int] = field(default_factory=dict)
+    asked: Mapping[Stage, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -353,6 +401,7 @@ class Create:
     node_id: str
     domain: tuple[str, ...] = ()
     group: str = ""
+    reason: PlaceReason = PlaceReason.GIVEN
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -362,6 +411,7 @@ class Remove:
     replica_id: str
     service: str
     stage: Stage
+    reason: PlaceReason = PlaceReason.GIVEN
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

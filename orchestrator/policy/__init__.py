@@ -8,6 +8,7 @@ from orchestrator.policy.load import PolicyError, load_policy, policy_schema
 from orchestrator.policy.requests import AdmissionPolicy, FetchPolicy, Limits, SloPolicy
 from orchestrator.policy.values import (
     DemandPolicy,
+    Edge,
     ModelPolicy,
     Policy,
     RoutingPolicy,
@@ -24,6 +25,7 @@ __all__ = [
     "AdmissionPolicy",
     "Change",
     "DemandPolicy",
+    "Edge",
     "FetchPolicy",
     "Limits",
     "ModelPolicy",

@@ -6,13 +6,19 @@ from orchestrator.core.capacity import USABLE_MEMORY
 from orchestrator.core.control_types import ControlPolicy
 from orchestrator.core.profile import HardwareClass
 from orchestrator.simulator.clock import Clock
-from orchestrator.simulator.engines import DecodeEngine, EncodeEngine, Engine, Milestones, StepEngine
+from orchestrator.simulator.engines import (
+    UNBOUNDED,
+    DecodeEngine,
+    EncodeEngine,
+    Engine,
+    Milestones,
+    StepEngine,
+)
 from orchestrator.simulator.systems import System
 from stages.types import Stage
 
 CORES_PER_ACCELERATOR = 8
 """Processor cores that prepare images beside one accelerator; p4d.24xlarge and p5.48xlarge have 12 to 24."""
-UNBOUNDED_SLOTS = 1 << 30
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +39,7 @@ class ReplicaShape:
     def slots(self) -> int:
         """Hops that may be dispatched to one at once; the queue of a plain server has no bound."""
         if len(self.stages) > 1:
-            return UNBOUNDED_SLOTS
+            return UNBOUNDED
         return self.policy.stages[self.stages[0]].slots
 
     def kv_bytes(self, where: HardwareClass) -> int:
@@ -72,6 +78,6 @@ class ReplicaShape:
             image_s=profile.encode[one if parallel else where].image_s if encodes else 0.0,
             images_at_once=where.tp if parallel else 1,
             preprocess_s=profile.preprocess_s if encodes else 0.0,
-            sequences=self.policy.stages[Stage.DECODE].slots if decodes else UNBOUNDED_SLOTS,
-            kv_bytes=self.kv_bytes(where) if several else UNBOUNDED_SLOTS,
+            sequences=self.policy.stages[Stage.DECODE].slots if decodes else UNBOUNDED,
+            kv_bytes=self.kv_bytes(where) if several else UNBOUNDED,
         )

@@ -14,7 +14,7 @@ from orchestrator.simulator.clock import Clock
 from orchestrator.simulator.decode_batch import DecodeBatch
 from orchestrator.simulator.hop import Hop
 
-_UNLIMITED = 1 << 62
+UNBOUNDED = 1 << 62
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,8 +189,8 @@ class StepEngine:
         image_s: float = 0.0,
         images_at_once: int = 1,
         preprocess_s: float = 0.0,
-        sequences: int = _UNLIMITED,
-        kv_bytes: int = _UNLIMITED,
+        sequences: int = UNBOUNDED,
+        kv_bytes: int = UNBOUNDED,
     ) -> None:
         self._clock = clock
         self._to = milestones

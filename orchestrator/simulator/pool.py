@@ -55,6 +55,10 @@ class Pool:
         """Hops that wait."""
         return len(self._heap)
 
+    def busy_s(self) -> float:
+        """Return the replica-seconds with work, up to now."""
+        return self.ended_busy_s + sum([r.engine.busy_s() for r in self.replicas])
+
     def ready(self) -> list[SimReplica]:
         """Return the replicas that take work."""
         return [r for r in self.replicas if r.state is ReplicaState.READY]

@@ -11,6 +11,7 @@ class SimReplica:
 
     Attributes:
         stage: The first stage of its pool.
+        draining: Whether it takes no work: not yet, or no more.
         running: Hops that hold a credit on it.
         created_s: When its accelerators were taken.
     """
@@ -18,6 +19,7 @@ class SimReplica:
     __slots__ = (
         "created_s",
         "domain",
+        "draining",
         "engine",
         "free_kv_bytes",
         "group",
@@ -72,14 +74,8 @@ class SimReplica:
         self.free_kv_bytes = total_kv_bytes
         self.total_kv_bytes = total_kv_bytes
         self.running: set[Hop] = set()
-        self.state = ReplicaState.STARTING
         self.created_s = now_s
-        self.since_s = now_s
-
-    @property
-    def draining(self) -> bool:
-        """Whether it takes no new work."""
-        return self.state is not ReplicaState.READY
+        self.enter(ReplicaState.STARTING, now_s)
 
     @property
     def empty(self) -> bool:
@@ -89,6 +85,7 @@ class SimReplica:
     def enter(self, state: ReplicaState, now_s: float) -> None:
         """Come into a state."""
         self.state = state
+        self.draining = state is not ReplicaState.READY
         self.since_s = now_s
 
     def take(self, hop: Hop) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from orchestrator.core.capacity import Mix, decode_rate, encode_rate, kv_capacity_tokens, prefill_rate
-from orchestrator.core.control_types import Changes, ControlPolicy, Create, Node, Snapshot
+from orchestrator.core.control_types import Changes, ControlPolicy, Node, Snapshot
 from orchestrator.core.decide import Decision
 from orchestrator.core.profile import HardwareClass
 from orchestrator.core.types import Reason
@@ -16,6 +16,7 @@ from orchestrator.simulator.build import ReplicaShape
 from orchestrator.simulator.clock import Clock
 from orchestrator.simulator.outcomes import Ending, Outcomes
 from orchestrator.simulator.pool import Pool
+from orchestrator.simulator.prompts import text_tokens
 from orchestrator.simulator.service import Promises, Service, Speeds, Transfer
 from orchestrator.simulator.systems import SYSTEMS, System
 from orchestrator.simulator.workload import Workload
@@ -23,8 +24,6 @@ from orchestrator.simulator.world import Hosted, World
 from orchestrator.totals import ServiceTotals
 from stages.types import Stage
 
-TEXT_AT_LEAST = 16
-"""Text tokens of a request with images at least: a question has a few words."""
 _SETTLE_S = 10.0
 _BATCH = 4_096
 
@@ -85,8 +84,8 @@ class Run:
 
     Attributes:
         accelerator_s: Accelerator-seconds provisioned by (service, stage, hardware).
-        busy_s: Replica-seconds with work by stage.
-        replica_s: Replica-seconds provisioned by stage.
+        busy_s: Replica-seconds with work by the first stage of a pool.
+        replica_s: Replica-seconds provisioned, likewise.
         timeline: A moment for each decision that changed something, the first and the last.
         scale_events: Decisions that changed a stage's count, by stage.
         reasons: Of admission (stage None) and of routing, with counts.
@@ -131,7 +130,7 @@ def simulate(scenario: Scenario, progress: Progress = lambda fraction: None) -> 
         scenario=scenario,
         outcomes=outcomes,
         accelerator_s=accelerator_s,
-        busy_s={stage: now.busy_s for stage, now in service.now().items()},
+        busy_s={pool.stage: pool.busy_s() for pool in service.pools},
         replica_s=_replica_s(accelerator_s, scenario.control),
         timeline=recorder.moments,
         scale_events=recorder.scale_events,
@@ -144,12 +143,8 @@ def simulate(scenario: Scenario, progress: Progress = lambda fraction: None) -> 
 
 def _feed(scenario: Scenario, clock: Clock, service: Service, progress: Progress) -> None:
     """Let the workload arrive, in batches so that its columns need not become lists at once."""
-    work, profile = scenario.workload, scenario.control.profile
-    text = np.where(
-        work.images > 0,
-        np.maximum(work.context_tokens - work.images.astype(np.int64) * profile.image_tokens, TEXT_AT_LEAST),
-        np.maximum(work.context_tokens, 1),
-    )
+    work = scenario.workload
+    text = text_tokens(work, scenario.control.profile.image_tokens)
     total = len(work.arrival_s)
     for start in range(0, total, _BATCH):
         rows = slice(start, start + _BATCH)
@@ -230,9 +225,9 @@ def speeds(control: ControlPolicy, work: Workload, system: System) -> Speeds:
 def _replica_s(
     accelerator_s: Mapping[tuple[str, Stage, str], float], control: ControlPolicy
 ) -> dict[Stage, float]:
-    spent = dict.fromkeys(Stage, 0.0)
+    spent: dict[Stage, float] = {}
     for (_, stage, _), seconds in accelerator_s.items():
-        spent[stage] += seconds / control.stages[stage].tp
+        spent[stage] = spent.get(stage, 0.0) + seconds / control.stages[stage].tp
     return spent
 
 

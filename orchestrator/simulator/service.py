@@ -344,5 +344,5 @@ def _now(pool: Pool) -> StageNow:
         waiting_jobs=pool.depth,
         running_jobs=sum(r.in_flight for r in pool.replicas),
         kv_usage=held / kv_bytes if kv_bytes else 0.0,
-        busy_s=pool.ended_busy_s + sum(r.engine.busy_s() for r in pool.replicas),
+        busy_s=pool.busy_s(),
     )

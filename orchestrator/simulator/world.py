@@ -1,7 +1,7 @@
 """The simulated cluster: nodes, replicas that start and drain, and the loop that controls them."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -10,7 +10,6 @@ from orchestrator.core.control_types import (
     ControlPolicy,
     Create,
     Node,
-    PlacedReplica,
     Remove,
     ReplicaState,
     ServiceSample,
