@@ -217,8 +217,8 @@ def _place(verdict: Verdict, found: Estimate) -> str:
     place = verdict.place
     if place is None or not place.machine:
         return "calls"
-    where = f" {place.where.hardware}×{place.where.tp}" if place.where else ""
-    return f"{found.replicas} ×{where} on {place.machine}"
+    where = f" × {place.where.hardware}/tp{place.where.tp}" if place.where else ""
+    return f"{found.replicas}{where} on {place.machine}"
 
 
 def _break_even(verdict: Verdict, advice: Advice) -> str:
@@ -263,7 +263,7 @@ def explain(obstacle: Obstacle) -> str:
 
 
 def _seconds(seconds: float) -> str:
-    return f"{seconds * 1e3:.0f} ms" if seconds < 1.0 else f"{seconds:.3g} s"
+    return f"{seconds * 1e3:.3g} ms" if seconds < 1.0 else f"{seconds:.3g} s"
 
 
 def _bytes(count: float) -> str:

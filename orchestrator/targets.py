@@ -10,10 +10,11 @@ from pydantic import ConfigDict, Field, TypeAdapter
 
 from orchestrator.core.stage_work import Processor
 from orchestrator.core.targets import Function, Limits, Machine, Span, Target, TargetKind
+from orchestrator.profiles import DATA
 from orchestrator.yaml_fields import STRICT, InfeasibleError, Name, NotNegative
 from orchestrator.yaml_file import load_yaml, read_text
 
-DEFAULT_FILE = Path(__file__).resolve().parents[1] / "data" / "deployment_targets.yaml"
+DEFAULT_FILE = DATA / "deployment_targets.yaml"
 
 Day = Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\d$")]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]

@@ -5,7 +5,7 @@ A call is one image for encode, one prompt for prefill, one completion for decod
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from orchestrator.core.capacity import Mix, decode_batch
 from orchestrator.core.profile import HardwareClass, ModelProfile, PrefillTiming
@@ -13,6 +13,7 @@ from orchestrator.core.targets import Span
 from stages.types import Stage
 
 BYTES_PER_TOKEN_ID = 4
+ONE_CORE = HardwareClass("cpu", 1)
 _UNBOUNDED_KV = 2**62
 
 
@@ -25,15 +26,19 @@ class CallTiming:
         first_s: From its input to its first output; `call_s` if it has only one.
         piece_s: Between outputs; 0.0 if it has only one.
         slots: Calls at once.
+        one_core: Whether a call keeps to one core, so that more of them run more calls, not faster ones.
     """
 
     call_s: float
     first_s: float
     piece_s: float = 0.0
     slots: int = 1
+    one_core: bool = False
 
     def on_vcpus(self, vcpus: float) -> "CallTiming":
-        """Return the timing on so many vCPUs if this is one's: work that parts without loss."""
+        """Return the timing on so many vCPUs if this is one's; work parts without loss, if at all."""
+        if self.one_core:
+            return replace(self, slots=max(1, int(vcpus)))
         return CallTiming(
             call_s=self.call_s / vcpus,
             first_s=self.first_s / vcpus,
@@ -210,20 +215,15 @@ def prefill_work(
 def decode_work(profile: ModelProfile, demand: Demand, promises: Promises, processor: Processor) -> StageWork:
     """Return the work of decode, with the largest batch that keeps TPOT on each hardware class.
 
-    A class that does not keep it with one sequence is left out. One vCPU reads all weights for each
-    token, one sequence at a time.
+    A class that does not keep it with one sequence is left out.
     """
-    context = _prompt_tokens(profile, demand) + demand.output_tokens / 2.0
-    per_token_s = (profile.weights_bytes[Stage.DECODE] + context * profile.kv_bytes_per_token) / (
-        processor.bytes_per_s
-    )
     output_bytes = profile.kv_bytes_per_token * demand.output_tokens
     return StageWork(
         stage=Stage.DECODE,
         requests_per_s=demand.requests_per_s,
         calls_per_request=1.0,
         timings=_decode_timings(profile, demand, promises),
-        vcpu=CallTiming(call_s=demand.output_tokens * per_token_s, first_s=per_token_s, piece_s=per_token_s),
+        vcpu=_decode_on_a_vcpu(profile, demand, processor),
         weights_bytes=profile.weights_bytes[Stage.DECODE],
         working_bytes=_kv_bytes(profile, demand) + output_bytes,
         request_bytes=_kv_bytes(profile, demand),
@@ -269,13 +269,29 @@ def _decode_timings(
     return timings
 
 
+def _decode_on_a_vcpu(profile: ModelProfile, demand: Demand, processor: Processor) -> CallTiming:
+    """Return the time of one sequence: as measured on one core, else that of reading all weights a token."""
+    context = _prompt_tokens(profile, demand) + demand.output_tokens / 2.0
+    measured = profile.decode.get(ONE_CORE)
+    if measured:
+        token_s = measured.itl_s(1.0, context)
+    else:
+        read_bytes = profile.weights_bytes[Stage.DECODE] + context * profile.kv_bytes_per_token
+        token_s = read_bytes / processor.bytes_per_s
+    return CallTiming(
+        call_s=demand.output_tokens * token_s,
+        first_s=token_s,
+        piece_s=token_s,
+        one_core=measured is not None,
+    )
+
+
 def _on_a_vcpu(seconds: Mapping[HardwareClass, float], processor: Processor) -> CallTiming | None:
     """Return the time where arithmetic is the limit: as measured on one core, else by ratio of speeds."""
-    measured, like = HardwareClass("cpu", 1), HardwareClass(processor.like, 1)
-    if measured in seconds:
-        each_s = seconds[measured]
-    elif like in seconds:
-        each_s = seconds[like] * processor.slowdown
-    else:
+    if ONE_CORE in seconds:
+        return CallTiming(call_s=seconds[ONE_CORE], first_s=seconds[ONE_CORE], one_core=True)
+    like = HardwareClass(processor.like, 1)
+    if like not in seconds:
         return None
-    return CallTiming(call_s=each_s, first_s=each_s)
+    scaled_s = seconds[like] * processor.slowdown
+    return CallTiming(call_s=scaled_s, first_s=scaled_s)

@@ -122,8 +122,8 @@ def test_a_price_edited_changes_the_advice(tmp_path):
 def test_a_model_without_a_profile_is_named_with_those_that_have_one():
     result = run("--policy", str(ROOT / "policies" / "noop.yaml"))
     assert result.exit_code == 2
-    assert "no profile of noop" in result.output
-    assert "internvl-26b" in result.output
+    assert "profile of noop" in result.output
+    assert "internvl-2.5-26b" in result.output
 
 
 @pytest.mark.parametrize("reason", Infeasible)

@@ -97,8 +97,17 @@ def test_processors_are_slower_by_arithmetic_or_by_memory():
 def test_a_model_measured_on_a_processor_is_not_guessed_at():
     measured = {A100: EncodeTiming(image_s=0.2), HardwareClass("cpu", 1): EncodeTiming(image_s=7.0)}
     assert works(replace(PROFILE, encode=measured))[0].vcpu.call_s == 7.0
+    decode = {HardwareClass("cpu", 1): DecodeTiming(step_s=0.3, sequence_s=0.1, context_token_s=0.0)}
+    assert works(replace(PROFILE, decode=decode))[2].vcpu.piece_s == pytest.approx(0.4)
     elsewhere = {HardwareClass("h100", 1): EncodeTiming(image_s=0.1)}
     assert works(replace(PROFILE, encode=elsewhere))[0].vcpu is None
+
+
+def test_more_cores_run_more_of_the_calls_that_were_measured_on_one():
+    """Nobody measured that a call gets faster with them."""
+    measured = {HardwareClass("cpu", 1): EncodeTiming(image_s=7.0)}
+    timing = works(replace(PROFILE, encode=measured))[0].vcpu.on_vcpus(5.8)
+    assert (timing.call_s, timing.slots) == (7.0, 5)
 
 
 @given(st.floats(0.0, 20.0), st.floats(32.0, 1e5), st.floats(1.0, 1e4))
