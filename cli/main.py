@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from cli.advise import advise_command
 from cli.ask import ask
 from cli.models import models_app
 from cli.paths import POLICIES, state_home
@@ -32,6 +33,7 @@ app = typer.Typer(
 )
 app.add_typer(policy_app, name="policy")
 app.add_typer(models_app, name="models")
+app.command(name="advise")(advise_command)
 app.add_typer(profile_app, name="profile")
 app.command()(ask)
 app.command()(status)
