@@ -6,13 +6,12 @@
 from orchestrator.policy.changes import Change, classify, keep_running
 from orchestrator.policy.load import PolicyError, load_policy, policy_schema
 from orchestrator.policy.requests import AdmissionPolicy, FetchPolicy, Limits, SloPolicy
+from orchestrator.policy.scaling import ScalingPolicy
 from orchestrator.policy.values import (
     DemandPolicy,
     ModelPolicy,
     Policy,
     RoutingPolicy,
-    ScalingParams,
-    ScalingPolicy,
     StagePolicies,
     StagePolicy,
     TopologyPolicy,
@@ -32,7 +31,6 @@ __all__ = [
     "PolicyWatcher",
     "Problem",
     "RoutingPolicy",
-    "ScalingParams",
     "ScalingPolicy",
     "SloPolicy",
     "StagePolicies",
