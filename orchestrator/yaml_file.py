@@ -109,13 +109,20 @@ def json_schema(adapter: TypeAdapter[Any]) -> Mapping[str, Any]:
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **adapter.json_schema()}
 
 
-def valid_keys(adapter: TypeAdapter[Any], section: source.Path) -> list[str]:
-    """Return the keys that the section at this path may have; none if they are free."""
+def valid_keys(adapter: TypeAdapter[Any], section: source.Path, value: object = None) -> list[str]:
+    """Return the keys that the section at this path may have; none if they are free.
+
+    Args:
+        adapter: The format.
+        section: Path to it.
+        value: The whole document, if there is one: it tells which member of a union it follows.
+    """
     schema = adapter.json_schema()
     nodes: list[Mapping[str, Any]] = [schema]
     for part in section:
-        nodes = [child for node in nodes for child in _step(schema, node, part)]
-    return list(dict.fromkeys(key for node in nodes for key in _properties(schema, node)))
+        nodes = [child for node in nodes for child in _step(schema, node, part, value)]
+        value = _child(value, part)
+    return list(dict.fromkeys(key for node in nodes for key in _properties(schema, node, value)))
 
 
 def _problem(
@@ -149,7 +156,7 @@ class _Explainer:
         where, kind = self._in_file(detail["loc"]), detail["type"]
         choices = re.findall(r"'([^']+)'", detail.get("ctx", {}).get("expected", ""))
         if kind == "unexpected_keyword_argument":
-            return self._unknown_key(where, valid_keys(self._adapter, where[:-1]))
+            return self._unknown_key(where, valid_keys(self._adapter, where[:-1], self._document.value))
         if detail["loc"][-1:] == ("[key]",) and choices:  # a mapping whose keys are from a closed set
             return self._unknown_key(where, choices)
         where, message = _reworded(where, detail)
@@ -166,12 +173,14 @@ class _Explainer:
     def _unknown_key(self, where: source.Path, valid: Sequence[str]) -> Problem:
         key = str(where[-1])
         nearest = _nearest(key, valid)
-        message = "unknown key" if nearest else f"unknown key; {self._advice(key, valid)}"
+        message = "unknown key" if nearest else f"unknown key; {self._advice(where, valid)}"
         mark = self._document.keys.get(where) or _nearest_mark(self._document, where)
         return _problem(self._path, message, mark, where, nearest)
 
-    def _advice(self, key: str, valid: Sequence[str]) -> str:
-        sections = [".".join(path) for path in _paths(self._adapter) if path[-1] == key]
+    def _advice(self, where: source.Path, valid: Sequence[str]) -> str:
+        key, here = str(where[-1]), ".".join(map(str, where))
+        known = (".".join(path) for path in _paths(self._adapter) if path[-1] == key)
+        sections = [section for section in dict.fromkeys(known) if section != here]
         return f"it is known as `{'`, `'.join(sections)}`" if sections else f"valid here: {', '.join(valid)}"
 
 
@@ -210,16 +219,37 @@ def _variants(schema: Mapping[str, Any], node: Mapping[str, Any]) -> list[Mappin
     return [v for member in members for v in _variants(schema, member)] or [node]
 
 
-def _properties(schema: Mapping[str, Any], node: Mapping[str, Any]) -> Iterator[str]:
+def _followed(
+    schema: Mapping[str, Any], node: Mapping[str, Any], value: object
+) -> Iterator[Mapping[str, Any]]:
+    """Yield the variants whose constants the value does not contradict."""
     for variant in _variants(schema, node):
+        constants = {k: p["const"] for k, p in variant.get("properties", {}).items() if "const" in p}
+        required = variant.get("required", ())
+        if not isinstance(value, dict) or all(
+            value[k] == constant if k in value else k not in required for k, constant in constants.items()
+        ):
+            yield variant
+
+
+def _properties(schema: Mapping[str, Any], node: Mapping[str, Any], value: object) -> Iterator[str]:
+    for variant in _followed(schema, node, value):
         yield from variant.get("properties", {})
 
 
-def _step(schema: Mapping[str, Any], node: Mapping[str, Any], part: str | int) -> Iterator[Mapping[str, Any]]:
+def _step(
+    schema: Mapping[str, Any], node: Mapping[str, Any], part: str | int, value: object
+) -> Iterator[Mapping[str, Any]]:
     """Yield the schemas of what stands under a key or an index."""
-    for variant in _variants(schema, node):
+    for variant in _followed(schema, node, value):
         child = variant.get("properties", {}).get(part)
         yield from [child] if child else _repeated(variant)
+
+
+def _child(value: object, part: str | int) -> object:
+    if isinstance(value, dict):
+        return value.get(part)
+    return value[int(part)] if isinstance(value, list) else None
 
 
 def _repeated(variant: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:

@@ -154,7 +154,7 @@ class Node:
     Attributes:
         hardware: Type of its accelerators.
         accelerators: How many it has, used or not.
-        domain: Values of the topology levels, widest first: cluster, zone, block, rack as the user names them.
+        domain: Values of the topology levels, widest first: zone, block, rack as the user names them.
         ready: Whether new replicas may go there.
     """
 

@@ -12,14 +12,13 @@ from orchestrator.policy.load import (
     restore_policy,
 )
 from orchestrator.policy.requests import AdmissionPolicy, FetchPolicy, Limits, SloPolicy
+from orchestrator.policy.scaling import ScalingPolicy
 from orchestrator.policy.values import (
     DemandPolicy,
     Edge,
     ModelPolicy,
     Policy,
     RoutingPolicy,
-    ScalingParams,
-    ScalingPolicy,
     StagePolicies,
     StagePolicy,
     TopologyPolicy,
@@ -40,7 +39,6 @@ __all__ = [
     "PolicyWatcher",
     "Problem",
     "RoutingPolicy",
-    "ScalingParams",
     "ScalingPolicy",
     "SloPolicy",
     "StagePolicies",

@@ -1,4 +1,4 @@
-"""The replicas that are there when a simulation begins: what the policy settles at under the first hour's mean."""
+"""The first replicas of a simulation: what the policy settles at under the first hour's mean load."""
 
 from dataclasses import dataclass
 

@@ -16,4 +16,5 @@ def text_tokens(work: Workload, image_tokens: int) -> NDArray[np.int64]:
     """
     images = work.images.astype(np.int64)
     least = np.where(images > 0, TEXT_AT_LEAST, 1)
-    return np.maximum(work.context_tokens.astype(np.int64) - images * image_tokens, least)
+    text: NDArray[np.int64] = np.maximum(work.context_tokens.astype(np.int64) - images * image_tokens, least)
+    return text

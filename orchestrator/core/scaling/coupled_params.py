@@ -21,8 +21,9 @@ class CoupledParams(Params):
         dispersion: Whether encode and prefill are sized for the variability measured; if not, for Poisson.
         forecast: Whether a trend of text load, never of images, is carried forward by the lead.
         guardrail: Whether a breach of the SLO adds replicas to the stage to blame.
-        band: Prefill:decode ratio, `fallback` where a stage's own signal fails, `always`, or `off`.
-        ratio: Prefill replicas per decode replica in the band; null: learnt from their needs; above 0.
+        band: When the prefill:decode ratio sizes a stage, in place of a signal that fails or in any case;
+            off, fallback, always.
+        ratio: Prefill replicas per decode replica in the band, null: learnt from their needs; above 0.
         atomic: Whether prefill and decode move together or not at all.
         role_switch: Whether the engine can turn a prefill replica into a decode replica and back.
         drain_s: Time in which a backlog shall go, and no shorter than the stage's start; above 0.
@@ -36,8 +37,8 @@ class CoupledParams(Params):
         encode_cooldown_out_s: Between two growths of encode; ≥ 0.
         cooldown_out_s: Between two growths of prefill and decode; ≥ 0.
         cooldown_in_s: From any change to a shrinking; ≥ 0.
-        encode_up: Growth of encode at once, as a fraction of its count; null: no limit; above 0.
-        up: Growth of prefill and decode at once; null: no limit; above 0.
+        encode_up: Growth of encode at once, as a fraction of its count, null: no limit; above 0.
+        up: Growth of prefill and decode at once, likewise; above 0.
         down: Shrinking at once, as a fraction of the count and at least one replica; above 0 to 1.
         guardrail_windows: Windows of period_s that a breach lasts before the guardrail acts; ≥ 1.
         band_half_life_s: Of the learnt ratio; above 0.

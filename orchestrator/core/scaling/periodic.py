@@ -18,10 +18,10 @@ class Hour:
     """Counts from an hour on.
 
     Attributes:
-        hour: Of the day, 0 to below 24; 8.5 is half past eight.
-        encode: Replicas, ≥ 0.
-        prefill: Likewise.
-        decode: Likewise.
+        hour: Of the day, 8.5 for half past eight; 0 to below 24.
+        encode: Replicas of encode; ≥ 0.
+        prefill: Replicas of prefill; ≥ 0.
+        decode: Replicas of decode; ≥ 0.
     """
 
     __pydantic_config__: ClassVar[Mapping[str, object]] = FROM_FILE
@@ -42,8 +42,9 @@ class PeriodicParams(Params):
     """The table.
 
     Attributes:
-        hours: Entries {hour, encode, prefill, decode}, hours ascending; the last holds over midnight.
-        midnight_s: What the controller's clock shows at some midnight, in seconds.
+        hours: Entries {hour, encode, prefill, decode}, of which the last holds over midnight; required,
+            hours ascending, 0 to below 24, counts ≥ 0.
+        midnight_s: What the controller's clock shows at some midnight; any number of seconds.
     """
 
     hours: tuple[Hour, ...] = ()

@@ -15,9 +15,9 @@ class StaticParams(Params):
     """Counts to keep.
 
     Attributes:
-        encode: Replicas, ≥ 0; null for the stage's min, and one if that is 0.
-        prefill: Likewise.
-        decode: Likewise.
+        encode: Replicas of encode, null: its min, and one if that is 0; ≥ 0.
+        prefill: Replicas of prefill, likewise; ≥ 0.
+        decode: Replicas of decode, likewise; ≥ 0.
     """
 
     encode: int | None = None
@@ -34,9 +34,9 @@ class StaticBestParams(StaticParams):
     """Counts that were found best for a trace.
 
     Attributes:
-        encode: Replicas, ≥ 0.
-        prefill: Likewise.
-        decode: Likewise.
+        encode: Replicas of encode; required, ≥ 0.
+        prefill: Replicas of prefill; required, ≥ 0.
+        decode: Replicas of decode; required, ≥ 0.
     """
 
     def __post_init__(self) -> None:
