@@ -18,6 +18,7 @@ from cli.policy import policy_app
 from cli.profile import profile_app
 from cli.redis_server import NoRedisServer
 from cli.refuse import MISTAKEN, refuse
+from cli.simulate import compare_command, simulate_command
 from cli.status import status
 from orchestrator.keys import load_keys
 from orchestrator.policy import Policy, PolicyError, load_policy
@@ -37,6 +38,8 @@ app.command(name="advise")(advise_command)
 app.add_typer(profile_app, name="profile")
 app.command()(ask)
 app.command()(status)
+app.command("simulate")(simulate_command)
+app.command("compare")(compare_command)
 
 
 @app.command()

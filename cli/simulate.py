@@ -1,0 +1,243 @@
+"""`tercet simulate` and `tercet compare`: what a policy file would do to a trace of requests."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from orchestrator.core.scaling import SCALERS
+from orchestrator.policy import PolicyError
+from orchestrator.simulator.compare import comparable, compare_policies
+from orchestrator.simulator.fleet_spec import FleetError
+from orchestrator.simulator.run import Moment, Run, simulate
+from orchestrator.simulator.scenario import NoTraceError, Subject, load_subject
+from orchestrator.simulator.summary import QUANTILES, Group, Summary, summarise
+from orchestrator.simulator.trace_file import TraceError
+from orchestrator.yaml_file import FileError
+from stages.types import Stage
+
+PolicyFile = Annotated[Path, typer.Option("--policy", help="Stage policy file.", dir_okay=False)]
+Trace = Annotated[
+    Path | None,
+    typer.Option(help="CSV or JSON lines of requests; by default the policy's demand.trace.", dir_okay=False),
+]
+Fleet = Annotated[
+    str | None,
+    typer.Option(help="Nodes, such as a100=16x8,l40s=8x8; by default room for every stage's max."),
+]
+Seed = Annotated[int, typer.Option(help="Of everything random.", min=0)]
+RateScale = Annotated[float, typer.Option(help="Factor on the requests per second.", min=0.001)]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+
+_TIMELINE_ROWS = 24
+
+
+def simulate_command(
+    policy: PolicyFile,
+    trace: Trace = None,
+    fleet: Fleet = None,
+    replicas: Annotated[
+        str, typer.Option(help="Fixed counts, such as encode=8,prefill=2,decode=2, instead of scaling.")
+    ] = "",
+    seed: Seed = 0,
+    rate_scale: RateScale = 1.0,
+    as_json: AsJson = False,
+) -> None:
+    """Run a policy file on a trace, by the code that runs live; figures are simulated."""
+    subject = _load(policy, trace, fleet, rate_scale, seed)
+    counts = _counts(replicas) if replicas else None
+    with _progress(as_json) as progress:
+        task = progress.add_task("simulating", total=1.0)
+        run = simulate(
+            subject.scenario(counts=counts, seed=seed),
+            lambda fraction: progress.update(task, completed=fraction),
+        )
+    summary = summarise(run)
+    if as_json:
+        typer.echo(json.dumps(_as_json(subject, run, summary), indent=2))
+    else:
+        _print_run(subject, run, summary)
+
+
+def compare_command(
+    policy: PolicyFile,
+    trace: Trace = None,
+    fleet: Fleet = None,
+    only: Annotated[str, typer.Option(help="Scaling policies, with commas; by default all.")] = "",
+    seed: Seed = 0,
+    rate_scale: RateScale = 1.0,
+    as_json: AsJson = False,
+) -> None:
+    """Put scaling policies side by side on the same work; figures are simulated."""
+    subject = _load(policy, trace, fleet, rate_scale, seed)
+    names = [name.strip() for name in only.split(",") if name.strip()] or comparable()
+    for name in names:
+        if name not in SCALERS:
+            _fail(f"there is no scaling policy {name}; there are {', '.join(comparable())}")
+    with _progress(as_json) as progress:
+        task = progress.add_task("comparing", total=len(names))
+        summaries = compare_policies(subject, names, seed, lambda name: progress.advance(task))
+    if as_json:
+        typer.echo(json.dumps(_comparison(subject, summaries), indent=2))
+    else:
+        _print_comparison(subject, summaries)
+
+
+def _load(policy: Path, trace: Path | None, fleet: str | None, rate_scale: float, seed: int) -> Subject:
+    try:
+        return load_subject(policy, trace, fleet=fleet, rate_scale=rate_scale, seed=seed)
+    except (PolicyError, FileError, TraceError, FleetError, NoTraceError, OSError) as error:
+        _fail(str(error))
+
+
+def _counts(text: str) -> dict[Stage, int]:
+    counts = dict.fromkeys(Stage, 1)
+    for part in filter(None, text.split(",")):
+        name, _, count = part.partition("=")
+        if name.strip() not in tuple(Stage) or not count.strip().isdigit() or int(count) < 1:
+            _fail(f"--replicas: {part!r} is not STAGE=COUNT with a stage of {', '.join(Stage)}")
+        counts[Stage(name.strip())] = int(count)
+    return counts
+
+
+def _progress(quiet: bool) -> Progress:
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeRemainingColumn(),
+    )
+    return Progress(*columns, console=Console(stderr=True), transient=True, disable=quiet)
+
+
+def _as_json(subject: Subject, run: Run, summary: Summary) -> dict[str, Any]:
+    return {
+        "kind": "profile-driven simulation",
+        "policy": subject.policy.service,
+        "trace": {"name": subject.workload.name, "label": subject.workload.label, "notes": subject.notes},
+        **asdict(summary),
+        "timeline": [asdict(moment) for moment in run.timeline],
+    }
+
+
+def _comparison(subject: Subject, summaries: Mapping[str, Summary]) -> dict[str, Any]:
+    return {
+        "kind": "profile-driven simulation",
+        "policy": subject.policy.service,
+        "trace": {"name": subject.workload.name, "label": subject.workload.label},
+        "policies": {
+            name: {
+                "gpu_hours": summary.gpu_hours,
+                "cost_usd": summary.cost_usd,
+                "attainment": summary.groups["all"].attainment,
+                "ttft_p99_s": summary.groups["all"].ttft_s[99],
+                "tpot_p99_s": summary.groups["all"].tpot_s[99],
+                "refused": summary.endings["refused"],
+                "scale_events": sum(summary.scale_events.values()),
+            }
+            for name, summary in summaries.items()
+        },
+    }
+
+
+def _print_run(subject: Subject, run: Run, summary: Summary) -> None:
+    console = Console()
+    work = subject.workload
+    console.print(
+        f"[bold]{subject.policy.service}[/bold], scaling {summary.scaling}: {len(work)} requests of "
+        f"{work.name} ({work.label}) in {work.span_s:,.0f} s. Profile-driven simulation, seed {summary.seed}."
+    )
+    for note in subject.notes:
+        console.print(f"note: {note}", style="dim")
+    console.print(_requests_table(summary))
+    console.print(_stages_table(summary))
+    console.print(_timeline_table(run.timeline))
+    console.print(
+        f"{summary.gpu_hours:,.2f} GPU-hours, ${summary.cost_usd:,.2f}; "
+        f"{summary.events:,} events in {summary.wall_s:.1f} s"
+    )
+
+
+def _requests_table(summary: Summary) -> Table:
+    percents = [f"p{percent}" for percent in QUANTILES]
+    table = Table("requests", "offered", "answered", "attainment", *_headed("TTFT", percents), title=None)
+    for column in _headed("TPOT", percents):
+        table.add_column(column)
+    for name, group in summary.groups.items():
+        table.add_row(
+            name, f"{group.requests:,}", f"{group.answered:,}", _percent(group.attainment), *_times(group)
+        )
+    return table
+
+
+def _headed(name: str, columns: Sequence[str]) -> list[str]:
+    return [f"{name} {column}" for column in columns]
+
+
+def _times(group: Group) -> list[str]:
+    first = ["–" if s is None else f"{s:.2f} s" for s in group.ttft_s.values()]
+    return first + ["–" if s is None else f"{s * 1e3:.1f} ms" for s in group.tpot_s.values()]
+
+
+def _percent(fraction: float | None) -> str:
+    return "–" if fraction is None else f"{100.0 * fraction:.1f} %"
+
+
+def _stages_table(summary: Summary) -> Table:
+    table = Table("stage", "GPU-hours", "busy", "scale events")
+    for stage in Stage:
+        table.add_row(
+            stage,
+            f"{summary.gpu_hours_by_stage.get(stage, 0.0):,.2f}",
+            _percent(summary.utilisation.get(stage)),
+            str(summary.scale_events.get(stage, 0)),
+        )
+    return table
+
+
+def _timeline_table(timeline: Sequence[Moment]) -> Table:
+    """Show moments spread evenly over the run; `--json` has all of them."""
+    step = max(1, -(-len(timeline) // _TIMELINE_ROWS))
+    table = Table("at", *Stage)
+    for moment in timeline[::step]:
+        table.add_row(f"{moment.at_s:,.0f} s", *[_count(moment, stage) for stage in Stage])
+    return table
+
+
+def _count(moment: Moment, stage: Stage) -> str:
+    counts, (_, reason) = moment.counts[stage], moment.wanted[stage]
+    coming = f"+{counts.coming}" if counts.coming else ""
+    return f"{counts.ready}{coming} {reason}"
+
+
+def _print_comparison(subject: Subject, summaries: Mapping[str, Summary]) -> None:
+    console = Console()
+    table = Table(
+        "policy", "GPU-hours", "cost", "attainment", "TTFT p99", "TPOT p99", "refused", "scale events"
+    )
+    for name, summary in summaries.items():
+        everyone = summary.groups["all"]
+        first, token = everyone.ttft_s[99], everyone.tpot_s[99]
+        table.add_row(
+            name,
+            f"{summary.gpu_hours:,.2f}",
+            f"${summary.cost_usd:,.2f}",
+            _percent(everyone.attainment),
+            "–" if first is None else f"{first:.2f} s",
+            "–" if token is None else f"{token * 1e3:.1f} ms",
+            f"{summary.endings['refused']:,}",
+            str(sum(summary.scale_events.values())),
+        )
+    console.print(table)
+    console.print(f"{len(subject.workload):,} requests of {subject.workload.name}; profile-driven simulation")
+
+
+def _fail(message: str) -> NoReturn:
+    typer.echo(f"tercet: {message}", err=True)
+    raise typer.Exit(2)
