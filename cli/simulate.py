@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from orchestrator.core.scaling import SCALERS
+from orchestrator.core.scaling.static import StaticParams
 from orchestrator.policy import PolicyError
 from orchestrator.simulator.compare import comparable, compare_policies
 from orchestrator.simulator.fleet_spec import FleetError
@@ -51,11 +53,11 @@ def simulate_command(
 ) -> None:
     """Run a policy file on a trace, by the code that runs live; figures are simulated."""
     subject = _load(policy, trace, fleet, rate_scale, seed)
-    counts = _counts(replicas) if replicas else None
+    fixed = _fixed(replicas) if replicas else None
     with _progress(as_json) as progress:
         task = progress.add_task("simulating", total=1.0)
         run = simulate(
-            subject.scenario(counts=counts, seed=seed),
+            subject.scenario(scaling="static" if fixed else None, params=fixed, seed=seed),
             lambda fraction: progress.update(task, completed=fraction),
         )
     summary = summarise(run)
@@ -96,14 +98,15 @@ def _load(policy: Path, trace: Path | None, fleet: str | None, rate_scale: float
         _fail(str(error))
 
 
-def _counts(text: str) -> dict[Stage, int]:
+def _fixed(text: str) -> StaticParams:
     counts = dict.fromkeys(Stage, 1)
     for part in filter(None, text.split(",")):
         name, _, count = part.partition("=")
-        if name.strip() not in tuple(Stage) or not count.strip().isdigit() or int(count) < 1:
+        if name.strip() not in tuple(Stage) or not count.strip().isdigit():
             _fail(f"--replicas: {part!r} is not STAGE=COUNT with a stage of {', '.join(Stage)}")
         counts[Stage(name.strip())] = int(count)
-    return counts
+    encode, prefill, decode = counts.values()
+    return StaticParams(encode=encode, prefill=prefill, decode=decode)
 
 
 def _progress(quiet: bool) -> Progress:
@@ -166,12 +169,10 @@ def _print_run(subject: Subject, run: Run, summary: Summary) -> None:
 
 def _requests_table(summary: Summary) -> Table:
     percents = [f"p{percent}" for percent in QUANTILES]
-    table = Table("requests", "offered", "answered", "attainment", *_headed("TTFT", percents), title=None)
-    for column in _headed("TPOT", percents):
-        table.add_column(column)
+    table = Table("requests", "offered", "attained", *_headed("TTFT", percents), *_headed("TPOT", percents), box=SIMPLE_HEAD)
     for name, group in summary.groups.items():
         table.add_row(
-            name, f"{group.requests:,}", f"{group.answered:,}", _percent(group.attainment), *_times(group)
+            name, f"{group.requests:,}", _percent(group.attainment), *_times(group)
         )
     return table
 
@@ -219,7 +220,7 @@ def _count(moment: Moment, stage: Stage) -> str:
 def _print_comparison(subject: Subject, summaries: Mapping[str, Summary]) -> None:
     console = Console()
     table = Table(
-        "policy", "GPU-hours", "cost", "attainment", "TTFT p99", "TPOT p99", "refused", "scale events"
+        "policy", "GPU-h", "cost", "attained", "TTFT p99", "TPOT p99", "refused", "events", box=SIMPLE_HEAD
     )
     for name, summary in summaries.items():
         everyone = summary.groups["all"]

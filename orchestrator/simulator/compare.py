@@ -1,9 +1,12 @@
 """The scaling policies side by side on the same work."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
+from orchestrator.core.control_types import ControlPolicy
+from orchestrator.core.profile import ColdStart
 from orchestrator.core.queueing import servers_needed
 from orchestrator.core.scaling import SCALERS
 from orchestrator.core.scaling.oracle import OracleParams
@@ -44,7 +47,16 @@ def _run(subject: Subject, name: str, seed: int) -> Summary:
     if name == "static-best":
         return _static_best(subject, seed)
     params = _informed(subject, name) if name in _INFORMED else None
-    return summarise(simulate(subject.scenario(scaling=name, params=params, seed=seed)))
+    scenario = subject.scenario(scaling=name, params=params, seed=seed)
+    if name == "oracle-zero-lag":
+        scenario = replace(scenario, control=_started_at_once(scenario.control))
+    return summarise(simulate(scenario))
+
+
+def _started_at_once(control: ControlPolicy) -> ControlPolicy:
+    at_once = ColdStart(node_s=(0.0, 0.0), pull_s=(0.0, 0.0), load_s=(0.0, 0.0))
+    profile = replace(control.profile, cold_start=dict.fromkeys(Stage, at_once))
+    return replace(control, profile=profile)
 
 
 def _static_best(subject: Subject, seed: int) -> Summary:
@@ -52,8 +64,9 @@ def _static_best(subject: Subject, seed: int) -> Summary:
     peak = {stage: int(counts.max()) for stage, counts in needs(subject).items()}
     tried = []
     for share in _SHARES:
-        counts = {str(stage): max(1, round(peak[stage] * share)) for stage in Stage}
-        scenario = subject.scenario(scaling="static-best", params=StaticBestParams(**counts), seed=seed)
+        encode, prefill, decode = (max(1, round(peak[stage] * share)) for stage in Stage)
+        params = StaticBestParams(encode=encode, prefill=prefill, decode=decode)
+        scenario = subject.scenario(scaling="static-best", params=params, seed=seed)
         tried.append(summarise(simulate(scenario)))
     attained = [s for s in tried if (s.groups["all"].attainment or 0.0) >= subject.control.attainment]
     if attained:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from orchestrator.control_policy import Hardware, load_control_policy
-from orchestrator.core.control_types import Changes, ControlPolicy, Create, Node
+from orchestrator.core.control_types import ControlPolicy, Node
 from orchestrator.core.scaling import SCALERS, Params
 from orchestrator.policy import Policy, load_policy
 from orchestrator.simulator.first import first_replicas
@@ -44,7 +44,6 @@ class Subject:
         *,
         scaling: str | None = None,
         params: Params | None = None,
-        counts: dict[Stage, int] | None = None,
         seed: int = 0,
     ) -> Scenario:
         """Return a scenario.
@@ -52,25 +51,19 @@ class Subject:
         Args:
             scaling: A scaling policy to run instead of the file's.
             params: Its parameters; None for the file's own, or else the defaults.
-            counts: Fixed counts by stage, instead of scaling.
             seed: Of cold starts.
         """
         control = self.control
         if params is not None or (scaling is not None and scaling != control.scaling):
             name = scaling or control.scaling
             control = replace(control, scaling=name, params=params or SCALERS[name].params())
-        if counts is not None:
-            first = fixed_replicas(control, counts)
-        else:
-            first = first_replicas(control, self.workload, self.nodes)
         return Scenario(
             policy=self.policy,
             control=control,
             workload=self.workload,
             nodes=self.nodes,
-            first=first,
+            first=first_replicas(control, self.workload, self.nodes),
             links=self.hardware.links.of_levels(control.levels),
-            scaled=counts is None,
             seed=seed,
         )
 
@@ -112,23 +105,6 @@ def load_subject(
     nodes = parse_fleet(fleet, control.levels) if fleet else default_fleet(control)
     _check_hardware(control, nodes)
     return Subject(policy=policy, control=control, workload=work, nodes=nodes, hardware=hardware, notes=notes)
-
-
-def fixed_replicas(control: ControlPolicy, counts: dict[Stage, int]) -> Changes:
-    """Return so many replicas of each stage on its first hardware, each with accelerators of its own."""
-    return Changes(
-        create=tuple(
-            Create(
-                service=control.service,
-                stage=stage,
-                hardware=control.stages[stage].hardware[0],
-                tp=control.stages[stage].tp,
-                node_id=f"fixed-{stage}-{index}",
-            )
-            for stage in Stage
-            for index in range(counts[stage])
-        )
-    )
 
 
 def _check_hardware(control: ControlPolicy, nodes: tuple[Node, ...]) -> None:

@@ -1,7 +1,5 @@
 """Small stations to hold against closed forms."""
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from orchestrator.core.profile import DecodeTiming, PrefillTiming
@@ -24,20 +22,12 @@ def request(index: int = 0, output_tokens: int = 1) -> Request:
     return Request(index, tagged, output_tokens, 0.0, 1e9, 1e9)
 
 
-@dataclass
-class Waits:
-    """Mean time from a job's arrival to its end, less its own work."""
-
-    arrived_s: dict[int, float]
-    waited_s: list[float]
-
-
 def poisson(rate: float, jobs: int, rng: np.random.Generator) -> list[float]:
     return np.cumsum(rng.exponential(1.0 / rate, jobs)).tolist()
 
 
 def waits_of_prompts(arrivals: list[float], tokens: list[int]) -> float:
-    """Send prompts of so many tokens through one prefill engine at a token a second, whole; return the mean wait."""
+    """Send prompts, whole, through one prefill engine at a token a second; return the mean wait."""
     clock, waited = Clock(), []
     begun: dict[int, float] = {}
 

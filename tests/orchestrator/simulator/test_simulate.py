@@ -6,17 +6,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from orchestrator.core.control_types import Changes, Create
+from orchestrator.core.scaling.static import StaticParams
 from orchestrator.simulator.compare import compare_policies
 from orchestrator.simulator.outcomes import Ending
 from orchestrator.simulator.run import simulate
 from orchestrator.simulator.scenario import load_subject
 from orchestrator.simulator.summary import summarise
+from orchestrator.simulator.systems import SYSTEMS
 from stages.types import Stage
 
 ROOT = Path(__file__).parents[3]
 POLICY = ROOT / "policies/examples/internvl-26b.yaml"
 TRACE = ROOT / "data/traces/azure_lmm_window_2024-10-16.csv"
-AMPLE = {Stage.ENCODE: 48, Stage.PREFILL: 8, Stage.DECODE: 8}
+AMPLE = StaticParams(encode=48, prefill=8, decode=8)
 
 
 @pytest.fixture(scope="module")
@@ -40,47 +43,37 @@ def test_equal_seeds_give_equal_outcomes(subject):
 
 
 def test_ample_replicas_answer_everything_in_time(subject):
-    summary = summarise(simulate(subject.scenario(counts=AMPLE)))
+    summary = summarise(simulate(subject.scenario(scaling="static", params=AMPLE)))
     assert summary.endings["answered"] == 2_000
     assert summary.groups["all"].attainment > 0.99
 
 
 def test_fixed_replicas_cost_their_number_times_the_span(subject):
-    run = simulate(subject.scenario(counts=AMPLE))
-    accelerators = sum(AMPLE[stage] * subject.control.stages[stage].tp for stage in Stage)
+    run = simulate(subject.scenario(scaling="static", params=AMPLE))
+    accelerators = 48 + 4 * 8 + 4 * 8
     assert sum(run.accelerator_s.values()) == pytest.approx(accelerators * run.span_s)
 
 
-@pytest.mark.parametrize("system", ["e-p-d", "ep-d", "e-pd", "monolith-round-robin", "monolith-least-work"])
+@pytest.mark.parametrize("system", [name for name in SYSTEMS if name != "e-p-d"])
 def test_every_system_answers_everything_with_room(subject, system):
-    scenario = subject.scenario(counts=AMPLE)
-    if system != "e-p-d":
-        scenario = _on_decode_hardware(scenario, system)
-    run = simulate(scenario)
+    """A hundred and twenty-eight A100s, four to a replica that does more than encode."""
+    run = simulate(_on_a100s(subject.scenario(scaling="static", params=AMPLE), SYSTEMS[system].pools, system))
     assert np.all(run.outcomes.ending == Ending.ANSWERED)
 
 
-def _on_decode_hardware(scenario, system):
-    """Let every pool of several stages run on four A100s, which the profile has for all stages."""
-    stages = {
-        stage: replace(bounds, hardware=("a100",), tp=1 if stage is Stage.ENCODE and system == "e-pd" else 4)
-        for stage, bounds in scenario.control.stages.items()
-    }
-    first = replace(
-        scenario.first,
-        create=tuple(
-            replace(create, hardware="a100", tp=stages[create.stage].tp)
-            for create in scenario.first.create
-            if any(create.stage is pool[0] for pool in _pools(system))
-        ),
+def _on_a100s(scenario, pools, system):
+    tps = {stage: 1 if (stage,) in pools and stage is Stage.ENCODE else 4 for stage in Stage}
+    stages = {s: replace(b, hardware=("a100",), tp=tps[s]) for s, b in scenario.control.stages.items()}
+    creates = tuple(
+        Create(service=scenario.control.service, stage=pool[0], hardware="a100", tp=tps[pool[0]], node_id=f"{n}")
+        for pool in pools
+        for n in range(48 // tps[pool[0]])
     )
-    return replace(scenario, control=replace(scenario.control, stages=stages), first=first, system=system)
-
-
-def _pools(system):
-    from orchestrator.simulator.systems import SYSTEMS
-
-    return SYSTEMS[system].pools
+    control = replace(scenario.control, stages=stages)
+    links = scenario.links[-1:]
+    return replace(
+        scenario, control=control, first=Changes(create=creates), links=links, system=system, scaled=False
+    )
 
 
 def test_control_adds_replicas_under_a_burst_and_costs_less_than_ample(subject):
@@ -88,7 +81,7 @@ def test_control_adds_replicas_under_a_burst_and_costs_less_than_ample(subject):
     scaled = simulate(subject.scenario())
     ready = [moment.counts[Stage.ENCODE].ready for moment in scaled.timeline]
     assert max(ready) > ready[0]
-    ample = summarise(simulate(subject.scenario(counts=AMPLE)))
+    ample = summarise(simulate(subject.scenario(scaling="static", params=AMPLE)))
     assert summarise(scaled).gpu_hours < ample.gpu_hours
 
 
