@@ -80,7 +80,6 @@ class Layout:
         policy: ControlPolicy,
         plan: ScalePlan,
         replicas: Iterable[PlacedReplica],
-        topology: Topology,
     ) -> None:
         self.policy = policy
         self.levels = stage_levels(policy.edges)
@@ -95,7 +94,7 @@ class Layout:
         self.left: float = math.inf if policy.budget is None else policy.budget
         self._names: set[str] = set()
         self._covers: dict[tuple[Stage, float], list[Cover]] = {}
-        self._read(replicas, topology)
+        self._read(replicas)
 
     def deficits(self) -> dict[Stage, float]:
         """Return the capacity that is missing, by stage."""
@@ -150,12 +149,20 @@ class Layout:
             self._names.add(name)
         return found
 
+    def settle(self, topology: Topology) -> None:
+        """Find the site of each group from the replicas that it has now."""
+        for group in self.groups.values():
+            group.site = ()
+            for stage, members in group.members.items():
+                for _, replica in members:
+                    group.settle(topology.domain_of(replica.node_id), self.levels[stage])
+
     def add(self, group: Group, stage: Stage, amount: float) -> None:
         """Count capacity in, or out if the amount is negative."""
         group.capacity[stage] += amount
         self.capacity[stage] += amount
 
-    def _read(self, replicas: Iterable[PlacedReplica], topology: Topology) -> None:
+    def _read(self, replicas: Iterable[PlacedReplica]) -> None:
         weights: dict[tuple[Stage, str, int], float] = {}
         for replica in replicas:
             if replica.node_id:
@@ -168,11 +175,6 @@ class Layout:
                 key = replica.stage, replica.hardware, replica.tp
                 if key not in weights:
                     weights[key] = weight(self.policy, *key)
-                self._count(replica, weights[key], topology)
-
-    def _count(self, replica: PlacedReplica, worth: float, topology: Topology) -> None:
-        group = self.group(replica.group)
-        group.members[replica.stage].append((worth, replica))
-        self.add(group, replica.stage, worth)
-        if group.site is not None:
-            group.settle(topology.domain_of(replica.node_id), self.levels[replica.stage])
+                group = self.group(replica.group)
+                group.members[replica.stage].append((weights[key], replica))
+                self.add(group, replica.stage, weights[key])

@@ -42,6 +42,9 @@ def scale_out(layout: Layout, room: Room) -> list[Create]:
     One move after the other until none is possible. A move depends on what is there and on nothing that
     happened before, so that placing once more finds nothing left to do.
     """
+    if not layout.deficits():
+        return []
+    layout.settle(room.topology)
     return [create for move in _Moves(layout, room) for create in _commit(layout, room, *move)]
 
 

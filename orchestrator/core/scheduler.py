@@ -50,7 +50,7 @@ def place(
     for replica in snapshot.replicas:
         own[replica.service].append(replica)
     room = _room(policies.values(), snapshot)
-    layouts = {name: Layout(policies[name], plans[name], own[name], room.topology) for name in names}
+    layouts = {name: Layout(policies[name], plans[name], own[name]) for name in names}
     remove = [each for name in names for each in scale_in(layouts[name], room.topology)]
     create: list[Create] = []
     unplaced: list[Create] = []

@@ -128,16 +128,16 @@ HARDWARE = st.sampled_from(["a100", "h100", "l4"])
 @st.composite
 def nodes(draw, most=12):
     """A fleet of up to three levels; some nodes are not ready, some have fewer labels."""
-    number = draw(st.integers(1, most))
+    types = draw(st.sampled_from([["a100"], ["a100", "h100"], ["a100", "h100", "l4"]]))
     made = []
-    for i in range(number):
+    for i in range(draw(st.integers(most // 3, most))):
         path = (draw(st.sampled_from("AB")), draw(st.sampled_from("xy")), draw(st.sampled_from("12")))
         path = path[: draw(st.sampled_from([3, 3, 3, 3, 1]))]
         made.append(
             node(
                 f"n{i:02d}",
-                draw(HARDWARE),
-                draw(st.sampled_from([1, 2, 4, 8])),
+                draw(st.sampled_from(types)),
+                draw(st.sampled_from([8, 4, 2])),
                 path,
                 ready=draw(st.sampled_from([True, True, True, True, False])),
             )
@@ -150,10 +150,12 @@ def policies(draw, most=3):
     """Up to three services, each with own hardware, sizes, levels and budget."""
     made = {}
     for name in "abc"[: draw(st.integers(1, most))]:
+        lists = st.lists(HARDWARE, min_size=1, max_size=3, unique=True)
+        shared = draw(lists)
         made[name] = policy(
             name,
-            edges=(draw(st.integers(0, 2)), draw(st.integers(0, 3))),
-            hardware={s: draw(st.lists(HARDWARE, min_size=1, max_size=3, unique=True)) for s in Stage},
+            edges=(draw(st.integers(0, 2)), draw(st.integers(0, 2))),
+            hardware={s: draw(st.one_of(st.just(shared), st.just(shared), lists)) for s in Stage},
             tp={s: draw(st.sampled_from([1, 2, 4])) for s in Stage},
             budget=draw(st.sampled_from([None, None, 8, 24])),
         )
@@ -161,5 +163,25 @@ def policies(draw, most=3):
 
 
 @st.composite
-def plans(draw, services, most=6):
+def strays(draw, services, fleet):
+    """Replicas that nobody placed: anywhere, or on a node that is gone."""
+    made = []
+    for i in range(draw(st.integers(0, 3))):
+        service, stage = draw(st.sampled_from(sorted(services))), draw(st.sampled_from(Stage))
+        made.append(
+            replica(
+                f"stray{i}",
+                stage,
+                draw(st.sampled_from([*[n.node_id for n in fleet], "gone"])),
+                service=service,
+                hardware=draw(HARDWARE),
+                tp=draw(st.sampled_from([1, 2])),
+                group=draw(st.sampled_from(["", f"{service}-0"])),
+            )
+        )
+    return made
+
+
+@st.composite
+def plans(draw, services, most=5):
     return {name: plan(*(draw(st.integers(0, most)) for _ in Stage)) for name in services}
