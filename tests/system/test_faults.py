@@ -132,6 +132,19 @@ def test_one_poisonous_request_harms_no_other(tmp_path: Path) -> None:
         assert sum(process["restarts"] for process in system.processes("decode")) <= 3
 
 
+def test_kills_from_outside_count_against_nobody(tmp_path: Path) -> None:
+    """A request whose replica is killed three times, while it is alone there, is answered all the same."""
+    with System(tmp_path, slow={"prefill": 1.0}) as system:
+
+        def kill() -> None:
+            for _ in range(3):
+                until("prefill has it", lambda: busy(system, "prefill"))
+                system.restarted("prefill", system.signal("prefill", signal.SIGKILL))
+
+        whole(streams(system, BODIES[:1], kill))
+        assert system.processes("prefill")[0]["restarts"] == 3
+
+
 def test_a_request_that_hangs_engines_is_found_like_one_that_crashes_them(tmp_path: Path) -> None:
     """The watchdog ends the process whose step hangs; two such ends alone convict."""
     poison = {"stage": "prefill", "seed": 666, "hang": True}

@@ -1,7 +1,6 @@
 """What clients see when stages are slow: bounds, deadlines, order, and what their leaving sets free."""
 
 import json
-import signal
 import socket
 import time
 from collections.abc import Iterator
@@ -123,20 +122,6 @@ def test_a_tight_or_urgent_request_overtakes_loose_ones(
 
 def waiting(system: System) -> float:
     return metrics(system)["tercet:num_requests_waiting"]['stage="prefill"']
-
-
-def test_kills_from_outside_count_against_nobody(slow: System) -> None:
-    """A request whose replica is killed three times, while it is alone there, is answered all the same."""
-    with blocked(slow):  # which asserts it
-        for _ in range(3):
-            until("prefill has it", lambda: holds_work(slow, "prefill"))
-            slow.restarted("prefill", slow.signal("prefill", signal.SIGKILL))
-
-
-def holds_work(system: System, stage: str) -> bool:
-    """The stage's replica of now holds work."""
-    boot = system.processes(stage)[0]["boot_id"]
-    return bool(system.redis().hlen(f"tercet:credits:{boot}"))
 
 
 def test_expired_work_is_dropped_before_it_costs_anything(slow: System) -> None:
