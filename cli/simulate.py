@@ -19,7 +19,7 @@ from orchestrator.simulator.compare import comparable, compare_policies
 from orchestrator.simulator.fleet_spec import FleetError
 from orchestrator.simulator.run import Moment, Run, simulate
 from orchestrator.simulator.scenario import NoTraceError, Subject, load_subject
-from orchestrator.simulator.summary import QUANTILES, Group, Summary, summarise
+from orchestrator.simulator.summary import QUANTILES, Summary, summarise
 from orchestrator.simulator.trace_file import TraceError
 from orchestrator.yaml_file import FileError
 from stages.types import Stage
@@ -168,22 +168,28 @@ def _print_run(subject: Subject, run: Run, summary: Summary) -> None:
 
 
 def _requests_table(summary: Summary) -> Table:
-    percents = [f"p{percent}" for percent in QUANTILES]
-    table = Table("requests", "offered", "attained", *_headed("TTFT", percents), *_headed("TPOT", percents), box=SIMPLE_HEAD)
+    percents = "/".join(f"p{percent}" for percent in QUANTILES)
+    table = _table("requests", "offered", "attained", f"TTFT {percents} s", f"TPOT {percents} ms")
     for name, group in summary.groups.items():
         table.add_row(
-            name, f"{group.requests:,}", _percent(group.attainment), *_times(group)
+            name,
+            f"{group.requests:,}",
+            _percent(group.attainment),
+            _all(group.ttft_s, 1.0, 2),
+            _all(group.tpot_s, 1e3, 1),
         )
     return table
 
 
-def _headed(name: str, columns: Sequence[str]) -> list[str]:
-    return [f"{name} {column}" for column in columns]
+def _table(*columns: str) -> Table:
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+    for column in columns:
+        table.add_column(column, no_wrap=True)
+    return table
 
 
-def _times(group: Group) -> list[str]:
-    first = ["–" if s is None else f"{s:.2f} s" for s in group.ttft_s.values()]
-    return first + ["–" if s is None else f"{s * 1e3:.1f} ms" for s in group.tpot_s.values()]
+def _all(times_s: Mapping[int, float | None], factor: float, digits: int) -> str:
+    return " / ".join("–" if s is None else f"{s * factor:.{digits}f}" for s in times_s.values())
 
 
 def _percent(fraction: float | None) -> str:
@@ -191,7 +197,7 @@ def _percent(fraction: float | None) -> str:
 
 
 def _stages_table(summary: Summary) -> Table:
-    table = Table("stage", "GPU-hours", "busy", "scale events")
+    table = _table("stage", "GPU-hours", "busy", "scale events")
     for stage in Stage:
         table.add_row(
             stage,
@@ -205,7 +211,7 @@ def _stages_table(summary: Summary) -> Table:
 def _timeline_table(timeline: Sequence[Moment]) -> Table:
     """Show moments spread evenly over the run; `--json` has all of them."""
     step = max(1, -(-len(timeline) // _TIMELINE_ROWS))
-    table = Table("at", *Stage)
+    table = _table("at", *Stage)
     for moment in timeline[::step]:
         table.add_row(f"{moment.at_s:,.0f} s", *[_count(moment, stage) for stage in Stage])
     return table
@@ -219,19 +225,16 @@ def _count(moment: Moment, stage: Stage) -> str:
 
 def _print_comparison(subject: Subject, summaries: Mapping[str, Summary]) -> None:
     console = Console()
-    table = Table(
-        "policy", "GPU-h", "cost", "attained", "TTFT p99", "TPOT p99", "refused", "events", box=SIMPLE_HEAD
-    )
+    table = _table("policy", "GPU-h", "cost $", "attained", "TTFT p99 s", "TPOT p99 ms", "refused", "events")
     for name, summary in summaries.items():
         everyone = summary.groups["all"]
-        first, token = everyone.ttft_s[99], everyone.tpot_s[99]
         table.add_row(
             name,
             f"{summary.gpu_hours:,.2f}",
-            f"${summary.cost_usd:,.2f}",
+            f"{summary.cost_usd:,.2f}",
             _percent(everyone.attainment),
-            "–" if first is None else f"{first:.2f} s",
-            "–" if token is None else f"{token * 1e3:.1f} ms",
+            _all({99: everyone.ttft_s[99]}, 1.0, 2),
+            _all({99: everyone.tpot_s[99]}, 1e3, 1),
             f"{summary.endings['refused']:,}",
             str(sum(summary.scale_events.values())),
         )

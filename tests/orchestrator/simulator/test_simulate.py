@@ -49,8 +49,9 @@ def test_ample_replicas_answer_everything_in_time(subject):
 
 
 def test_fixed_replicas_cost_their_number_times_the_span(subject):
-    run = simulate(subject.scenario(scaling="static", params=AMPLE))
-    accelerators = 48 + 4 * 8 + 4 * 8
+    scenario = subject.scenario(scaling="static", params=AMPLE)
+    run = simulate(scenario)
+    accelerators = sum(create.tp for create in scenario.first.create)
     assert sum(run.accelerator_s.values()) == pytest.approx(accelerators * run.span_s)
 
 
@@ -65,7 +66,9 @@ def _on_a100s(scenario, pools, system):
     tps = {stage: 1 if (stage,) in pools and stage is Stage.ENCODE else 4 for stage in Stage}
     stages = {s: replace(b, hardware=("a100",), tp=tps[s]) for s, b in scenario.control.stages.items()}
     creates = tuple(
-        Create(service=scenario.control.service, stage=pool[0], hardware="a100", tp=tps[pool[0]], node_id=f"{n}")
+        Create(
+            service=scenario.control.service, stage=pool[0], hardware="a100", tp=tps[pool[0]], node_id=f"{n}"
+        )
         for pool in pools
         for n in range(48 // tps[pool[0]])
     )
