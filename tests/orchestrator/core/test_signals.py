@@ -77,7 +77,7 @@ def test_a_lost_sample_costs_no_truth(policy):
 
 
 def test_an_old_sample_is_not_fresh(policy):
-    signals, state, totals = fed(policy, 60, lambda rng: 1)
+    signals, state, _ = fed(policy, 60, lambda rng: 1)
     assert signals.fresh
     late, _ = summarize(None, (), policy, state, 60.0 + STALE_S + 1.0)
     assert not late.fresh
