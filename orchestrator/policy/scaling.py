@@ -67,7 +67,7 @@ def _attributes(text: str) -> Iterator[tuple[str, str]]:
 def _schema_by_policy(schema: dict[str, Any]) -> None:
     """Replace the section's schema by one variant per policy, with the parameters of its class."""
     name, params = schema["properties"]["policy"], schema["properties"]["params"]
-    del schema["properties"], schema["additionalProperties"]
+    del schema["type"], schema["properties"], schema["additionalProperties"]
     schema["oneOf"] = [
         {
             "type": "object",
