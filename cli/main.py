@@ -18,7 +18,7 @@ from cli.policy import policy_app
 from cli.profile import profile_app
 from cli.redis_server import NoRedisServer
 from cli.refuse import MISTAKEN, refuse
-from cli.simulate import compare_command, simulate_command
+from cli.simulate import compare_command, simulate_command, tune_command
 from cli.status import status
 from orchestrator.keys import load_keys
 from orchestrator.policy import Policy, PolicyError, load_policy
@@ -40,6 +40,7 @@ app.command()(ask)
 app.command()(status)
 app.command("simulate")(simulate_command)
 app.command("compare")(compare_command)
+app.command("tune")(tune_command)
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""`tercet simulate` and `tercet compare`: what a policy file would do to a trace of requests."""
+"""`tercet simulate`, `compare` and `tune`: what a policy file would do to a trace of requests."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -21,6 +21,7 @@ from orchestrator.simulator.run import Moment, Run, simulate
 from orchestrator.simulator.scenario import NoTraceError, Subject, load_subject
 from orchestrator.simulator.summary import QUANTILES, Summary, summarise
 from orchestrator.simulator.trace_file import TraceError
+from orchestrator.simulator.tune import Tuned, tune
 from orchestrator.yaml_file import FileError
 from stages.types import Stage
 
@@ -89,6 +90,36 @@ def compare_command(
         typer.echo(json.dumps(_comparison(subject, summaries), indent=2))
     else:
         _print_comparison(subject, summaries)
+
+
+def tune_command(
+    policy: PolicyFile,
+    trace: Trace = None,
+    fleet: Fleet = None,
+    trials: Annotated[int, typer.Option(help="Simulations at most.", min=1)] = 24,
+    seed: Seed = 0,
+    rate_scale: RateScale = 1.0,
+    as_json: AsJson = False,
+) -> None:
+    """Find the cheapest fixed counts that keep the policy's promises, and so the E:P:D ratio; simulated."""
+    subject = _load(policy, trace, fleet, rate_scale, seed)
+    with _progress(as_json) as progress:
+        task = progress.add_task("tuning", total=trials)
+        tuned = tune(subject, trials=trials, seed=seed, tried=lambda trial: progress.advance(task))
+    if as_json:
+        typer.echo(json.dumps(_tuned_as_json(tuned), indent=2))
+    else:
+        _print_tuned(tuned)
+
+
+def predicted(old: Path, new: Path, trace: Path | None) -> dict[str, dict[str, float]]:
+    """Return GPU-hours, cost and attainment under two policy files on the same requests."""
+    subjects = {"old": _load(old, trace, None, 1.0, 0), "new": _load(new, trace, None, 1.0, 0)}
+    found = {which: summarise(simulate(subject.scenario())) for which, subject in subjects.items()}
+    return {
+        figure: {which: float(getattr(summary, figure)) for which, summary in found.items()}
+        for figure in ("gpu_hours", "cost_usd", "attainment")
+    }
 
 
 def _load(policy: Path, trace: Path | None, fleet: str | None, rate_scale: float, seed: int) -> Subject:
@@ -240,6 +271,36 @@ def _print_comparison(subject: Subject, summaries: Mapping[str, Summary]) -> Non
         )
     console.print(table)
     console.print(f"{len(subject.workload):,} requests of {subject.workload.name}; profile-driven simulation")
+
+
+def _tuned_as_json(tuned: Tuned) -> dict[str, Any]:
+    best = tuned.best
+    return {
+        "kind": "profile-driven simulation",
+        "counts": best.counts,
+        "attained": best.attained,
+        "attainment": best.summary.attainment,
+        "gpu_hours": best.summary.gpu_hours,
+        "cost_usd": best.summary.cost_usd,
+        "trials": [
+            {"counts": t.counts, "attainment": t.summary.attainment, "cost_usd": t.summary.cost_usd}
+            for t in tuned.trials
+        ],
+    }
+
+
+def _print_tuned(tuned: Tuned) -> None:
+    console, best = Console(), tuned.best
+    table = _table("encode", "prefill", "decode", "attained", "GPU-h", "cost $")
+    for trial in tuned.trials:
+        summary = trial.summary
+        figures = (_percent(summary.attainment), f"{summary.gpu_hours:,.2f}", f"{summary.cost_usd:,.2f}")
+        style = "bold" if trial is best else None
+        table.add_row(*[str(trial.counts[stage]) for stage in Stage], *figures, style=style)
+    console.print(table)
+    ratio = ":".join(str(best.counts[stage]) for stage in Stage)
+    verdict = "" if best.attained else " — the SLO was not attained; raise max, --fleet or --trials"
+    console.print(f"E:P:D = {ratio}; profile-driven simulation{verdict}")
 
 
 def _fail(message: str) -> NoReturn:

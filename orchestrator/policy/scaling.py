@@ -3,11 +3,19 @@
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from inspect import cleandoc
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, ConfigDict, Field, PlainValidator, TypeAdapter, ValidationInfo
+from pydantic import (
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    PlainValidator,
+    TypeAdapter,
+    ValidationInfo,
+)
 
 from orchestrator.core.infeasible import InfeasibleError
 from orchestrator.core.scaling import SCALERS, Params
@@ -67,7 +75,7 @@ def _attributes(text: str) -> Iterator[tuple[str, str]]:
 def _schema_by_policy(schema: dict[str, Any]) -> None:
     """Replace the section's schema by one variant per policy, with the parameters of its class."""
     name, params, budget = (schema["properties"][key] for key in ("policy", "params", "budget"))
-    del schema["properties"], schema["additionalProperties"]
+    del schema["type"], schema["properties"], schema["additionalProperties"]
     schema["oneOf"] = [
         {
             "type": "object",
@@ -113,6 +121,7 @@ class ScalingPolicy:
     params: Annotated[
         Params,
         PlainValidator(_of_the_policy, json_schema_input_type=dict),
+        PlainSerializer(asdict, return_type=dict),
         Field(description="Its parameters.", validate_default=True),
     ] = field(default_factory=StaticParams)
     budget: Annotated[

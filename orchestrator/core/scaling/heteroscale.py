@@ -28,9 +28,9 @@ class HeteroscaleParams(Params):
     """Parameters of heteroscale.
 
     Attributes:
-        ratio: Prefill replicas per decode replica; above 0. Best found by a pressure test: 1:5 to 9:1.
+        ratio: Prefill replicas per decode replica, by a pressure test (1:5 to 9:1 are usual); above 0.
         target: Decode throughput aimed at, as a fraction of the profile's; above 0 to 1.
-        encode_target: Likewise for encode, which is scaled by its own throughput.
+        encode_target: Encode throughput aimed at, likewise; above 0 to 1.
         hysteresis_out: No growth while the need is within this fraction above the count; ≥ 0.
         hysteresis_in: No shrinking while it is within this fraction below; ≥ 0.
         cooldown_out_s: Between two growths; ≥ 0.
