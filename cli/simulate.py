@@ -1,7 +1,7 @@
 """`tercet simulate`, `compare` and `tune`: what a policy file would do to a trace of requests."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -12,14 +12,17 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from cli.report_file import check_writable, write_whole
 from orchestrator.core.scaling import SCALERS
 from orchestrator.core.scaling.static import StaticParams
 from orchestrator.policy import PolicyError
 from orchestrator.simulator.compare import comparable, compare_policies
+from orchestrator.simulator.figures import Figures, percent_text, request_figures, stage_figures, times_text
 from orchestrator.simulator.fleet_spec import FleetError
+from orchestrator.simulator.report import report as report_of
 from orchestrator.simulator.run import Moment, Run, simulate
 from orchestrator.simulator.scenario import NoTraceError, Subject, load_subject
-from orchestrator.simulator.summary import QUANTILES, Summary, summarise
+from orchestrator.simulator.summary import Summary, summarise
 from orchestrator.simulator.trace_file import TraceError
 from orchestrator.simulator.tune import Tuned, tune
 from orchestrator.yaml_file import FileError
@@ -37,6 +40,10 @@ Fleet = Annotated[
 Seed = Annotated[int, typer.Option(help="Of everything random.", min=0)]
 RateScale = Annotated[float, typer.Option(help="Factor on the requests per second.", min=0.001)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+Report = Annotated[
+    Path | None,
+    typer.Option(help="Also draw the run into this HTML file, which opens offline.", dir_okay=False),
+]
 
 _TIMELINE_ROWS = 24
 
@@ -50,11 +57,14 @@ def simulate_command(
     ] = "",
     seed: Seed = 0,
     rate_scale: RateScale = 1.0,
+    report: Report = None,
     as_json: AsJson = False,
 ) -> None:
     """Run a policy file on a trace, by the code that runs live; figures are simulated."""
     subject = _load(policy, trace, fleet, rate_scale, seed)
     fixed = _fixed(replicas) if replicas else None
+    if report:
+        _kept(report, lambda: check_writable(report))
     with _progress(as_json) as progress:
         task = progress.add_task("simulating", total=1.0)
         run = simulate(
@@ -66,6 +76,9 @@ def simulate_command(
         typer.echo(json.dumps(_as_json(subject, run, summary), indent=2))
     else:
         _print_run(subject, run, summary)
+    if report:
+        _kept(report, lambda: write_whole(report, report_of(run, summary, subject.notes)))
+        typer.echo(f"report: {report}", err=as_json)
 
 
 def compare_command(
@@ -129,6 +142,13 @@ def _load(policy: Path, trace: Path | None, fleet: str | None, rate_scale: float
         _fail(str(error))
 
 
+def _kept(file: Path, write: Callable[[], None]) -> None:
+    try:
+        write()
+    except OSError as error:
+        _fail(f"cannot write the report {file}: {error.strerror}")
+
+
 def _fixed(text: str) -> StaticParams:
     counts = dict.fromkeys(Stage, 1)
     for part in filter(None, text.split(",")):
@@ -189,8 +209,8 @@ def _print_run(subject: Subject, run: Run, summary: Summary) -> None:
     )
     for note in subject.notes:
         console.print(f"note: {note}", style="dim")
-    console.print(_requests_table(summary))
-    console.print(_stages_table(summary))
+    console.print(_figures_table(request_figures(summary)))
+    console.print(_figures_table(stage_figures(summary)))
     console.print(_timeline_table(run.timeline))
     console.print(
         f"{summary.gpu_hours:,.2f} GPU-hours, ${summary.cost_usd:,.2f}; "
@@ -198,17 +218,10 @@ def _print_run(subject: Subject, run: Run, summary: Summary) -> None:
     )
 
 
-def _requests_table(summary: Summary) -> Table:
-    percents = "/".join(f"p{percent}" for percent in QUANTILES)
-    table = _table("requests", "offered", "attained", f"TTFT {percents} s", f"TPOT {percents} ms")
-    for name, group in summary.groups.items():
-        table.add_row(
-            name,
-            f"{group.requests:,}",
-            _percent(group.attainment),
-            _all(group.ttft_s, 1.0, 2),
-            _all(group.tpot_s, 1e3, 1),
-        )
+def _figures_table(figures: Figures) -> Table:
+    table = _table(*figures.columns)
+    for row in figures.rows:
+        table.add_row(*row)
     return table
 
 
@@ -216,26 +229,6 @@ def _table(*columns: str) -> Table:
     table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for column in columns:
         table.add_column(column, no_wrap=True)
-    return table
-
-
-def _all(times_s: Mapping[int, float | None], factor: float, digits: int) -> str:
-    return " / ".join("–" if s is None else f"{s * factor:.{digits}f}" for s in times_s.values())
-
-
-def _percent(fraction: float | None) -> str:
-    return "–" if fraction is None else f"{100.0 * fraction:.1f} %"
-
-
-def _stages_table(summary: Summary) -> Table:
-    table = _table("stage", "GPU-hours", "busy", "scale events")
-    for stage in Stage:
-        table.add_row(
-            stage,
-            f"{summary.gpu_hours_by_stage.get(stage, 0.0):,.2f}",
-            _percent(summary.utilisation.get(stage)),
-            str(summary.scale_events.get(stage, 0)),
-        )
     return table
 
 
@@ -263,9 +256,9 @@ def _print_comparison(subject: Subject, summaries: Mapping[str, Summary]) -> Non
             name,
             f"{summary.gpu_hours:,.2f}",
             f"{summary.cost_usd:,.2f}",
-            _percent(everyone.attainment),
-            _all({99: everyone.ttft_s[99]}, 1.0, 2),
-            _all({99: everyone.tpot_s[99]}, 1e3, 1),
+            percent_text(everyone.attainment),
+            times_text({99: everyone.ttft_s[99]}, 1.0, 2),
+            times_text({99: everyone.tpot_s[99]}, 1e3, 1),
             f"{summary.endings['refused']:,}",
             str(sum(summary.scale_events.values())),
         )
