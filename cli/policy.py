@@ -47,8 +47,7 @@ def diff(
     old: Annotated[Path, typer.Argument(help="Policy file before the edit.", show_default=False)],
     new: Annotated[Path, typer.Argument(help="Policy file after the edit.", show_default=False)],
     trace: Annotated[
-        Path | None,
-        typer.Option(help="Requests on which to simulate both files.", dir_okay=False, exists=True),
+        str | None, typer.Option(help="Requests on which to simulate both files; see `tercet simulate`.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:

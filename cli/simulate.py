@@ -30,8 +30,10 @@ from stages.types import Stage
 
 PolicyFile = Annotated[Path, typer.Option("--policy", help="Stage policy file.", dir_okay=False)]
 Trace = Annotated[
-    Path | None,
-    typer.Option(help="CSV or JSON lines of requests; by default the policy's demand.trace.", dir_okay=False),
+    str | None,
+    typer.Option(
+        help="CSV or JSON lines of requests, or twin:PER_MINUTE.csv; by default the policy's demand.trace."
+    ),
 ]
 Fleet = Annotated[
     str | None,
@@ -125,7 +127,7 @@ def tune_command(
         _print_tuned(tuned)
 
 
-def predicted(old: Path, new: Path, trace: Path | None) -> dict[str, dict[str, float]]:
+def predicted(old: Path, new: Path, trace: str | None) -> dict[str, dict[str, float]]:
     """Return GPU-hours, cost and attainment under two policy files on the same requests."""
     subjects = {"old": _load(old, trace, None, 1.0, 0), "new": _load(new, trace, None, 1.0, 0)}
     found = {which: summarise(simulate(subject.scenario())) for which, subject in subjects.items()}
@@ -135,7 +137,7 @@ def predicted(old: Path, new: Path, trace: Path | None) -> dict[str, dict[str, f
     }
 
 
-def _load(policy: Path, trace: Path | None, fleet: str | None, rate_scale: float, seed: int) -> Subject:
+def _load(policy: Path, trace: str | None, fleet: str | None, rate_scale: float, seed: int) -> Subject:
     try:
         return load_subject(policy, trace, fleet=fleet, rate_scale=rate_scale, seed=seed)
     except (PolicyError, FileError, TraceError, FleetError, NoTraceError, OSError) as error:

@@ -11,8 +11,9 @@ from orchestrator.core.scaling import SCALERS, Params
 from orchestrator.policy import Policy, load_policy
 from orchestrator.simulator.first import first_replicas
 from orchestrator.simulator.fleet_spec import FleetError, default_fleet, parse_fleet
+from orchestrator.simulator.load import load_workload
 from orchestrator.simulator.run import Scenario
-from orchestrator.simulator.traces import Notes, read_trace
+from orchestrator.simulator.traces import Notes
 from orchestrator.simulator.workload import Workload
 from stages.types import Stage
 
@@ -70,7 +71,7 @@ class Subject:
 
 def load_subject(
     policy_file: Path,
-    trace: Path | None,
+    trace: str | None,
     *,
     fleet: str | None = None,
     rate_scale: float = 1.0,
@@ -80,10 +81,10 @@ def load_subject(
 
     Args:
         policy_file: Stage policy file.
-        trace: Requests; by default what the policy's `demand.trace` names.
+        trace: As for `load_workload`; by default what the policy's `demand.trace` names.
         fleet: See `parse_fleet`; by default room for every stage's `max`.
         rate_scale: Factor on the requests per second.
-        seed: Of the thinning or doubling of requests.
+        seed: Of a trace twin, and of the thinning or doubling of requests.
 
     Raises:
         PolicyError: The policy file is wrong or infeasible.
@@ -96,9 +97,11 @@ def load_subject(
     control = load_control_policy(policy_file, hardware)
     if trace is None:
         if policy.demand.trace is None:
-            raise NoTraceError("which requests? give --trace FILE, or name one in the policy's demand.trace")
-        trace = policy_file.parent / policy.demand.trace
-    work, notes = read_trace(trace)
+            raise NoTraceError(
+                "which requests? give --trace FILE or twin:PER_MINUTE.csv, or name one in the policy's demand.trace"
+            )
+        trace = str(policy_file.parent / policy.demand.trace)
+    work, notes = load_workload(trace, seed=seed)
     work = work.clipped(IMAGES_AT_MOST)
     if rate_scale != 1.0:
         work = work.scaled(rate=rate_scale, rng=np.random.default_rng(seed))
