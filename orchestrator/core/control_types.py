@@ -154,7 +154,7 @@ class Node:
     Attributes:
         hardware: Type of its accelerators.
         accelerators: How many it has, used or not.
-        domain: Values of the topology levels, widest first: cluster, zone, block, rack as the user names them.
+        domain: Values of the topology levels, widest first: zone, block, rack as the user names them.
         ready: Whether new replicas may go there.
     """
 
@@ -225,6 +225,7 @@ class StageSignals:
         wait_s: Mean wait of jobs that started lately; None if none did.
         budget_s: The policy's.
         kv_usage: 0 to 1.
+        fresh: Whether this stage's samples have come as they should; if not, it may not shrink.
     """
 
     ready: int
@@ -240,6 +241,7 @@ class StageSignals:
     wait_s: float | None = None
     budget_s: float
     kv_usage: float = 0.0
+    fresh: bool = True
 
     @property
     def replicas(self) -> int:
@@ -289,11 +291,14 @@ class StagePlan:
     Attributes:
         replicas: Of the stage's first hardware class, pending and starting ones included.
         need: The same before rounding, bounds, steps and cooldown.
+        reason: What had the last word on the count.
+        trail: What had a say in it, in order; the last is the reason.
     """
 
     replicas: int
     need: float
     reason: ScaleReason
+    trail: tuple[ScaleReason, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -344,6 +349,7 @@ class ControlPolicy:
         tpot_s: Target of the mean time per output token.
         attainment: Fraction of offered requests that shall meet the targets.
         budget: Accelerators of all stages together at most; None for no limit.
+        queue_s: Backlog of a stage, in seconds of its work, above which admission refuses requests.
         levels: Topology levels, widest first, as nodes' `domain` has them.
         accelerators: Facts by type.
     """
@@ -357,6 +363,7 @@ class ControlPolicy:
     tpot_s: float
     attainment: float
     budget: int | None = None
+    queue_s: float = 10.0
     levels: tuple[str, ...] = ()
     edges: EdgeLevels = EdgeLevels()
     profile: ModelProfile
@@ -368,7 +375,14 @@ class ScalerState:
     """What a scaling policy remembers from one decision to the next; each policy has its own subclass.
 
     A policy that is handed another one's state, after a live edit, starts afresh.
+
+    Attributes:
+        planned: Replicas by stage as last planned; empty before the first plan.
+        asked: The same before the budget clamp.
     """
+
+    planned: Mapping[Stage, int] = field(default_factory=dict)
+    asked: Mapping[Stage, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,25 +4,33 @@
 """
 
 from orchestrator.policy.changes import Change, classify, keep_running
-from orchestrator.policy.load import PolicyError, Problem, load_policy, policy_schema
+from orchestrator.policy.load import (
+    PolicyError,
+    dump_policy,
+    load_policy,
+    policy_schema,
+    restore_policy,
+)
 from orchestrator.policy.requests import AdmissionPolicy, FetchPolicy, Limits, SloPolicy
+from orchestrator.policy.scaling import ScalingPolicy
 from orchestrator.policy.values import (
     DemandPolicy,
+    Edge,
     ModelPolicy,
     Policy,
     RoutingPolicy,
-    ScalingParams,
-    ScalingPolicy,
     StagePolicies,
     StagePolicy,
     TopologyPolicy,
 )
 from orchestrator.policy.watch import PolicyWatcher
+from orchestrator.yaml_file import Problem
 
 __all__ = [
     "AdmissionPolicy",
     "Change",
     "DemandPolicy",
+    "Edge",
     "FetchPolicy",
     "Limits",
     "ModelPolicy",
@@ -31,14 +39,15 @@ __all__ = [
     "PolicyWatcher",
     "Problem",
     "RoutingPolicy",
-    "ScalingParams",
     "ScalingPolicy",
     "SloPolicy",
     "StagePolicies",
     "StagePolicy",
     "TopologyPolicy",
     "classify",
+    "dump_policy",
     "keep_running",
     "load_policy",
     "policy_schema",
+    "restore_policy",
 ]

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar
 from pydantic import AfterValidator, ConfigDict, Field
 
 from orchestrator.addresses import AllowList
-from orchestrator.policy.fields import STRICT, Count, Name, NotNegative, Seconds
+from orchestrator.yaml_fields import STRICT, Count, Name, NotNegative, Seconds
 
 MB = 1_000_000
 

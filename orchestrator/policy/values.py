@@ -12,25 +12,12 @@ from pydantic import AfterValidator, ConfigDict, Field
 
 from orchestrator.core.admission import AdmissionBounds
 from orchestrator.core.waiting import WaitingParams
-from orchestrator.policy.fields import STRICT, Count, InfeasibleError, Name, NotNegative, Seconds
 from orchestrator.policy.requests import AdmissionPolicy, SloPolicy
+from orchestrator.policy.scaling import ScalingPolicy
+from orchestrator.yaml_fields import STRICT, Count, InfeasibleError, Name, NotNegative, Seconds
 from stages.types import Stage
 
 Engine = Literal["tiny", "smollm2", "noop", "vllm", "sglang"]
-ScalingName = Literal[
-    "static",
-    "static-best",
-    "oracle",
-    "hpa",
-    "independent-tps",
-    "latency-only",
-    "periodic",
-    "heteroscale",
-    "modserve",
-    "dynamo-like",
-    "threshold-or",
-    "coupled",
-]
 Edge = Literal["encode-prefill", "prefill-decode"]
 AUTO_EDGES: Mapping[Edge, str] = {"encode-prefill": "auto", "prefill-decode": "auto"}
 
@@ -50,6 +37,9 @@ class ModelPolicy:
     ] = 1
     max_context: Annotated[
         Count | None, Field(description="Positions at most, prompt and completion; null: the model's own.")
+    ] = None
+    profile: Annotated[
+        Name | None, Field(description="Profile file, relative to the policy file; null: found by name.")
     ] = None
 
 
@@ -139,28 +129,6 @@ class RoutingPolicy:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ScalingParams:
-    """Parameters of control."""
-
-    __pydantic_config__: ClassVar[ConfigDict] = STRICT
-
-    beta: Annotated[
-        Seconds,
-        Field(description="Image work starts while prefill's backlog is within beta times its budget_s."),
-    ] = 1.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ScalingPolicy:
-    """How replica counts follow the load."""
-
-    __pydantic_config__: ClassVar[ConfigDict] = STRICT
-
-    policy: Annotated[ScalingName, Field(description="Name of the scaling policy.")] = "static"
-    params: Annotated[ScalingParams, Field(description="Its parameters.")] = ScalingParams()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class TopologyPolicy:
     """How close the replicas of one request have to be."""
 
@@ -237,13 +205,17 @@ class Policy:
         if budgets_s > self.slo.ttft_s:
             message = f"{self.slo.ttft_s:g} is below the stages' budgets, {budgets_s:g} together"
             raise InfeasibleError(message, "slo", "ttft_s")
+        least = sum(self.stages[stage].min * self.stages[stage].tp for stage in Stage)
+        if self.scaling.budget is not None and self.scaling.budget < least:
+            message = f"{self.scaling.budget} accelerators are fewer than the {least} of min replicas"
+            raise InfeasibleError(message, "scaling", "budget")
 
     @property
     def admission_bounds(self) -> AdmissionBounds:
         """What `admit` needs of this policy."""
         return AdmissionBounds(
             queue_s=self.admission.queue_s,
-            prefill_backlog_s=self.scaling.params.beta * self.stages.prefill.budget_s,
+            prefill_backlog_s=self.scaling.params.prefill_backlog * self.stages.prefill.budget_s,
         )
 
     @property

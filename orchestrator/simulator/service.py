@@ -104,7 +104,9 @@ class Service:
         self.on_idle: Callable[[SimReplica], None] = lambda replica: None
         self.milestones = Milestones(prefilled=self._prefilled, done=self._done)
 
-    def arrive(self, index: int, images: int, text_tokens: int, output_tokens: int, content: str = "") -> None:
+    def arrive(
+        self, index: int, images: int, text_tokens: int, output_tokens: int, content: str = ""
+    ) -> None:
         """A request comes in."""
         now_s = self._clock.now_s
         tagged = tag(

@@ -1,0 +1,211 @@
+"""The decisions of coupled at one moment: the fast loop, the slow loop and the guardrail."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from orchestrator.core.control_types import ControlPolicy, ScaleReason, ScalerState, Signals, StagePlan
+from orchestrator.core.scaling.band import NO_BAND, Band, filled, trusted
+from orchestrator.core.scaling.coupled_params import CoupledParams
+from orchestrator.core.scaling.flow import Flow, Need
+from orchestrator.core.scaling.guardrail import NO_BREACH, Guardrail, growth, to_blame, worst_ratio
+from orchestrator.core.scaling.pair import Side, together
+from orchestrator.core.scaling.scaler import propose
+from orchestrator.core.scaling.steps import NEVER, Clock, StepRules, bounded, step, whole
+from orchestrator.core.scaling.trend import NO_TREND, Trend
+from stages.types import Stage
+
+PREFILL, DECODE = Stage.PREFILL, Stage.DECODE
+Plans = dict[Stage, StagePlan]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CoupledState(ScalerState):
+    """What coupled remembers.
+
+    Attributes:
+        encode_s: When the fast loop last decided.
+        pair_s: When the slow loop last did.
+        clocks: When counts last moved.
+        last: What was last decided; it stands until the stage's loop is due again.
+        trend: Of text tokens.
+        band: Needs that the ratio is learnt from.
+        guard: What breaches have added.
+    """
+
+    encode_s: float = -math.inf
+    pair_s: float = -math.inf
+    clocks: Mapping[Stage, Clock] = field(default_factory=dict)
+    last: Mapping[Stage, StagePlan] = field(default_factory=dict)
+    trend: Trend = NO_TREND
+    band: Band = NO_BAND
+    guard: Guardrail = NO_BREACH
+
+    def clock(self, stage: Stage) -> Clock:
+        """Return when a stage's count last moved."""
+        return self.clocks.get(stage, NEVER)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Turn:
+    """The arguments of one decision.
+
+    Attributes:
+        counts: Replicas to step from.
+    """
+
+    signals: Signals
+    policy: ControlPolicy
+    params: CoupledParams
+    counts: Mapping[Stage, int]
+    now_s: float
+
+    def flow(self, trend: Trend) -> Flow:
+        """Return the flow of work, with the text load carried forward by each stage's lead.
+
+        Images are not carried forward, nor are requests so far as they are image tokens.
+        """
+        seen, most = self.signals, self.params.forecast_most
+        text = seen.text_tokens
+        if not self.params.forecast or text <= 0.0:
+            return Flow(
+                signals=seen, policy=self.policy, params=self.params, text_tokens=text, requests=seen.requests
+            )
+        grown = [trend.growth(text, self.policy.stages[s].lead_s, most) for s in (PREFILL, DECODE)]
+        requests = seen.requests * (1.0 + grown[1] / (text + seen.image_tokens))
+        return Flow(
+            signals=seen,
+            policy=self.policy,
+            params=self.params,
+            text_tokens=text + grown[0],
+            requests=requests,
+        )
+
+    def stepped(self, stage: Stage, need: Need, state: CoupledState, rules: StepRules) -> StagePlan:
+        """Return the plan of a stage that moves by itself."""
+        count = self.counts[stage]
+        if not need.known:
+            return propose(count, ScaleReason.NO_SIGNAL)
+        guarded = state.guard.guarded(stage, need.at(count))
+        target, reason = step(
+            count, guarded, rules, state.clock(stage), self.policy.stages[stage], self.now_s
+        )
+        return propose(target, reason, guarded)
+
+
+def encode_turn(turn: Turn, state: CoupledState) -> tuple[Plans, CoupledState]:
+    """Decide on encode."""
+    plan = turn.stepped(Stage.ENCODE, turn.flow(state.trend).encode(), state, turn.params.encode_rules)
+    return {Stage.ENCODE: plan}, replace(state, encode_s=turn.now_s)
+
+
+def pair_turn(turn: Turn, state: CoupledState, *, encode_count: int) -> tuple[Plans, CoupledState]:
+    """Decide on prefill and decode, given what encode will have."""
+    params, now_s = turn.params, turn.now_s
+    if params.forecast:
+        trend = state.trend.updated(turn.signals.text_tokens, now_s, params.trend_half_life_s)
+        state = replace(state, trend=trend)
+    flow = turn.flow(state.trend)
+    prefill = flow.prefill(encode_count)
+    decode = flow.decode(_soon(turn, prefill))
+    needs = _banded(turn, state.band, prefill, decode)
+    plans = _moves(turn, state, needs)
+    if needs[PREFILL] is not prefill:
+        plans[PREFILL] = _by_ratio(plans[PREFILL], params)
+    if needs[DECODE] is not decode:
+        plans[DECODE] = _by_ratio(plans[DECODE], params)
+    if flow.text_tokens > turn.signals.text_tokens:
+        plans = _forecast(turn, state, plans, encode_count)
+    return plans, replace(state, pair_s=now_s, band=_taught(turn, state, prefill, decode))
+
+
+def guard_turn(turn: Turn, state: CoupledState, plans: Plans) -> tuple[Plans, CoupledState]:
+    """Let a breach of the SLO, once it has lasted, add replicas to the stage to blame."""
+    if not turn.params.guardrail:
+        return plans, state
+    worst, stage = worst_ratio(turn.signals), to_blame(turn.signals)
+    guard = state.guard.watched(worst, turn.params.period_s)
+    if worst is None or stage is None or guard.breaches < turn.params.guardrail_windows:
+        return plans, replace(state, guard=guard)
+    count, need = turn.counts[stage], plans[stage].need
+    target = bounded(growth(count, worst), turn.policy.stages[stage])
+    if turn.signals.stages[stage].coming or need > count or target <= plans[stage].replicas:
+        return plans, replace(state, guard=guard)
+    raised = {**plans, stage: propose(target, ScaleReason.GUARDRAIL, need)}
+    return raised, replace(state, guard=guard.raised(stage, target - need))
+
+
+def _soon(turn: Turn, prefill: Need) -> int:
+    """Return the replicas that prefill has, or will have if it gets what it needs."""
+    count = turn.counts[PREFILL]
+    return max(count, bounded(whole(prefill.at(count)), turn.policy.stages[PREFILL]))
+
+
+def _banded(turn: Turn, band: Band, prefill: Need, decode: Need) -> Mapping[Stage, Need]:
+    """Return both needs after the band had its say."""
+    ratio, seen = band.ratio(turn.params), turn.signals.stages
+    if ratio is None or turn.params.band == "off":
+        return {PREFILL: prefill, DECODE: decode}
+    if turn.params.band == "always":
+        return {PREFILL: decode.scaled(ratio), DECODE: decode}
+    return {
+        PREFILL: filled(prefill, seen[PREFILL], decode, seen[DECODE], ratio),
+        DECODE: filled(decode, seen[DECODE], prefill, seen[PREFILL], 1.0 / ratio),
+    }
+
+
+def _taught(turn: Turn, state: CoupledState, prefill: Need, decode: Need) -> Band:
+    """Return the band after this moment, if both stages' own needs can be relied on."""
+    seen = turn.signals.stages
+    if not (trusted(seen[PREFILL], prefill) and trusted(seen[DECODE], decode)):
+        return state.band
+    keep = 0.5 ** ((turn.now_s - state.pair_s) / turn.params.band_half_life_s)
+    return state.band.learnt(prefill.offered, decode.offered, keep)
+
+
+def _moves(turn: Turn, state: CoupledState, needs: Mapping[Stage, Need]) -> Plans:
+    """Return both plans: together if that is asked for and both needs are known."""
+    if not (turn.params.atomic and needs[PREFILL].known and needs[DECODE].known):
+        return {s: turn.stepped(s, needs[s], state, turn.params.rules) for s in (PREFILL, DECODE)}
+    prefill, decode = _side(turn, state, PREFILL, needs), _side(turn, state, DECODE, needs)
+    switch = turn.params.role_switch and _alike(turn.policy)
+    moves = together(prefill, decode, turn.now_s, switch=switch)
+    return {
+        PREFILL: propose(moves[0][0], moves[0][1], prefill.need),
+        DECODE: propose(moves[1][0], moves[1][1], decode.need),
+    }
+
+
+def _forecast(turn: Turn, state: CoupledState, plans: Plans, encode_count: int) -> Plans:
+    """Name the forecast as the reason of a growth that the present load would not have asked for."""
+    grown = {s for s in plans if plans[s].replicas > turn.counts[s] and plans[s].reason is ScaleReason.DEMAND}
+    if not grown:
+        return plans
+    plain = turn.flow(NO_TREND)
+    prefill = plain.prefill(encode_count)
+    now = {PREFILL: prefill, DECODE: plain.decode(_soon(turn, prefill))}
+    early = {s for s in grown if whole(state.guard.guarded(s, now[s].at(turn.counts[s]))) < plans[s].replicas}
+    return plans | {s: replace(plans[s], reason=ScaleReason.FORECAST) for s in early}
+
+
+def _side(turn: Turn, state: CoupledState, stage: Stage, needs: Mapping[Stage, Need]) -> Side:
+    count = turn.counts[stage]
+    return Side(
+        count=count,
+        need=state.guard.guarded(stage, needs[stage].at(count)),
+        rules=turn.params.rules,
+        bounds=turn.policy.stages[stage],
+        clock=state.clock(stage),
+    )
+
+
+def _alike(policy: ControlPolicy) -> bool:
+    """Return whether prefill and decode replicas are of the same size on the same hardware."""
+    prefill, decode = policy.stages[PREFILL], policy.stages[DECODE]
+    return (prefill.hardware[0], prefill.tp) == (decode.hardware[0], decode.tp)
+
+
+def _by_ratio(plan: StagePlan, params: CoupledParams) -> StagePlan:
+    """Name the band as the reason of what demand alone would not have asked for."""
+    reason = ScaleReason.RATIO if params.band == "always" else ScaleReason.FALLBACK_BAND
+    return replace(plan, reason=reason) if plan.reason is ScaleReason.DEMAND else plan

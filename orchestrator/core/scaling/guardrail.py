@@ -1,0 +1,76 @@
+"""The guardrail: when the SLO is breached though the model sees enough replicas, somebody gets more.
+
+Profiles err and so do models of queues; this is the integral part of the control. It acts on the one stage
+to blame, and only while that stage has all that it needs by the model: what is still starting, or held
+back by a budget, is not helped by asking again.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from orchestrator.core.control_types import Signals
+from stages.types import Stage
+
+BREACH, BAD_BREACH = 1.0, 1.2
+STEP, BAD_STEP = 0.1, 0.2
+"""Breaches in multiples of the SLO, and growth as a fraction of the count: HeteroScale's steps."""
+COMFORT = 0.8
+"""Below this multiple of the SLO, what was added fades."""
+FADE_HALF_LIFE_S = 1800.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Guardrail:
+    """What breaches have led to.
+
+    Attributes:
+        breaches: Windows with a breach in a row.
+        extra: Replicas by stage on top of what the model says.
+    """
+
+    breaches: int = 0
+    extra: Mapping[Stage, float] = field(default_factory=dict)
+
+    def watched(self, worst: float | None, window_s: float) -> "Guardrail":
+        """Return it after one more window with this multiple of the SLO; None if it is unknown."""
+        if worst is None:
+            return self
+        if worst > BREACH:
+            return replace(self, breaches=self.breaches + 1)
+        if worst >= COMFORT or not self.extra:
+            return replace(self, breaches=0) if self.breaches else self
+        keep = 0.5 ** (window_s / FADE_HALF_LIFE_S)
+        return Guardrail(extra={stage: keep * n for stage, n in self.extra.items()})
+
+    def guarded(self, stage: Stage, need: float) -> float:
+        """Return a need with what breaches have added, by which it at most doubles (or gains one)."""
+        extra = self.extra.get(stage)
+        return need if extra is None else need + min(extra, max(1.0, need))
+
+    def raised(self, stage: Stage, more: float) -> "Guardrail":
+        """Return it after a growth; the next takes as many windows of breach again."""
+        return Guardrail(extra={**self.extra, stage: self.extra.get(stage, 0.0) + more})
+
+
+NO_BREACH = Guardrail()
+
+
+def worst_ratio(signals: Signals) -> float | None:
+    """Return the larger of the multiples of the SLO that TTFT and TPOT are at; None if both are unknown."""
+    known = [r for r in (signals.ttft_ratio, signals.tpot_ratio) if r is not None]
+    return max(known, default=None)
+
+
+def to_blame(signals: Signals) -> Stage | None:
+    """Return the stage a breach is due to: decode for TPOT, else where waits take most of their budget."""
+    if (signals.tpot_ratio or 0.0) >= (signals.ttft_ratio or 0.0):
+        return Stage.DECODE
+    shares = {s: (signals.stages[s].wait_s or 0.0) / signals.stages[s].budget_s for s in Stage}
+    worst = max(Stage, key=lambda s: shares[s])
+    return worst if shares[worst] > 0.0 else None
+
+
+def growth(count: int, worst: float) -> int:
+    """Return the count after a guardrail's step."""
+    return math.ceil(round(count * (1.0 + (BAD_STEP if worst > BAD_BREACH else STEP)), 6))
