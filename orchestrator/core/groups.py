@@ -101,6 +101,10 @@ class Layout:
         missing = {stage: target - self.capacity[stage] for stage, target in self.targets.items()}
         return {stage: amount for stage, amount in missing.items() if amount > EPSILON}
 
+    def size(self, stage: Stage) -> int:
+        """Return the accelerators of one replica."""
+        return self.policy.stages[stage].tp
+
     def covers(self, stage: Stage, need: float) -> list[Cover]:
         """Return `cover.covers` of the stage's options."""
         key = stage, round(need, 6)

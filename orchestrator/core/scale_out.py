@@ -2,15 +2,18 @@
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from typing import NamedTuple
 
 from orchestrator.core.control_types import Create, PlaceReason
 from orchestrator.core.groups import EPSILON, PARTNERS, Group, Layout, Needs
-from orchestrator.core.search import Choice, Room, bound, cheapest, take
+from orchestrator.core.search import Choice, Room, bound, cheapest, packs, take
 from orchestrator.core.sites import Sites
 from orchestrator.core.topology import Domain
 from stages.types import Stage
 
+MOST_SITES = 32
+"""Sites that are tried for one move, of one scarcity, at most: those with the most room."""
 _CENT = 1e-6
 """Costs per hour closer than this are equal."""
 
@@ -69,77 +72,44 @@ class _Moves:
         layout = self._layout
         for group in sorted(self._groups(), key=lambda g: (layout.useful(g), g.name)):
             lacking = _lacking(layout, group, needs)
-            if lacking and (move := self._largest(self._in_group(group, lacking), lacking)):
+            if lacking and (move := self._extend([group], lacking)):
                 return move, PlaceReason.COMPLETES_GROUP
         return None
 
     def _grow(self, needs: Needs) -> tuple[Move, PlaceReason] | None:
         """Place all needs in one site, or else as much as goes into one; without encode if it must be."""
         language = {stage: need for stage, need in needs.items() if stage in PARTNERS}
-        free_encode = self._layout.levels[Stage.ENCODE] == 0 and language != needs and language
+        mixed = 0 < len(language) < len(needs)
+        anywhere = self._layout.levels[Stage.ENCODE] == 0
         return (
             self._whole(needs)
-            or (None if free_encode else self._piece(needs))
-            or (self._whole(language) if language and language != needs else None)
-            or (self._piece(language) if language and language != needs else None)
+            or (None if mixed and anywhere else self._piece(needs))
+            or (self._whole(language) or self._piece(language) if mixed else None)
             or self._lone(needs)
         )
 
     def _whole(self, needs: Needs) -> tuple[Move, PlaceReason] | None:
         steps = _steps(needs)
-        extending = [
-            move for group in self._extensible(needs) for move in self._in_group(group, needs, steps)
-        ]
-        old = min(extending, key=Move.order, default=None)
-        if not self._startable(needs):
+        old = self._extend(self._extensible(needs), needs, steps)
+        new = self._found(needs, steps, old) if self._startable(needs) else None
+        if new is None:
             return (old, PlaceReason.EXTENDS_GROUP) if old else None
-        new = self._new_whole(needs, old)
-        if old and (new is None or old.order() <= new.order()):
-            return old, PlaceReason.EXTENDS_GROUP
-        scarcer = old is not None and new is not None and old.dearness <= new.dearness
-        return (new, PlaceReason.LESS_SCARCE if scarcer else PlaceReason.NEW_GROUP) if new else None
-
-    def _new_whole(self, needs: Needs, old: Move | None) -> Move | None:
-        """Return the best new group for all needs; one that is no better than `old` may be left out."""
-        steps, best = _steps(needs), old
-        for site in self._sites.with_room(needs):
-            if best and best.dearness <= 1.0 and site.scarcity >= best.site.scarcity:
-                break
-            move = self._at(site, None, needs, steps, steps)
-            best = min(filter(None, (best, move)), key=Move.order, default=None)
-        return best if best is not old else None
+        scarcer = old is not None and old.dearness <= new.dearness
+        return new, PlaceReason.LESS_SCARCE if scarcer else PlaceReason.NEW_GROUP
 
     def _piece(self, needs: Needs) -> tuple[Move, PlaceReason] | None:
-        extending = [move for group in self._extensible(needs) for move in self._in_group(group, needs)]
-        best = min(extending, key=Move.order, default=None)
-        if self._startable(needs):
-            best = self._new_piece(needs, best)
-        if best is None:
-            return None
-        return best, PlaceReason.EXTENDS_GROUP if best.group else PlaceReason.NEW_GROUP
-
-    def _new_piece(self, needs: Needs, best: Move | None) -> Move | None:
-        steps = _steps(needs)
-        for site in self._sites.with_room(_portion(needs, 1, steps)):
-            cheap = best is not None and best.dearness <= 1.0
-            if best and cheap and site.scarcity > best.site.scarcity:
-                break
-            most = min(steps, self._sites.most_steps(site, needs, steps))
-            if best and cheap and site.scarcity == best.site.scarcity and most <= best.steps:
-                continue
-            move = self._at(site, None, needs, 1, most)
-            best = min(filter(None, (best, move)), key=Move.order, default=None)
-        return best
+        old = self._extend(self._extensible(needs), needs)
+        new = self._found(needs, 1, old) if self._startable(needs) else None
+        if new is None:
+            return (old, PlaceReason.EXTENDS_GROUP) if old else None
+        return new, PlaceReason.NEW_GROUP
 
     def _lone(self, needs: Needs) -> tuple[Move, PlaceReason] | None:
         """Add one stage to groups that have its partners, if the service as a whole lags in it."""
         for stage in (*PARTNERS, Stage.ENCODE):
             lag = min(needs[stage], self._layout.lag(stage)) if stage in needs else 0.0
-            if lag > EPSILON:
-                alone = {stage: lag}
-                moves = [m for group in self._extensible(alone) for m in self._in_group(group, alone)]
-                if move := min(moves, key=Move.order, default=None):
-                    return move, PlaceReason.COMPLETES_GROUP
+            if lag > EPSILON and (move := self._extend(self._extensible({stage: lag}), {stage: lag})):
+                return move, PlaceReason.COMPLETES_GROUP
         return None
 
     def _groups(self) -> list[Group]:
@@ -156,29 +126,69 @@ class _Moves:
         layout = self._layout
         return all(stage in needs or layout.has(group, stage) for stage in layout.partners())
 
-    def _in_group(self, group: Group, needs: Needs, least: int = 1) -> Iterator[Move]:
-        for site in self._sites.of_group(group):
-            most = min(_steps(needs), self._sites.most_steps(site, needs, _steps(needs)))
-            if most >= least and (move := self._at(site, group, needs, least, most)):
-                yield move
+    def _extend(self, groups: Iterable[Group], needs: Needs, least: int = 1) -> Move | None:
+        """Return the best move of at least `least` steps into one of the groups."""
+        steps = _steps(needs)
+        places = [
+            (site.scarcity, -most, group.name, site.path, site, group)
+            for group in groups
+            for site in self._sites.of_group(group)
+            if (most := self._sites.most_steps(site, needs, steps)) >= least
+        ]
+        places.sort(key=lambda place: place[:4])
+        moves = [
+            self._at(site, group, needs, least, -most) for _, most, _, _, site, group in places[:MOST_SITES]
+        ]
+        return min(filter(None, moves), key=Move.order, default=None)
 
-    def _largest(self, moves: Iterable[Move], needs: Needs) -> Move | None:
-        return min(moves, key=lambda move: (-move.steps, move.order()), default=None)
+    def _found(self, needs: Needs, least: int, rival: Move | None) -> Move | None:
+        """Return the best move of at least `least` steps into a new group, if it is better than the rival."""
+        steps, best = _steps(needs), rival
+        for scarcity, sites in enumerate(self._sites.with_room(_portion(needs, least, steps))):
+            for site, most in self._roomiest(sites, needs, least):
+                if (
+                    best
+                    and best.dearness <= 1.0
+                    and best.site.scarcity <= site.scarcity
+                    and best.steps >= most
+                ):
+                    break
+                move = self._at(site, None, needs, least, most)
+                best = min(filter(None, (best, move)), key=Move.order, default=None)
+            if best and best.dearness <= 1.0 and best.site.scarcity <= scarcity:
+                break
+        return best if best is not rival else None
+
+    def _roomiest(self, sites: Iterable[Domain], needs: Needs, least: int) -> Iterable[tuple[Domain, int]]:
+        """Return sites with upper bounds on steps, the highest first; as they come if all are asked for."""
+        steps = _steps(needs)
+        bounds = ((site, self._sites.most_steps(site, needs, steps)) for site in sites)
+        if least == steps:
+            return islice(bounds, MOST_SITES)
+        return sorted(bounds, key=lambda bound: -bound[1])[:MOST_SITES]
 
     def _at(self, site: Domain, group: Group | None, needs: Needs, least: int, most: int) -> Move | None:
-        """Return the move with the most steps, at least `least`; fewer always fit if more do."""
+        """Return the move with the most steps, at least `least`, that there is room for at the site."""
+        for tried in (False, True):
+            move = self._most(site, group, needs, range(least, most + 1), tried=tried)
+            if move is None or packs(self._layout, self._room, site.path, move.choice.parts):
+                return move
+        raise AssertionError("what was tried fits")
+
+    def _most(
+        self, site: Domain, group: Group | None, needs: Needs, steps: range, *, tried: bool
+    ) -> Move | None:
+        """Return the move with the most of the steps; fewer always fit if more do."""
         found: Move | None = None
-        total = _steps(needs)
-        tried = most
-        while least <= most:
-            part = _portion(needs, tried, total)
-            choice = cheapest(self._layout, self._room, site.path, part)
-            if choice:
+        at = len(steps) - 1
+        while steps:
+            part = _portion(needs, steps[at], _steps(needs))
+            if choice := cheapest(self._layout, self._room, site.path, part, tried=tried):
                 dearness = round(choice.cost_per_h / max(bound(self._layout, part), _CENT), 6)
-                found, least = Move(site, group, choice, tried, dearness), tried + 1
+                found, steps = Move(site, group, choice, steps[at], dearness), steps[at + 1 :]
             else:
-                most = tried - 1
-            tried = (least + most + 1) // 2
+                steps = steps[:at]
+            at = len(steps) // 2
         return found
 
 

@@ -1,7 +1,7 @@
 """The cheapest hardware for one deployment group in one place: exact, by branch and bound."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from typing import NamedTuple
@@ -12,8 +12,8 @@ from orchestrator.core.hardware import Option
 from orchestrator.core.topology import Path, Topology
 from stages.types import Stage
 
-MOST_TRIALS = 4_096
-"""Combinations that are tried for one group at most; the best of them is taken then."""
+MOST_VISITS = 1_000
+"""Combinations, whole or begun, that are looked at for one group; the best of them is taken then."""
 
 
 class Part(NamedTuple):
@@ -43,18 +43,29 @@ class Room:
     quotas: dict[str, int]
 
 
-def cheapest(layout: Layout, room: Room, site: Path, needs: Needs) -> Choice | None:
+def cheapest(layout: Layout, room: Room, site: Path, needs: Needs, *, tried: bool) -> Choice | None:
     """Return the least that covers all needs with a group at `site`, None if there is no room for it.
 
     Each stage may use the part of the fleet that shares its required levels with `site`.
+
+    Args:
+        layout: The service.
+        room: What is free.
+        site: Where the group is or would be.
+        needs: What it shall get.
+        tried: Whether each combination is tried on the nodes. If not they are counted, and `packs` has
+            to say whether what is returned fits; it does where stages share a level.
     """
-    stages, found = list(needs), []
-    for stage in stages:
-        fitting = _fitting(layout, room, site, stage, needs[stage])
+    found = []
+    hardest = sorted(
+        needs.items(), key=lambda item: (-layout.levels[item[0]], -item[1] * layout.size(item[0]))
+    )
+    for stage, need in hardest:
+        fitting = _fitting(layout, room, site, stage, need)
         if not fitting:
             return None
         found.append(fitting)
-    return _Search(layout, room, site, stages, found).run()
+    return _Search(layout, room, site, hardest, found, tried=tried).run()
 
 
 def bound(layout: Layout, needs: Needs) -> float:
@@ -91,13 +102,23 @@ def _take(
         option = part.option
         nodes = topology.take(domain, option.hardware, option.tp, part.replicas) if domain else None
         if nodes is None:
-            give_back(topology, taken)
+            _give_back(topology, taken)
             return None
         taken.append((part, nodes))
     return taken
 
 
-def give_back(topology: Topology, taken: Sequence[tuple[Part, list[str]]]) -> None:
+def packs(layout: Layout, room: Room, site: Path, parts: Sequence[Part]) -> bool:
+    """Return whether parts that fit by count fit."""
+    if _surely_packs(layout, parts):
+        return True
+    taken = take(layout, room, site, parts)
+    if taken is not None:
+        _give_back(room.topology, taken)
+    return taken is not None
+
+
+def _give_back(topology: Topology, taken: Sequence[tuple[Part, list[str]]]) -> None:
     """Undo a `take`."""
     for part, nodes in taken:
         topology.give_back(nodes, part.option.tp)
@@ -116,88 +137,112 @@ def _fitting(layout: Layout, room: Room, site: Path, stage: Stage, need: float) 
 
 
 class _Search:
-    """Depth first, cheapest first, cut where what is left cannot be cheaper than the best so far."""
+    """Depth first, cheapest first; cut where the rest cannot be cheaper than the best so far, or has no room.
+
+    Args:
+        found: The covers of each stage that there is room for without the others.
+        tried: Whether to try to pack each combination, not only to count.
+    """
 
     def __init__(
         self,
         layout: Layout,
         room: Room,
         site: Path,
-        stages: Sequence[Stage],
+        needs: Sequence[tuple[Stage, float]],
         found: Sequence[Sequence[Cover]],
+        *,
+        tried: bool,
     ) -> None:
         self._layout = layout
         self._room = room
         self._site = site
-        self._stages = stages
+        self._needs = needs
         self._found = found
         least = [covers[0].cost_per_h for covers in found]
         self._rest = [*accumulate(reversed(least), initial=0.0)][::-1]
+        self._tried = tried
         self._best: Choice | None = None
-        self._trials = 0
+        self._visits = 0
 
     def run(self) -> Choice | None:
         self._extend(0, 0.0, ())
         return self._best
 
     def _extend(self, at: int, cost: float, parts: tuple[Part, ...]) -> None:
-        if at == len(self._stages):
-            self._trials += 1
-            if self._fits(parts):
+        self._visits += 1
+        if at == len(self._needs):
+            if not self._tried or packs(self._layout, self._room, self._site, parts):
                 self._best = Choice(cost, parts)
             return
-        stage = self._stages[at]
+        left = [self._left(stage, parts) for stage, _ in self._needs[at:]]
+        if not all(self._enough(at + i, slots) for i, slots in enumerate(left)):
+            return
+        stage = self._needs[at][0]
         for cover in self._found[at]:
-            beaten = (
-                self._best and cost + cover.cost_per_h + self._rest[at + 1] >= self._best.cost_per_h - 1e-9
-            )
-            if beaten or self._trials >= MOST_TRIALS:
+            total = cost + cover.cost_per_h
+            if self._visits >= MOST_VISITS or (
+                self._best and total + self._rest[at + 1] >= self._best.cost_per_h - 1e-9
+            ):
                 return
-            chosen = zip(self._layout.options[stage], cover.counts, strict=True)
-            own = [Part(stage, option, count) for option, count in chosen if count]
-            self._extend(at + 1, cost + cover.cost_per_h, (*parts, *own))
+            if all(count <= most for count, most in zip(cover.counts, left[0], strict=True)):
+                chosen = zip(self._layout.options[stage], cover.counts, strict=True)
+                more = (*parts, *[Part(stage, option, count) for option, count in chosen if count])
+                if self._counts(more):
+                    self._extend(at + 1, total, more)
 
-    def _fits(self, parts: Sequence[Part]) -> bool:
-        by_type: defaultdict[str, list[Part]] = defaultdict(list)
-        for part in parts:
-            by_type[part.option.hardware].append(part)
-        return (
-            self._allowed(by_type)
-            and all(self._packs(hardware, own) for hardware, own in by_type.items() if len(own) > 1)
-            and (all(self._exact(own) for own in by_type.values()) or self._try(parts))
-        )
+    def _left(self, stage: Stage, parts: Sequence[Part]) -> list[int]:
+        """Return how many replicas of each option may still fit beside the parts: a bound from above."""
+        levels, topology = self._layout.levels, self._room.topology
+        domain = topology.find(self._site[: levels[stage]])
+        left = []
+        for option in self._layout.options[stage]:
+            inside = [
+                p for p in parts if p.option.hardware == option.hardware and levels[p.stage] >= levels[stage]
+            ]
+            taken = sum([p.replicas * p.option.tp for p in inside]) // option.tp
+            slots = topology.slots(domain, option.hardware, option.tp) if domain else 0
+            left.append(max(0, slots - taken))
+        return left
 
-    def _allowed(self, by_type: Mapping[str, Sequence[Part]]) -> bool:
-        amounts = {
-            hardware: sum([p.replicas * p.option.tp for p in own]) for hardware, own in by_type.items()
-        }
-        quotas = self._room.quotas
-        return sum(amounts.values()) <= self._layout.left and all(
-            amount <= quotas.get(hardware, amount) for hardware, amount in amounts.items()
-        )
+    def _enough(self, at: int, slots: Sequence[int]) -> bool:
+        stage, need = self._needs[at]
+        options = self._layout.options[stage]
+        return sum([o.weight * n for o, n in zip(options, slots, strict=True)]) > need - 1e-6
 
-    def _packs(self, hardware: str, parts: Sequence[Part]) -> bool:
-        """Whether the parts of one type fit by count: for each level and size, what is as large or larger."""
+    def _counts(self, parts: Sequence[Part]) -> bool:
+        """Whether the parts are allowed and, counting what is as large or larger at each level, fit."""
+        if not self._allowed(parts):
+            return False
         topology, levels = self._room.topology, self._layout.levels
-        for level in {levels[p.stage] for p in parts}:
-            domain = topology.find(self._site[:level])
-            inside = [p for p in parts if levels[p.stage] >= level]
-            for size in {p.option.tp for p in inside}:
-                need = sum([p.replicas * (p.option.tp // size) for p in inside if p.option.tp >= size])
+        for part in parts:
+            size, level, hardware = part.option.tp, levels[part.stage], part.option.hardware
+            beside = [p for p in parts if p.option.hardware == hardware and p.option.tp >= size]
+            for inner in {levels[p.stage] for p in beside if levels[p.stage] <= level} | {level}:
+                need = sum([p.replicas * (p.option.tp // size) for p in beside if levels[p.stage] >= inner])
+                domain = topology.find(self._site[:inner])
                 if domain is None or need > topology.slots(domain, hardware, size):
                     return False
         return True
 
-    def _exact(self, parts: Sequence[Part]) -> bool:
-        """Whether to fit by count is to fit: one level, and sizes that divide each other."""
-        sizes = sorted({part.option.tp for part in parts})
-        return len({self._layout.levels[part.stage] for part in parts}) == 1 and all(
-            large % small == 0 for small, large in pairwise(sizes)
+    def _allowed(self, parts: Sequence[Part]) -> bool:
+        spent: dict[str, int] = {}
+        for part in parts:
+            hardware = part.option.hardware
+            spent[hardware] = spent.get(hardware, 0) + part.replicas * part.option.tp
+        quotas = self._room.quotas
+        return sum(spent.values()) <= self._layout.left and all(
+            amount <= quotas.get(hardware, amount) for hardware, amount in spent.items()
         )
 
-    def _try(self, parts: Sequence[Part]) -> bool:
-        taken = take(self._layout, self._room, self._site, parts)
-        if taken is None:
-            return False
-        give_back(self._room.topology, taken)
-        return True
+
+def _surely_packs(layout: Layout, parts: Sequence[Part]) -> bool:
+    """Whether to fit by count is to fit: on each type one level, and sizes that divide each other."""
+    by_type: defaultdict[str, list[Part]] = defaultdict(list)
+    for part in parts:
+        by_type[part.option.hardware].append(part)
+    return all(
+        len({layout.levels[part.stage] for part in own}) == 1
+        and all(large % small == 0 for small, large in pairwise(sorted({part.option.tp for part in own})))
+        for own in by_type.values()
+    )

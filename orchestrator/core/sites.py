@@ -26,17 +26,19 @@ class Sites:
         domain = None if group.site is None else self._topology.find(group.site)
         return below(domain, self._layout.depth) if domain else ()
 
-    def with_room(self, needs: Needs) -> Iterator[Domain]:
-        """Yield the domains that may have room for all needs, the least scarce first, then the fullest.
+    def with_room(self, needs: Needs) -> Iterator[Iterator[Domain]]:
+        """Yield the domains that may have room for all needs by scarcity, the least scarce first.
 
-        The fullest at each level on the way down: wide domains that are empty stay so.
+        Of one scarcity, the fullest first at each level on the way down: wide domains that are empty
+        stay so.
         """
         for scarcity in range(self._topology.depth + 1):
-            yield from self._walk(self._topology.root, needs, scarcity)
+            yield self._walk(self._topology.root, needs, scarcity)
 
     def most_steps(self, site: Domain, needs: Needs, steps: int) -> int:
         """Return an upper bound on the steps out of `steps` that fit."""
-        return min([int(steps * self._capacity(site, s) / need + 1e-6) for s, need in needs.items()])
+        most = min([int(steps * self._capacity(site, s) / need + 1e-6) for s, need in needs.items()])
+        return min(most, steps)
 
     def _walk(self, domain: Domain, needs: Needs, scarcity: int) -> Iterator[Domain]:
         if domain.scarcity > scarcity or not self._may_hold(domain, needs):
