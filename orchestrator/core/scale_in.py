@@ -90,14 +90,16 @@ class _Shrink:
         """Return how many whole replicas the group has above what its partners make use of."""
         layout = self._layout
         others = [s for s in PARTNERS if s is not self._stage and layout.targets.get(s, 0.0) > 0.0]
-        used = min([layout.share(group, other) for other in others], default=0.0)
+        if not others:
+            return 0
+        used = min([layout.share(group, other) for other in others])
         return max(0, int(group.capacity[self._stage] - used * layout.targets[self._stage] + EPSILON))
 
     def _reason(self, group: Group) -> PlaceReason:
         _, replica = group.members[self._stage][-1]
         if _life(replica) < 2:
             return PlaceReason.NOT_STARTED
-        if self._excess(group):
+        if self._excess(group) > min([self._excess(other) for other in self._with_members()]):
             return PlaceReason.UNBALANCED
         return PlaceReason.SCARCEST if self._mixed else PlaceReason.LEAST_WORK
 

@@ -199,7 +199,10 @@ def _steps(needs: Needs) -> int:
 
 
 def _portion(needs: Needs, steps: int, total: int) -> Needs:
-    return {stage: need * steps / total for stage, need in needs.items()}
+    """Return that part of the needs, in whole replicas but at least one: what is left keeps its mixture."""
+    if steps == total:
+        return needs
+    return {stage: min(need, max(1.0, need * steps // total)) for stage, need in needs.items()}
 
 
 def _lacking(layout: Layout, group: Group, needs: Needs) -> Needs:

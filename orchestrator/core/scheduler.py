@@ -35,7 +35,8 @@ def place(
     Replicas that run are never moved. Among equals, groups are completed first, then what is least
     scarce is used (HeteroScale, arXiv 2508.19559), then what leaves the largest gaps. Prefill and decode
     of a new group come together or not at all. For one service that fits into one group the cost is the
-    least there is; several services are placed one after the other, the least flexible first.
+    least there is; several services are placed one after the other, the least flexible first, and once
+    more with those first that found no place.
 
     What is removed, or drains already, keeps its accelerators: only the next decision that sees them
     free gives them away. Placing again after the changes were made changes nothing.
@@ -45,34 +46,56 @@ def place(
         policies: By service.
         snapshot: Order of replicas and nodes does not matter.
     """
-    names = sorted(plans.keys() & policies.keys())
+    first = _attempt(plans, policies, snapshot, frozenset())
+    stuck = frozenset([each.service for each in first.unplaced])
+    if not stuck or {each.service for each in first.create} <= stuck:
+        return first
+    return min(first, _attempt(plans, policies, snapshot, stuck), key=lambda p: _loss(p, policies))
+
+
+def _attempt(
+    plans: Mapping[str, ScalePlan],
+    policies: Mapping[str, ControlPolicy],
+    snapshot: Snapshot,
+    ahead: frozenset[str],
+) -> Placement:
+    """Place one service after the other, those that are `ahead` first."""
     own: defaultdict[str, list[PlacedReplica]] = defaultdict(list)
     for replica in snapshot.replicas:
         own[replica.service].append(replica)
     room = _room(policies.values(), snapshot)
-    layouts = {name: Layout(policies[name], plans[name], own[name]) for name in names}
-    remove = [each for name in names for each in scale_in(layouts[name], room.topology)]
+    layouts = [
+        Layout(policies[name], plans[name], own[name]) for name in sorted(plans.keys() & policies.keys())
+    ]
+    remove = [each for layout in layouts for each in scale_in(layout, room.topology)]
     create: list[Create] = []
     unplaced: list[Create] = []
-    for layout in sorted(layouts.values(), key=_order):
+    for layout in sorted(layouts, key=lambda layout: (layout.policy.service not in ahead, _order(layout))):
         created = scale_out(layout, room)
         missing = _unplaced(layout, room)
         remove += _no_longer_waiting(layout, created, missing)
         create += created
         unplaced += missing
-    gone = {each.replica_id for each in remove}
     return Placement(
-        kept=frozenset(
-            [
-                r.replica_id
-                for r in snapshot.replicas
-                if r.state is not ReplicaState.DRAINING and r.replica_id not in gone
-            ]
-        ),
+        kept=_kept(snapshot.replicas, remove),
         remove=tuple(remove),
         create=tuple(create),
         unplaced=tuple(unplaced),
     )
+
+
+def _kept(replicas: Iterable[PlacedReplica], remove: Iterable[Remove]) -> frozenset[str]:
+    gone = {each.replica_id for each in remove}
+    alive = [r.replica_id for r in replicas if r.state is not ReplicaState.DRAINING]
+    return frozenset(alive) - gone
+
+
+def _loss(placement: Placement, policies: Mapping[str, ControlPolicy]) -> tuple[int, float]:
+    """Return accelerators that the unplaced would take, and US dollars per hour of what is created."""
+    cost = [
+        each.tp * policies[each.service].accelerators[each.hardware].cost_per_h for each in placement.create
+    ]
+    return sum([each.tp for each in placement.unplaced]), round(sum(cost), 6)
 
 
 def _room(policies: Iterable[ControlPolicy], snapshot: Snapshot) -> Room:
