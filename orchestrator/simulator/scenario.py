@@ -98,7 +98,8 @@ def load_subject(
     if trace is None:
         if policy.demand.trace is None:
             raise NoTraceError(
-                "which requests? give --trace FILE or twin:PER_MINUTE.csv, or name one in the policy's demand.trace"
+                "which requests? give --trace FILE or twin:PER_MINUTE.csv, "
+                "or name one in the policy's demand.trace"
             )
         trace = str(policy_file.parent / policy.demand.trace)
     work, notes = load_workload(trace, seed=seed)
