@@ -119,9 +119,18 @@ class Layout:
         target = self.targets.get(stage, 0.0)
         return group.capacity[stage] / target if target > 0.0 else 0.0
 
+    def has(self, group: Group | None, stage: Stage) -> bool:
+        """Return whether a group, or a new one, has a stage to work with.
+
+        One of its own, or any of the service if prefill and decode need not be near each other.
+        """
+        if self.policy.edges.prefill_decode == 0 and self.capacity[stage] > EPSILON:
+            return True
+        return group is not None and group.capacity[stage] > EPSILON
+
     def useful(self, group: Group) -> bool:
         """Return whether a group has every stage that it must have."""
-        return all(group.capacity[stage] > EPSILON for stage in self.partners())
+        return all(self.has(group, stage) for stage in self.partners())
 
     def lag(self, stage: Stage) -> float:
         """Return how much of a stage is missing beside the other stages that there are, in replicas.

@@ -147,11 +147,14 @@ class _Moves:
 
     def _extensible(self, needs: Needs) -> list[Group]:
         """Return the groups that will be of use with the needs."""
-        partners = [stage for stage in self._layout.partners() if stage not in needs]
-        return [g for g in self._groups() if all(g.capacity[stage] > EPSILON for stage in partners)]
+        return [group for group in self._groups() if self._of_use(group, needs)]
 
     def _startable(self, needs: Needs) -> bool:
-        return all(stage in needs for stage in self._layout.partners())
+        return self._layout.partners()[0] in needs and self._of_use(None, needs)
+
+    def _of_use(self, group: Group | None, needs: Needs) -> bool:
+        layout = self._layout
+        return all(stage in needs or layout.has(group, stage) for stage in layout.partners())
 
     def _in_group(self, group: Group, needs: Needs, least: int = 1) -> Iterator[Move]:
         for site in self._sites.of_group(group):
@@ -197,7 +200,7 @@ def _lacking(layout: Layout, group: Group, needs: Needs) -> Needs:
         if stage is Stage.ENCODE and not layout.levels[stage]:
             continue  # encode replicas serve all groups alike
         exact = top * layout.targets[stage] - group.capacity[stage]
-        least = 1 if stage in PARTNERS and group.capacity[stage] < EPSILON and top > 0.0 else 0
+        least = 1 if stage in PARTNERS and top > 0.0 and not layout.has(group, stage) else 0
         if (amount := min(need, max(least, math.floor(exact + 0.5)))) > EPSILON:
             lacking[stage] = amount
     return lacking
