@@ -6,7 +6,14 @@ from pathlib import Path
 
 from bench.report import Figure, Say, figure
 from orchestrator.control_policy import Hardware, load_control_policy
-from orchestrator.core.control_types import ControlPolicy, Node, ServiceSample, Snapshot, StageSample
+from orchestrator.core.control_types import (
+    ControlPolicy,
+    Node,
+    ReplicaState,
+    ServiceSample,
+    Snapshot,
+    StageSample,
+)
 from orchestrator.core.decide import Decision, ServiceState, decide
 from orchestrator.core.placement import apply
 from orchestrator.simulator.fleet_spec import parse_fleet
@@ -49,7 +56,7 @@ def measure(services: int, nodes: int, ticks: int) -> list[float]:
         decision, seconds = _timed(snapshot, policies, state, now_s)
         took_ms.append(1e3 * seconds)
         state = dict(decision.state)
-        snapshot = apply(decision.changes, snapshot)
+        snapshot = _carried_out(apply(decision.changes, snapshot))
     return took_ms
 
 
@@ -59,6 +66,16 @@ def _timed(
     began_s = time.perf_counter()
     decision = decide(snapshot, policies, state, now_s)
     return decision, time.perf_counter() - began_s
+
+
+def _carried_out(snapshot: Snapshot) -> Snapshot:
+    """Return the snapshot when what drained is gone and what was given a node is ready."""
+    replicas = [
+        replace(r, state=ReplicaState.READY) if r.node_id else r
+        for r in snapshot.replicas
+        if r.state is not ReplicaState.DRAINING
+    ]
+    return replace(snapshot, replicas=tuple(replicas))
 
 
 def _fleet(nodes: int, control: ControlPolicy) -> tuple[Node, ...]:
