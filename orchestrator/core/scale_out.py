@@ -174,7 +174,7 @@ class _Moves:
             part = _portion(needs, tried, total)
             choice = cheapest(self._layout, self._room, site.path, part)
             if choice:
-                dearness = round(choice.cost_per_h / max(bound(self._layout, part), _CENT), 6)
+                dearness = round(choice.cost_per_h / max(bound(self._layout, self._room, part), _CENT), 6)
                 found, least = Move(site, group, choice, tried, dearness), tried + 1
             else:
                 most = tried - 1
