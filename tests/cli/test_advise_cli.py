@@ -11,8 +11,7 @@ from orchestrator.core.advisor import Infeasible, Obstacle
 from orchestrator.targets import DEFAULT_FILE
 
 ROOT = Path(__file__).parents[2]
-EXAMPLE = ROOT / "policies" / "examples" / "internvl-26b.yaml"
-POLICY = ""
+POLICY = str(ROOT / "policies" / "examples" / "scaling" / "static.yaml")
 HEADER = "TIMESTAMP,NumImages,ContextTokens,GeneratedTokens,EXTRA\n"
 TRACE = HEADER + (
     "2024-10-16T08:00:00.000Z,2,1352,100,a\n"
@@ -20,17 +19,6 @@ TRACE = HEADER + (
     "2024-10-16T08:00:02.000Z,1,100,0,c\n"
     "2024-10-16T08:00:04.000Z,0,68,0,d\n"
 )
-
-
-@pytest.fixture(scope="module", autouse=True)
-def without_demand(tmp_path_factory):
-    """Advise on the example at the default demand, not at that of its trace."""
-    file = tmp_path_factory.mktemp("policy") / "policy.yaml"
-    file.write_text("".join(line for line in EXAMPLE.open() if not line.startswith("demand:")))
-    monkey = pytest.MonkeyPatch()
-    monkey.setitem(globals(), "POLICY", str(file))
-    yield
-    monkey.undo()
 
 
 def run(*args):

@@ -1,4 +1,4 @@
-"""The cheapest placement of all by trying them, for fleets of a few nodes: what `place` is measured against."""
+"""The cheapest placement of all, by trying them on a few nodes: what `place` is measured against."""
 
 import math
 from functools import cache
@@ -122,7 +122,7 @@ def _packs(sizes, bins):
     if not sizes:
         return True
     for at, free in enumerate(bins):
-        if free >= sizes[0] and (at == 0 or bins[at - 1] != free):
-            if _packs(sizes[1:], tuple(sorted((*bins[:at], free - sizes[0], *bins[at + 1 :])))):
-                return True
+        another = free >= sizes[0] and (at == 0 or bins[at - 1] != free)
+        if another and _packs(sizes[1:], tuple(sorted((*bins[:at], free - sizes[0], *bins[at + 1 :])))):
+            return True
     return False
