@@ -60,7 +60,7 @@ def run(say: Say, quick: bool) -> list[Figure]:
 
 def measure(requests: int) -> Cost:
     """Simulate so many requests under the policy file's own scaling."""
-    subject = load_subject(POLICY, str(TRACE), fleet=FLEET)
+    subject = load_subject(POLICY, TRACE, fleet=FLEET)
     subject = replace(subject, workload=poisson(subject.workload, requests, np.random.default_rng(0)))
     began_s = time.perf_counter()
     ran = simulate(subject.scenario())
