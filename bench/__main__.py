@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
-from bench import engine, hops, itl, memory, ready, tiny
+from bench import decide, engine, hops, itl, memory, ready, simulator, tiny
 from bench.report import Figure, Say, as_json, line
 
 BENCHMARKS: Mapping[str, Callable[[Say, bool], list[Figure]]] = {
@@ -18,6 +18,8 @@ BENCHMARKS: Mapping[str, Callable[[Say, bool], list[Figure]]] = {
     "memory": memory.run,
     "ready": ready.run,
     "engine": engine.run,
+    "simulator": simulator.run,
+    "decide": decide.run,
 }
 
 

@@ -48,6 +48,7 @@ class Child:
         restarts: Starts after the first.
         quick_deaths: Deaths in a row before `STEADY_S` of life.
         last_exit: Exit code of the last death; negative for a signal.
+        log_file: What the process writes, boot after boot.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class Child:
     ) -> None:
         self.name = name
         self.kind = kind
+        self.log_file = log_file
         self.state = "starting"
         self.restarts = 0
         self.quick_deaths = 0
@@ -70,7 +72,6 @@ class Child:
         self.boot: Boot | None = None
         self.started_s = 0.0
         self._new_boot = boot
-        self._log_file = log_file
         self._on_exit = on_exit
         self._on_change = on_change
         self._death_signal = death_signal
@@ -122,13 +123,13 @@ class Child:
 
     def last_words(self, lines: int = 5) -> str:
         """Return the end of the process's log."""
-        text = self._log_file.read_text(errors="replace") if self._log_file.exists() else ""
+        text = self.log_file.read_text(errors="replace") if self.log_file.exists() else ""
         return "\n".join(text.splitlines()[-lines:])
 
     async def _run_once(self) -> None:
         self.boot = boot = self._new_boot()
         self.started_s = time.monotonic()
-        with self._log_file.open("ab") as output:
+        with self.log_file.open("ab") as output:
             self._process = await asyncio.create_subprocess_exec(
                 *boot.command,
                 env={**os.environ, **boot.environment},

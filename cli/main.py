@@ -1,19 +1,24 @@
 """The `tercet` command."""
 
 import asyncio
+import errno
 import ipaddress
 import socket
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 
+from cli.advise import advise_command
 from cli.ask import ask
 from cli.models import models_app
 from cli.paths import POLICIES, state_home
 from cli.policy import policy_app
+from cli.profile import profile_app
 from cli.redis_server import NoRedisServer
+from cli.refuse import MISTAKEN, refuse
+from cli.simulate import compare_command, simulate_command, tune_command
 from cli.status import status
 from orchestrator.keys import load_keys
 from orchestrator.policy import Policy, PolicyError, load_policy
@@ -29,8 +34,13 @@ app = typer.Typer(
 )
 app.add_typer(policy_app, name="policy")
 app.add_typer(models_app, name="models")
+app.command(name="advise")(advise_command)
+app.add_typer(profile_app, name="profile")
 app.command()(ask)
 app.command()(status)
+app.command("simulate")(simulate_command)
+app.command("compare")(compare_command)
+app.command("tune")(tune_command)
 
 
 @app.command()
@@ -55,14 +65,7 @@ def up(
     """Run Redis, a gateway and workers on this machine until Ctrl-C."""
     from cli.supervisor import StartFailed, Supervisor, UpOptions  # heavy, and nothing else needs it
 
-    policy_file = policy or POLICIES / f"{model or 'tiny'}.yaml"
-    if policy and model:
-        _fail("--model and --policy exclude each other: a policy file names its model")
-    if policy and not policy.exists():
-        _fail(f"there is no policy file {policy}; leave --policy out to serve the built-in model tiny")
-    if not policy_file.exists():
-        known = ", ".join(sorted(path.stem for path in POLICIES.glob("*.yaml")))
-        _fail(f"there is no model {model}; built-in models: {known}")
+    policy_file = _policy_file(model, policy)
     try:
         loaded = load_policy(policy_file)
         options = UpOptions(
@@ -76,18 +79,36 @@ def up(
             keys_file=api_keys.resolve() if api_keys else None,
         )
         _check_built_in(policy_file, loaded)
-        for name, number in (("--port", options.port), ("--metrics-port", options.metrics_port)):
-            _check_free(name, host, number)
         if api_keys:
             load_keys(api_keys)
         elif not _is_loopback(host):
-            _fail(f"{host} is not a loopback address; give --api-keys FILE, or leave --host out")
-        typer.echo(f"state in {options.state_dir}", err=True)
+            refuse(f"{host} is not a loopback address; give --api-keys FILE, or leave --host out", MISTAKEN)
+        for name, number in (("--port", options.port), ("--metrics-port", options.metrics_port)):
+            _check_free(name, host, number)
+    except (PolicyError, ValueError) as error:
+        refuse(str(error), MISTAKEN)
+    typer.echo(f"state in {options.state_dir}", err=True)
+    try:
         MODELS[loaded.model.name].prepare(lambda line: typer.echo(line, err=True))
         typer.echo(f"starting redis, a gateway and {_in_words(options.replicas)} …", err=True)
-        asyncio.run(Supervisor(options, lambda text: typer.echo(text)).run())
-    except (PolicyError, ValueError, StartFailed, NoRedisServer, ModelUnavailable, OSError) as error:
-        _fail(str(error))
+        asyncio.run(Supervisor(options, typer.echo).run())
+    except (StartFailed, NoRedisServer, ModelUnavailable) as error:
+        refuse(str(error), MISTAKEN)
+
+
+def _policy_file(model: str | None, policy: Path | None) -> Path:
+    if policy and model:
+        refuse("--model and --policy exclude each other: a policy file names its model", MISTAKEN)
+    if policy:
+        if not policy.exists():
+            next_step = "leave --policy out to serve the built-in model tiny"
+            refuse(f"there is no policy file {policy}; {next_step}", MISTAKEN)
+        return policy
+    built_in = POLICIES / f"{model or 'tiny'}.yaml"
+    if not built_in.exists():
+        known = ", ".join(sorted(path.stem for path in POLICIES.glob("*.yaml")))
+        refuse(f"there is no model {model}; built-in models: {known}", MISTAKEN)
+    return built_in
 
 
 def _replicas(text: str, policy: Policy) -> dict[Stage, int]:
@@ -134,9 +155,9 @@ def _check_free(option: str, host: str, port: int) -> None:
         try:
             probe.bind((host, port))
         except OSError as error:
-            raise ValueError(
-                f"cannot listen on {host} port {port}: {error.strerror}; choose another with {option}"
-            ) from None
+            foreign = isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL
+            told = f"cannot listen on {host} port {port}: {error.strerror}; choose another with "
+            raise ValueError(told + ("--host" if foreign else option)) from None
 
 
 def _in_words(replicas: Mapping[Stage, int]) -> str:
@@ -148,11 +169,6 @@ def _is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
-
-
-def _fail(message: str) -> NoReturn:
-    typer.echo(f"tercet: {message}", err=True)
-    raise typer.Exit(2)
 
 
 def main() -> None:

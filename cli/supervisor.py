@@ -26,7 +26,7 @@ from cli.redis_server import find_redis_server, redis_command
 from orchestrator.adapters.redis import RedisLedger, connect
 from orchestrator.ledger import EXIT_FENCED
 from orchestrator.policy import Policy
-from orchestrator.serve import GatewayConfig
+from orchestrator.serve import GatewayConfig, keep_policy
 from stages.blob_host import BlobConfig
 from stages.blobs import default_dir, open_store
 from stages.limits import EngineLimits
@@ -88,6 +88,7 @@ class Supervisor:
         self._blob_dir = default_dir(str(options.port))
         self._blobs = BlobConfig(directory=str(self._blob_dir))
         self._redis_url = ""
+        self._policy_kept = options.state_dir / "policy.json"
 
     @property
     def url(self) -> str:
@@ -96,13 +97,13 @@ class Supervisor:
         return f"http://{host}:{self._options.port}"
 
     async def run(self) -> None:
-        """Serve until SIGINT or SIGTERM, then take everything down.
+        """Serve until SIGINT, SIGTERM or the terminal's end, then take everything down.
 
         Raises:
             StartFailed: The system did not come up.
         """
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in _stop_signals():
             loop.add_signal_handler(number, self._on_signal)
         with self._state_lock(), tempfile.TemporaryDirectory(prefix=_RUNTIME_PREFIX) as runtime:
             self._clear_leftovers()
@@ -110,7 +111,7 @@ class Supervisor:
                 await self._start(Path(runtime))
                 await self._until_ready()
                 if not self._stop.is_set():
-                    self._say(f"ready {self.url}")
+                    self._tell(f"ready {self.url}")
                 watching = asyncio.create_task(self._replace_unregistered())
                 await self._stop.wait()
                 watching.cancel()
@@ -122,13 +123,23 @@ class Supervisor:
         if self._stop.is_set():  # asked twice: do not wait for anybody
             for child in self._children:
                 child.send_signal(signal.SIGKILL)
+            return
         self._stop.set()
+        self._tell("stopping; once more to wait for nobody")
+
+    def _tell(self, text: str) -> None:
+        with contextlib.suppress(OSError):  # the terminal or the reader of the pipe may be gone
+            self._say(text)
 
     @contextlib.contextmanager
     def _state_lock(self) -> Iterator[None]:
         state = self._options.state_dir
-        (state / "logs").mkdir(parents=True, exist_ok=True, mode=0o700)
-        with (state / "lock").open("w") as lock:
+        try:
+            (state / "logs").mkdir(parents=True, exist_ok=True, mode=0o700)
+            lock = (state / "lock").open("w")
+        except OSError as error:
+            raise StartFailed(f"no state can be kept in {state}: {error.strerror}; choose --state") from None
+        with lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -160,6 +171,7 @@ class Supervisor:
         client = connect(self._redis_url)
         await client.ping()
         self._ledger = RedisLedger(client)
+        keep_policy(self._policy_kept, self._options.policy)
         self._launch("gateway", "gateway", self._gateway_boot)
         for stage in Stage:
             for number in range(self._options.replicas[stage]):
@@ -190,6 +202,7 @@ class Supervisor:
             redis_url=self._redis_url,
             policy_file=str(options.policy_file),
             blobs=self._blobs,
+            policy_kept=str(self._policy_kept),
             keys_file=str(options.keys_file or ""),
         )
         return self._boot(config.gateway_id, "orchestrator", "TERCET_GATEWAY", config)
@@ -220,7 +233,7 @@ class Supervisor:
 
     def _on_exit(self, child: Child, boot: Boot, code: int) -> None:
         if child.kind != "redis" and not self._stop.is_set():
-            self._say(f"{child.name} ended with {code}; starting it again")
+            self._tell(f"{child.name} ended with {code}; starting it again")
             report = asyncio.create_task(self._report_exit(child, boot, code))
             self._reports.add(report)
             report.add_done_callback(self._reports.discard)
@@ -251,9 +264,10 @@ class Supervisor:
     def _check_start(self, waited_s: float) -> None:
         for child in self._children:
             if child.quick_deaths >= CRASH_LOOP or (waited_s > 60.0 and child.state != "running"):
-                raise StartFailed(
-                    f"{child.name} keeps ending with {child.last_exit}; its last words:\n{child.last_words()}"
+                told = (
+                    f"{child.name} keeps ending with {child.last_exit}; its last words in {child.log_file}:"
                 )
+                raise StartFailed(f"{told}\n{child.last_words()}")
 
     async def _replace_unregistered(self) -> None:
         """Kill workers that live without a lease; their restart gets a new epoch."""
@@ -322,6 +336,12 @@ def _facts(child: Child) -> dict[str, Any]:
 def _cause(code: int) -> LossCause:
     """Tell an outside kill, which counts against nobody, from a process that ended by its own fault."""
     return "killed" if code in _NOBODYS_FAULT or -code in tuple(map(int, _OUTSIDE_KILLS)) else "crash"
+
+
+def _stop_signals() -> tuple[signal.Signals, ...]:
+    """Return the signals that end the system; the end of the terminal does, unless nohup said otherwise."""
+    nohup = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    return (signal.SIGINT, signal.SIGTERM) if nohup else (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @contextlib.contextmanager

@@ -15,7 +15,7 @@ from orchestrator.core.types import StageLoad
 from orchestrator.dispatch import StageQueue
 from orchestrator.hops import Hops, Request
 from orchestrator.inbox import Inboxes
-from orchestrator.ledger import EXIT_FENCED, LEASE_S, RENEW_S
+from orchestrator.ledger import EXIT_FENCED, FULL_USAGE, LEASE_S, RENEW_S
 from orchestrator.policy import Policy
 from orchestrator.ports import Ledger, LedgerUnavailable, Observer, Snapshot
 from orchestrator.prefix_index import PrefixIndex
@@ -104,8 +104,16 @@ class Fleet:
         return {stage: self.load(stage) for stage in Stage}
 
     def ready(self) -> bool:
-        """Whether every stage has a replica that takes work."""
-        return all(self.load(stage).live_replicas for stage in Stage)
+        """Whether every stage has a replica that takes work, as far as is known of late."""
+        return self.silence_s() < LEASE_S and all(self.load(stage).live_replicas for stage in Stage)
+
+    def ledger_full(self) -> bool:
+        """Whether the ledger has no memory to spare for new requests."""
+        return self.registry.snapshot.memory_usage > FULL_USAGE
+
+    def silence_s(self) -> float:
+        """Return how long ago the registry was read. After `LEASE_S` nobody in it is known to live."""
+        return time.monotonic() - self._seen_s[0]
 
     def _queue(self, stage: Stage, observer: Observer) -> StageQueue:
         return StageQueue(

@@ -31,6 +31,7 @@ from orchestrator.fleet import Fleet
 from orchestrator.hops import Request
 from orchestrator.intake import Intake, media_limits
 from orchestrator.keys import OPEN, ApiKey, ApiKeys
+from orchestrator.ledger import LEASE_S
 from orchestrator.metrics import Metrics
 from orchestrator.pipeline import (
     DeadlineExpired,
@@ -48,6 +49,7 @@ from stages.front import ModelFront
 log = logging.getLogger(__name__)
 
 _CHAT = "/v1/chat/completions"
+_LEDGER_FULL = "Redis is short of memory; requests in progress will make room"
 _DEADLINE_MS = (1, 3_600_000)
 
 
@@ -123,11 +125,13 @@ class Gateway:
         await call.answer(200, b"")
 
     async def _ready(self, call: Call) -> None:
+        ready, silence_s = self._fleet.ready(), self._fleet.silence_s()
         stages = {stage: load.live_replicas for stage, load in self._fleet.loads().items()}
-        body = msgspec.json.encode(
-            {"ready": self._fleet.ready(), "live_replicas": stages, **self._problems()}
-        )
-        await call.answer(200 if self._fleet.ready() else 503, body)
+        problems = dict(self._problems())
+        if silence_s >= LEASE_S:
+            problems["ledger_error"] = f"Redis has not answered for {silence_s:.0f} s; see `tercet status`"
+        body = msgspec.json.encode({"ready": ready, "live_replicas": stages, **problems})
+        await call.answer(200 if ready else 503, body)
 
     async def _models(self, call: Call) -> None:
         self._caller(call)
@@ -136,6 +140,8 @@ class Gateway:
     async def _chat(self, call: Call) -> None:
         with self._counted(call):
             key = self._caller(call)
+            if self._fleet.ledger_full():
+                raise unavailable(_LEDGER_FULL, 1.0, code="ledger_full")
             chat = await self._read(call)
             request = self._request(call, key)
             try:

@@ -136,6 +136,10 @@ class Hops:
                 if not inbox.ended:
                     self._spawn(job, self._ledger.withdraw([job.key]))
 
+    def delivered(self, stage: Stage, tokens: int) -> None:
+        """Count work that a stage got done."""
+        self._observer.did(stage, tokens)
+
     async def repeat_unheard(self) -> None:
         """Look after attempts that nothing was heard of, for ever."""
         while True:

@@ -52,6 +52,8 @@ def load_keys(path: Path) -> ApiKeys:
     """
     try:
         entries = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise ValueError(f"{path}: {error.strerror}; name a YAML list of entries with name and key") from None
     except (yaml.YAMLError, UnicodeDecodeError):  # their messages quote the file, and so the keys
         raise ValueError(f"{path}: no YAML; expected a list of entries with name and key") from None
     if not isinstance(entries, list) or not entries:

@@ -51,6 +51,12 @@ class Metrics:
         self.arrivals = Counter(
             "tercet:stage_arrivals", "Hops that asked for a replica", ["stage"], registry=self.registry
         )
+        self.tokens = Counter(
+            "tercet:stage_tokens",
+            "Work delivered: image tokens, prompt tokens not cached, output tokens",
+            ["stage"],
+            registry=self.registry,
+        )
         self.retries = Counter(
             "tercet:stage_retries", "Hops attempted again", ["stage"], registry=self.registry
         )
@@ -109,6 +115,10 @@ class Metrics:
         """See `Observer.waited`."""
         _child(self.wait_s, stage).observe(wait_s)
 
+    def did(self, stage: Stage, tokens: int) -> None:
+        """See `Observer.did`."""
+        _child(self.tokens, stage).inc(tokens)
+
     def worked(self, stage: Stage, work_s: float) -> None:
         """See `Observer.worked`."""
         _child(self.work_s, stage).observe(work_s)
@@ -132,6 +142,9 @@ class _FleetCollector(Collector):
         for stage, queue in self._fleet.queues.items():
             waiting.add_metric([stage], queue.depth)
         yield waiting
+        memory = GaugeMetricFamily("tercet:ledger_memory_usage_perc", "Redis's memory in use, 0 to 1")
+        memory.add_metric([], self._fleet.registry.snapshot.memory_usage)
+        yield memory
         labels = ["stage", "replica"]
         gauges = {
             "queued_tokens": GaugeMetricFamily(

@@ -142,6 +142,7 @@ class Pipeline:
                 reply = await attempt.inbox.get()
             if isinstance(reply, Encoded):
                 self._embeddings[index] = reply.ref
+                self._hops.delivered(Stage.ENCODE, reply.ref.tokens)
                 self._note(reply.ref.blob)
                 return
             self._retry_or_raise(hop, attempt, reply)
@@ -169,6 +170,7 @@ class Pipeline:
                 reply = await attempt.inbox.get()
             if isinstance(reply, Prefilled):
                 self._note(reply.ref.blob)
+                self._hops.delivered(Stage.PREFILL, reply.ref.tokens - reply.ref.cached_tokens)
                 self._prefixes.record(attempt.grant.order.replica_id, hashes)
                 self.cached_tokens = max(self.cached_tokens, reply.ref.cached_tokens)
                 return reply.ref, attempt.grant.replica
@@ -201,6 +203,7 @@ class Pipeline:
                         return
                     chunk = self._unseen(reply.chunk)
                     self._generated += chunk.tokens
+                    self._hops.delivered(Stage.DECODE, len(chunk.tokens))
                     if chunk.tokens or chunk.finish:
                         yield chunk
                     if chunk.finish:

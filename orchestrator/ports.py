@@ -62,12 +62,14 @@ class Snapshot:
         gateways: The last report of each live gateway, by id.
         lapsed_replicas: Ids whose lease has run out and that nobody has fenced yet.
         lapsed_gateways: Likewise.
+        memory_usage: Fraction of the ledger's memory in use, 0.0 if it has no bound.
     """
 
     replicas: tuple[RegisteredReplica, ...] = ()
     gateways: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     lapsed_replicas: tuple[str, ...] = ()
     lapsed_gateways: tuple[str, ...] = ()
+    memory_usage: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +91,9 @@ class Observer(Protocol):
 
     def waited(self, stage: Stage, wait_s: float) -> None:
         """A hop waited so long for its replica."""
+
+    def did(self, stage: Stage, tokens: int) -> None:
+        """A stage delivered so much work, in its unit: image, prompt or output tokens."""
 
     def worked(self, stage: Stage, work_s: float) -> None:
         """A hop ended so long after it was dispatched."""

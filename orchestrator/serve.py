@@ -20,7 +20,7 @@ from orchestrator.gateway import Gateway
 from orchestrator.intake import Intake
 from orchestrator.keys import load_keys
 from orchestrator.metrics import Metrics
-from orchestrator.policy import Policy, PolicyWatcher
+from orchestrator.policy import Policy, PolicyWatcher, dump_policy, restore_policy
 from orchestrator.release import BlobRelease
 from stages.blob_host import BlobConfig, BlobKeeper
 from stages.blobs import open_store
@@ -37,6 +37,8 @@ class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         gateway_id: New at every boot.
         metrics_port: 0 for none.
+        policy_kept: File that holds the policy in force from one boot to the next, so that a bad edit is one
+            for the next boot too; empty for none.
         keys_file: API keys; empty for none, on loopback only.
     """
 
@@ -47,6 +49,7 @@ class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True):
     redis_url: str
     policy_file: str
     blobs: BlobConfig
+    policy_kept: str = ""
     keys_file: str = ""
     log_level: str = "info"
 
@@ -56,7 +59,8 @@ class Process:
 
     def __init__(self, config: GatewayConfig) -> None:
         self._config = config
-        self._watcher = PolicyWatcher(config.policy_file)
+        self._kept = Path(config.policy_kept) if config.policy_kept else None
+        self._watcher = PolicyWatcher(config.policy_file, running=_restored(self._kept))
         settings = config.blobs.settings()
         self._blobs = open_store(settings)
         self._release = BlobRelease(self._blobs, settings)
@@ -141,14 +145,24 @@ class Process:
         return {name: text.replace(folder, "") for name, text in found.items() if text}
 
     async def _follow_policy(self) -> None:
-        """Take policy edits."""
+        """Take policy edits, and say what became of the last one before this boot."""
+        if self._problems():
+            self._log_policy()
         while True:
             before = (self._watcher.error, self._watcher.notice, self._watcher.revision)
             self._watcher.refresh(time.monotonic())
             if before != (self._watcher.error, self._watcher.notice, self._watcher.revision):
                 self._log_policy()
                 self._fetcher.set_allow_list(self._allow_list())
+                self._keep_policy()
             await asyncio.sleep(0.25)
+
+    def _keep_policy(self) -> None:
+        if self._kept:
+            try:
+                keep_policy(self._kept, self._watcher.policy)
+            except OSError as error:
+                log.warning("the policy in force is not kept for a restart: %s", error)
 
     def _log_policy(self) -> None:
         if self._watcher.error:
@@ -156,6 +170,28 @@ class Process:
         else:
             changes = [str(change) for change in self._watcher.changes]
             log.info("policy edit taken", extra={"changes": changes, **self._problems()})
+
+
+def keep_policy(file: Path, policy: Policy) -> None:
+    """Write the policy in force for a gateway's next boot; it appears whole or not at all.
+
+    Raises:
+        OSError: It could not be written.
+    """
+    unfinished = file.with_suffix(".partial")
+    unfinished.write_bytes(dump_policy(policy))
+    unfinished.replace(file)
+
+
+def _restored(kept: Path | None) -> Policy | None:
+    """Return the policy of the boot before, None if there is none to be had."""
+    if kept is None:
+        return None
+    try:
+        return restore_policy(kept.read_bytes())
+    except (OSError, ValueError) as error:
+        log.warning("no policy kept from before: %s", error)
+        return None
 
 
 class _Server(uvicorn.Server):

@@ -73,12 +73,13 @@ class RedisLedger:
 
     async def snapshot(self) -> Snapshot:
         """See `Ledger.snapshot`."""
-        replicas, gateways, lapsed_replicas, lapsed_gateways = await self._run("snapshot")
+        replicas, gateways, lapsed_replicas, lapsed_gateways, used, allowed = await self._run("snapshot")
         return Snapshot(
             replicas=tuple(_registered(fields) for fields in replicas),
             gateways={id_.decode(): msgspec.json.decode(report) for id_, report in gateways},
             lapsed_replicas=tuple(id_.decode() for id_ in lapsed_replicas),
             lapsed_gateways=tuple(id_.decode() for id_ in lapsed_gateways),
+            memory_usage=used / allowed if allowed else 0.0,
         )
 
     async def dispatch(self, order: DispatchOrder) -> DispatchResult:

@@ -49,6 +49,25 @@ def prefill_rate(profile: ModelProfile, where: HardwareClass) -> float:
     return profile.chunk_tokens / profile.prefill[where].step_s(profile.chunk_tokens)
 
 
+def prefill_s(profile: ModelProfile, where: HardwareClass, tokens: float) -> float:
+    """Return the seconds of one prefill replica for one prompt, in steps of a chunk, without waiting."""
+    timing, chunk = profile.prefill[where], profile.chunk_tokens
+    full = tokens // chunk
+    return full * timing.step_s(chunk) + timing.step_s(tokens - full * chunk)
+
+
+def isolated_ttft_s(
+    profile: ModelProfile, encode: HardwareClass, prefill: HardwareClass, *, images: int, text_tokens: float
+) -> float:
+    """Return the time to first token of a request that is alone: its images encoded at once, then prefill.
+
+    Transfers are left out.
+    """
+    tokens = text_tokens + profile.kappa * images * profile.image_tokens
+    encoded_s = profile.preprocess_s + profile.encode[encode].image_s if images else 0.0
+    return encoded_s + prefill_s(profile, prefill, tokens)
+
+
 def decode_batch(
     profile: ModelProfile, where: HardwareClass, mix: Mix, *, tpot_s: float, slots: int, kv_tokens: int
 ) -> int:
@@ -62,8 +81,10 @@ def decode_batch(
     alive = mix.context_tokens + mix.output_tokens / 2.0
     spare_s = tpot_s - timing.step_s
     each_s = timing.sequence_s + alive * timing.context_token_s
-    within_tpot = slots if each_s <= 0.0 else int(spare_s / each_s)
-    return max(0, min(slots, within_tpot, int(kv_tokens / held)))
+    if spare_s < 0.0 or kv_tokens < held:
+        return 0
+    within_tpot = slots if slots * each_s <= spare_s else int(spare_s / each_s)
+    return min(within_tpot, slots, int(kv_tokens / held))
 
 
 def decode_rate(

@@ -34,6 +34,38 @@ class ScaleReason(StrEnum):
     ROLE_SWITCH = "role-switch"
 
 
+class PlaceReason(StrEnum):
+    """Why a replica is placed, removed or left without a place."""
+
+    GIVEN = "given"
+    """Not decided by the scheduler."""
+
+    NEW_GROUP = "new-group"
+    LESS_SCARCE = "less-scarce"
+    """In a new group, as hardware of the group that had room is scarcer."""
+    COMPLETES_GROUP = "completes-group"
+    """The group had less of this stage than its others need."""
+    EXTENDS_GROUP = "extends-group"
+
+    NOT_STARTED = "not-started"
+    """It does no work yet."""
+    PLACED_ELSEWHERE = "placed-elsewhere"
+    """It waited for a place, and another replica was placed instead."""
+    UNBALANCED = "unbalanced"
+    """Its group has more of this stage than its others need."""
+    SCARCEST = "scarcest"
+    LEAST_WORK = "least-work"
+
+    NO_PROFILE = "no-profile"
+    """No hardware type that the policy names is in the profile, or the model does not fit."""
+    NO_DOMAIN = "no-domain"
+    """No node has as many topology levels as an edge requires."""
+    NO_FREE_ACCELERATORS = "no-free-accelerators"
+    QUOTA = "quota"
+    GROUP_INCOMPLETE = "group-incomplete"
+    """There is room for it, but not for what it would work with."""
+
+
 class ReplicaState(StrEnum):
     """How far a replica's life has come."""
 
@@ -122,7 +154,7 @@ class Node:
     Attributes:
         hardware: Type of its accelerators.
         accelerators: How many it has, used or not.
-        domain: Values of the topology levels, widest first: cluster, zone, block, rack as the user names them.
+        domain: Values of the topology levels, widest first: zone, block, rack as the user names them.
         ready: Whether new replicas may go there.
     """
 
@@ -165,11 +197,13 @@ class Snapshot:
         services: Latest sample by service; None if none was to be had.
         replicas: Every replica of every service.
         nodes: Every node of every cluster.
+        quotas: Accelerators of all services together at most, by hardware type; no limit for others.
     """
 
     services: Mapping[str, ServiceSample | None]
     replicas: tuple[PlacedReplica, ...] = ()
     nodes: tuple[Node, ...] = ()
+    quotas: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -367,6 +401,7 @@ class Create:
     node_id: str
     domain: tuple[str, ...] = ()
     group: str = ""
+    reason: PlaceReason = PlaceReason.GIVEN
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -376,6 +411,7 @@ class Remove:
     replica_id: str
     service: str
     stage: Stage
+    reason: PlaceReason = PlaceReason.GIVEN
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

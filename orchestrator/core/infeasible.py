@@ -8,6 +8,6 @@ class InfeasibleError(ValueError):
         keys: Path from the section to the value that the message is about.
     """
 
-    def __init__(self, message: str, *keys: str) -> None:
+    def __init__(self, message: str, *keys: str | int) -> None:
         super().__init__(message)
         self.keys = keys

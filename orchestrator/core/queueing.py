@@ -31,7 +31,9 @@ def mean_wait_s(servers: float, offered: float, service_s: float, variability: f
     """
     if offered >= servers:
         return math.inf
-    return wait_probability(servers, offered) * _wait_of_the_waiting_s(servers, offered, service_s, variability)
+    return wait_probability(servers, offered) * _wait_of_the_waiting_s(
+        servers, offered, service_s, variability
+    )
 
 
 def wait_p99_s(servers: float, offered: float, service_s: float, variability: float) -> float:

@@ -108,7 +108,8 @@ def summarize(
     mix = _mix(state, policy)
     counts = _counts(replicas)
     stages = {
-        stage: _stage_signals(stage, latest, state.stages[stage], counts[stage], mix, policy) for stage in Stage
+        stage: _stage_signals(stage, latest, state.stages[stage], counts[stage], mix, policy)
+        for stage in Stage
     }
     signals = Signals(
         fresh=latest is not None and now_s - latest.at_s <= STALE_S,
@@ -147,19 +148,25 @@ def _take_in(sample: ServiceSample | None, state: SignalState, now_s: float) -> 
         requests=state.requests.add(asked, passed_s, fast),
         text=state.text.add(sample.text_tokens - before.text_tokens, passed_s, fast),
         images=state.images.add(
-            sample.image_tokens - before.image_tokens, passed_s, _keep(passed_s, RATE_HALF_LIFE_S[Stage.ENCODE])
+            sample.image_tokens - before.image_tokens,
+            passed_s,
+            _keep(passed_s, RATE_HALF_LIFE_S[Stage.ENCODE]),
         ),
         image_hits=state.image_hits.add(
             sample.image_hit_tokens - before.image_hit_tokens, sample.image_tokens - before.image_tokens, slow
         ),
         prompt_hits=state.prompt_hits.add(
-            sample.prompt_hit_tokens - before.prompt_hit_tokens, sample.prompt_tokens - before.prompt_tokens, slow
+            sample.prompt_hit_tokens - before.prompt_hit_tokens,
+            sample.prompt_tokens - before.prompt_tokens,
+            slow,
         ),
         output=state.output.add(sample.output_tokens - before.output_tokens, ended, slow),
         prompt=state.prompt.add(offered, prompts, slow),
         attained=state.attained.add(sample.attained - before.attained, judged, slow),
         stages={
-            stage: _take_in_stage(stage, sample.stages[stage], before.stages[stage], passed_s, state.stages[stage])
+            stage: _take_in_stage(
+                stage, sample.stages[stage], before.stages[stage], passed_s, state.stages[stage]
+            )
             for stage in Stage
         },
     )

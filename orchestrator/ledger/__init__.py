@@ -15,6 +15,9 @@ LEASE_S = 2.5
 LEASE_MS = round(LEASE_S * 1000)
 """The same, as the scripts take it."""
 RENEW_S = 0.5
+FULL_USAGE = 0.75
+"""Fraction of Redis's memory above which gateways refuse new requests. The rest is for what they let in: a
+Redis that is full refuses writes, and with them leases and the tokens of running requests."""
 
 
 @cache

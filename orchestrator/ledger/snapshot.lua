@@ -1,6 +1,7 @@
--- One consistent view of the registry. Returns {replicas, gateways, lapsed replicas, lapsed gateways}:
+-- One consistent view of the registry. Returns {replicas, gateways, lapsed replicas, lapsed gateways, used bytes,
+-- allowed bytes}:
 -- replicas as {id, facts, load, state, slots, in_flight, pending_tokens, reserved_kv_bytes, alone},
--- gateways as {id, report}.
+-- gateways as {id, report}, allowed bytes 0 if there is no bound.
 local now = now_ms()
 local out = {{}, {}, {}, {}}
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', REPLICAS, '(' .. now, '+inf')) do
@@ -15,4 +16,7 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', GATEWAYS, '(' .. now, '+inf')) d
 end
 out[3] = redis.call('ZRANGEBYSCORE', REPLICAS, '-inf', now)
 out[4] = redis.call('ZRANGEBYSCORE', GATEWAYS, '-inf', now)
+local memory = redis.call('INFO', 'memory')
+out[5] = tonumber(string.match(memory, 'used_memory:(%d+)'))
+out[6] = tonumber(string.match(memory, 'maxmemory:(%d+)'))
 return out

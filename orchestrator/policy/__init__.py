@@ -4,11 +4,18 @@
 """
 
 from orchestrator.policy.changes import Change, classify, keep_running
-from orchestrator.policy.load import PolicyError, load_policy, policy_schema
+from orchestrator.policy.load import (
+    PolicyError,
+    dump_policy,
+    load_policy,
+    policy_schema,
+    restore_policy,
+)
 from orchestrator.policy.requests import AdmissionPolicy, FetchPolicy, Limits, SloPolicy
 from orchestrator.policy.scaling import ScalingPolicy
 from orchestrator.policy.values import (
     DemandPolicy,
+    Edge,
     ModelPolicy,
     Policy,
     RoutingPolicy,
@@ -23,6 +30,7 @@ __all__ = [
     "AdmissionPolicy",
     "Change",
     "DemandPolicy",
+    "Edge",
     "FetchPolicy",
     "Limits",
     "ModelPolicy",
@@ -37,7 +45,9 @@ __all__ = [
     "StagePolicy",
     "TopologyPolicy",
     "classify",
+    "dump_policy",
     "keep_running",
     "load_policy",
     "policy_schema",
+    "restore_policy",
 ]

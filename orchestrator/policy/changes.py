@@ -12,7 +12,9 @@ Kind = Literal["live", "rollout"]
 ROLLOUT_FIELDS = (
     "apiVersion",
     "service",
-    "model.*",
+    "model.name",
+    "model.kappa",
+    "model.max_context",
     "stages.*.engine",
     "stages.*.hardware",
     "stages.*.tp",
@@ -55,7 +57,7 @@ def keep_running(running: Policy, edited: Policy) -> Policy:
         edited,
         apiVersion=running.apiVersion,
         service=running.service,
-        model=running.model,
+        model=replace(running.model, profile=edited.model.profile),
         stages=StagePolicies(
             encode=_keep_stage(running.stages.encode, edited.stages.encode),
             prefill=_keep_stage(running.stages.prefill, edited.stages.prefill),

@@ -3,16 +3,24 @@
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from inspect import cleandoc
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, ConfigDict, Field, PlainValidator, TypeAdapter, ValidationInfo
+from pydantic import (
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    PlainValidator,
+    TypeAdapter,
+    ValidationInfo,
+)
 
 from orchestrator.core.infeasible import InfeasibleError
 from orchestrator.core.scaling import SCALERS, Params
 from orchestrator.core.scaling.static import StaticParams
-from orchestrator.yaml_fields import STRICT
+from orchestrator.yaml_fields import STRICT, Count
 
 ScalingName = Literal[
     "static",
@@ -66,7 +74,7 @@ def _attributes(text: str) -> Iterator[tuple[str, str]]:
 
 def _schema_by_policy(schema: dict[str, Any]) -> None:
     """Replace the section's schema by one variant per policy, with the parameters of its class."""
-    name, params = schema["properties"]["policy"], schema["properties"]["params"]
+    name, params, budget = (schema["properties"][key] for key in ("policy", "params", "budget"))
     del schema["type"], schema["properties"], schema["additionalProperties"]
     schema["oneOf"] = [
         {
@@ -74,6 +82,7 @@ def _schema_by_policy(schema: dict[str, Any]) -> None:
             "properties": {
                 "policy": {"const": policy, "description": name["description"]},
                 "params": {**_params_schema(policy), "description": params["description"]},
+                "budget": budget,
             },
             "required": [] if policy == DEFAULT else ["policy"],
             "additionalProperties": False,
@@ -112,8 +121,12 @@ class ScalingPolicy:
     params: Annotated[
         Params,
         PlainValidator(_of_the_policy, json_schema_input_type=dict),
+        PlainSerializer(asdict, return_type=dict),
         Field(description="Its parameters.", validate_default=True),
     ] = field(default_factory=StaticParams)
+    budget: Annotated[
+        Count | None, Field(description="Accelerators of all stages together at most; null: no limit.")
+    ] = None
 
     def __post_init__(self) -> None:
         wanted = SCALERS[self.policy].params

@@ -38,6 +38,9 @@ class ModelPolicy:
     max_context: Annotated[
         Count | None, Field(description="Positions at most, prompt and completion; null: the model's own.")
     ] = None
+    profile: Annotated[
+        Name | None, Field(description="Profile file, relative to the policy file; null: found by name.")
+    ] = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -202,6 +205,10 @@ class Policy:
         if budgets_s > self.slo.ttft_s:
             message = f"{self.slo.ttft_s:g} is below the stages' budgets, {budgets_s:g} together"
             raise InfeasibleError(message, "slo", "ttft_s")
+        least = sum(self.stages[stage].min * self.stages[stage].tp for stage in Stage)
+        if self.scaling.budget is not None and self.scaling.budget < least:
+            message = f"{self.scaling.budget} accelerators are fewer than the {least} of min replicas"
+            raise InfeasibleError(message, "scaling", "budget")
 
     @property
     def admission_bounds(self) -> AdmissionBounds:

@@ -21,11 +21,13 @@ class PolicyWatcher:
         revision: Counts edits taken, from 0.
     """
 
-    def __init__(self, path: Path | str, *, period_s: float = 0.5) -> None:
+    def __init__(self, path: Path | str, *, running: Policy | None = None, period_s: float = 0.5) -> None:
         """Load the file.
 
         Args:
             path: The policy file.
+            running: What was in force before this process, in a system that goes on: the file is then
+                an edit of it like any other, and may be a bad one.
             period_s: Seconds between looks at the file.
 
         Raises:
@@ -34,12 +36,17 @@ class PolicyWatcher:
         self._path = Path(path)
         self._period_s = period_s
         self._looked_s = -math.inf
-        self._text: str | None = read_text(self._path)
-        self.policy = parse_policy(self._text, self._path)
+        self._text: str | None = None
+        if running is None:
+            self._text = read_text(self._path)
+            running = parse_policy(self._text, self._path)
+        self.policy = running
         self.error: str | None = None
         self.notice: str | None = None
         self.changes: tuple[Change, ...] = ()
         self.revision = 0
+        if self._text is None:
+            self._look()
 
     def refresh(self, now_s: float) -> Policy:
         """Return the policy in force at `now_s`, after a look at the file if one is due.

@@ -8,10 +8,8 @@ from pydantic import ConfigDict, Field
 
 from orchestrator.yaml_fields import STRICT, Count, InfeasibleError, Name, NotNegative, Seconds
 
-Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Speed = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Between = tuple[NotNegative, NotNegative]
-Factors = tuple[Seconds, Seconds]
 
 
 def _check_order(pair: tuple[float, float] | None, key: str) -> None:
@@ -34,7 +32,7 @@ class Row:
     """Times of one stage on one hardware class: measured, or those of another class divided by a speed.
 
     Attributes:
-        error: Factors (low, high) on the times between which the truth is believed to be.
+        error: tuple[Positive, Positive] (low, high) on the times between which the truth is believed to be.
         source: Key of the file's `sources`.
     """
 
@@ -43,8 +41,8 @@ class Row:
     hardware: Name
     tp: Count
     like: HardwareRef | None = None
-    speed: Speed | None = None
-    error: Factors
+    speed: Positive | None = None
+    error: tuple[Positive, Positive]
     source: Name
 
     def __post_init__(self) -> None:
@@ -76,7 +74,7 @@ class EncodeRow(Row):
 class PrefillRow(Row):
     """Prompt tokens per second, by tokens in the step."""
 
-    tokens_per_s: Annotated[Mapping[Count, Rate], Field(min_length=1)] | None = None
+    tokens_per_s: Annotated[Mapping[Count, Positive], Field(min_length=1)] | None = None
 
     @property
     def measured(self) -> object:

@@ -1,95 +1,75 @@
-"""Profile and accelerator files to values."""
+"""Profile files to values."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
 
-from pydantic import ConfigDict, Field, TypeAdapter
+from pydantic import TypeAdapter
 
 from orchestrator.core.profile import Accelerator, ModelProfile
+from orchestrator.profiles.accelerators import load_accelerators
+from orchestrator.profiles.check import contradictions
 from orchestrator.profiles.convert import model_profile
 from orchestrator.profiles.format import ProfileFile
-from orchestrator.yaml_fields import STRICT, Count, Name, NotNegative
+from orchestrator.profiles.paths import DATA
 from orchestrator.yaml_file import load_yaml, read_text
 
-DATA = Path(__file__).resolve().parents[2] / "data"
+_ADAPTER = TypeAdapter(ProfileFile)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AcceleratorFacts:
-    """One accelerator type in `data/accelerators.yaml`."""
-
-    __pydantic_config__: ClassVar[ConfigDict] = STRICT
-
-    model: Name
-    memory_bytes: Count
-    memory_bytes_per_s: Annotated[float, Field(gt=0, allow_inf_nan=False)]
-    host_bytes_per_s: Annotated[float, Field(gt=0, allow_inf_nan=False)]
-    cost_per_h: NotNegative
-    source: Name
+class NoProfileError(LookupError):
+    """No profile goes by a model's name."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AcceleratorFile:
-    """`data/accelerators.yaml`."""
-
-    __pydantic_config__: ClassVar[ConfigDict] = STRICT
-
-    apiVersion: Literal["tercet/accelerators/v1"]  # noqa: N815
-    accelerators: Mapping[Name, AcceleratorFacts]
-
-
-_PROFILES = TypeAdapter(ProfileFile)
-_ACCELERATORS = TypeAdapter(AcceleratorFile)
-
-
-def load_accelerators(path: Path | str = DATA / "accelerators.yaml") -> Mapping[str, Accelerator]:
-    """Return the accelerator types in a file by name.
+def read_profile(path: Path | str, accelerators: Mapping[str, Accelerator] | None = None) -> ProfileFile:
+    """Return a profile file as it stands.
 
     Raises:
-        FileError: The file cannot be read or does not follow the format.
+        FileError: Says what is wrong with the file and where.
     """
-    file = load_yaml(_ACCELERATORS, read_text(path), path)
-    return {
-        name: Accelerator(
-            name=name,
-            memory_bytes=facts.memory_bytes,
-            memory_bytes_per_s=facts.memory_bytes_per_s,
-            host_bytes_per_s=facts.host_bytes_per_s,
-            cost_per_h=facts.cost_per_h,
-        )
-        for name, facts in file.accelerators.items()
-    }
+    known = load_accelerators() if accelerators is None else accelerators
+    return load_yaml(_ADAPTER, read_text(path), path, lambda file: contradictions(file, known))
 
 
 def load_profile(path: Path | str, accelerators: Mapping[str, Accelerator] | None = None) -> ModelProfile:
-    """Return the profile in a file; `accelerators` are those of `data/` by default.
+    """Return the profile in a file.
+
+    Args:
+        path: The file.
+        accelerators: What it may be on; those of `data/accelerators.yaml` by default.
 
     Raises:
-        FileError: The file cannot be read or does not follow the format.
+        FileError: Says what is wrong with the file and where.
     """
-    file = load_yaml(_PROFILES, read_text(path), path)
-    return model_profile(file, load_accelerators() if accelerators is None else accelerators)
+    known = load_accelerators() if accelerators is None else accelerators
+    return model_profile(read_profile(path, known), known)
 
 
-def find_profile(model: str) -> ModelProfile:
-    """Return the profile of a model by its name or an alias.
+def find_profile(
+    model: str, accelerators: Mapping[str, Accelerator] | None = None, folder: Path = DATA / "profiles"
+) -> ModelProfile:
+    """Return the profile of a model by its name, an alias or its file's name, in any case.
 
     Raises:
-        LookupError: There is none; the message lists those there are.
+        NoProfileError: There is none; the message lists those there are.
+        FileError: As for `load_profile`.
     """
-    known = _known()
-    if model.lower() not in known:
-        raise LookupError(f"no profile of {model}; data/profiles/ has {', '.join(sorted(known))}")
-    return load_profile(known[model.lower()])
+    return load_profile(profile_path(model, folder), accelerators)
 
 
-@cache
-def _known() -> Mapping[str, Path]:
-    paths = sorted((DATA / "profiles").glob("*.yaml"))
-    files = {path: load_yaml(_PROFILES, read_text(path), path) for path in paths}
-    return {
-        name.lower(): path for path, file in files.items() for name in (path.stem, file.model, *file.aliases)
-    }
+def profile_path(model: str, folder: Path = DATA / "profiles") -> Path:
+    """Return the file that has a model's profile.
+
+    Raises:
+        NoProfileError: As for `find_profile`.
+        FileError: One of the folder's files is wrong.
+    """
+    paths = sorted(folder.glob("*.yaml"))
+    for path in paths:
+        # Most often the file has the model's name, and the others need not be read.
+        if path.stem == model:
+            return path
+    for path in paths:
+        file = read_profile(path)
+        if model.lower() in {name.lower() for name in (file.model, *file.aliases, path.stem)}:
+            return path
+    raise NoProfileError(f"there is no profile of {model}; known: {', '.join(path.stem for path in paths)}")

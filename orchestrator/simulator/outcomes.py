@@ -39,7 +39,9 @@ class Outcomes:
             RuntimeError: It has ended before: every accepted request ends exactly once.
         """
         if self.ending[index]:
-            raise RuntimeError(f"request {index} ended twice: {Ending(self.ending[index]).name}, {ending.name}")
+            raise RuntimeError(
+                f"request {index} ended twice: {Ending(self.ending[index]).name}, {ending.name}"
+            )
         self.ending[index] = ending
 
     def answer(self, index: int, ttft_s: float, tpot_s: float, attained: bool) -> None:

@@ -89,7 +89,9 @@ class Pool:
                 return self._pop()
         return None
 
-    def pop_placeable(self, domain_of: Callable[[Hop], tuple[str, ...]]) -> tuple[Hop, SimReplica, Reason] | None:
+    def pop_placeable(
+        self, domain_of: Callable[[Hop], tuple[str, ...]]
+    ) -> tuple[Hop, SimReplica, Reason] | None:
         """Take out the most urgent hop for which a replica has room, with that replica.
 
         A hop that has to stay in a domain may be passed over by one of another domain; in one domain,

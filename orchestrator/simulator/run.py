@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from orchestrator.core.capacity import Mix, decode_rate, encode_rate, kv_capacity_tokens, prefill_rate
-from orchestrator.core.control_types import Changes, ControlPolicy, Create, Node, Snapshot
+from orchestrator.core.control_types import Changes, ControlPolicy, Node, Snapshot
 from orchestrator.core.decide import Decision
+from orchestrator.core.links import Link
 from orchestrator.core.profile import HardwareClass
 from orchestrator.core.types import Reason
 from orchestrator.policy import Policy
@@ -16,6 +17,7 @@ from orchestrator.simulator.build import ReplicaShape
 from orchestrator.simulator.clock import Clock
 from orchestrator.simulator.outcomes import Ending, Outcomes
 from orchestrator.simulator.pool import Pool
+from orchestrator.simulator.prompts import text_tokens
 from orchestrator.simulator.service import Promises, Service, Speeds, Transfer
 from orchestrator.simulator.systems import SYSTEMS, System
 from orchestrator.simulator.workload import Workload
@@ -23,8 +25,6 @@ from orchestrator.simulator.world import Hosted, World
 from orchestrator.totals import ServiceTotals
 from stages.types import Stage
 
-TEXT_AT_LEAST = 16
-"""Text tokens of a request with images at least: a question has a few words."""
 _SETTLE_S = 10.0
 _BATCH = 4_096
 
@@ -41,6 +41,7 @@ class Scenario:
         control: What control needs of it.
         nodes: The fleet.
         first: The replicas that are there at the start.
+        links: links[n] joins replicas that share n leading topology levels.
         system: A key of `SYSTEMS`.
         scaled: Whether control changes the counts; only disaggregated systems are scaled.
     """
@@ -50,7 +51,7 @@ class Scenario:
     workload: Workload
     nodes: tuple[Node, ...]
     first: Changes
-    transfer: Transfer
+    links: Sequence[Link]
     system: str = "e-p-d"
     scaled: bool = True
     seed: int = 0
@@ -144,20 +145,16 @@ def simulate(scenario: Scenario, progress: Progress = lambda fraction: None) -> 
 
 def _feed(scenario: Scenario, clock: Clock, service: Service, progress: Progress) -> None:
     """Let the workload arrive, in batches so that its columns need not become lists at once."""
-    work, profile = scenario.workload, scenario.control.profile
-    text = np.where(
-        work.images > 0,
-        np.maximum(work.context_tokens - work.images.astype(np.int64) * profile.image_tokens, TEXT_AT_LEAST),
-        np.maximum(work.context_tokens, 1),
-    )
+    work = scenario.workload
+    text = text_tokens(work, scenario.control.profile.image_tokens)
     total = len(work.arrival_s)
     for start in range(0, total, _BATCH):
         rows = slice(start, start + _BATCH)
         columns = (work.arrival_s, work.images, text, work.output_tokens)
-        for index, row in enumerate(zip(*(c[rows].tolist() for c in columns), strict=True), start):
-            arrival_s, images, text_tokens, output_tokens = row
+        for index, row in enumerate(zip(*[c[rows].tolist() for c in columns], strict=True), start):
+            arrival_s, images, prompt, output_tokens = row
             clock.run_until(arrival_s)
-            service.arrive(index, images, text_tokens, output_tokens)
+            service.arrive(index, images, prompt, output_tokens)
         progress(min(1.0, (start + _BATCH) / total))
 
 
@@ -196,11 +193,21 @@ def _service(
             deadline_s=policy.admission.deadline_s,
         ),
         speeds(control, scenario.workload, system),
-        scenario.transfer,
+        _transfer_over(scenario.links),
         ServiceTotals({stage: control.stages[stage].budget_s for stage in Stage}),
         outcomes,
     )
     return service, shapes
+
+
+def _transfer_over(links: Sequence[Link]) -> Transfer:
+    def transfer_s(size_bytes: int, source: tuple[str, ...], target: tuple[str, ...]) -> float:
+        shared = 0
+        while shared < min(len(source), len(target)) and source[shared] == target[shared]:
+            shared += 1
+        return links[min(shared, len(links) - 1)].transfer_s(size_bytes)
+
+    return transfer_s
 
 
 def speeds(control: ControlPolicy, work: Workload, system: System) -> Speeds:
@@ -209,7 +216,8 @@ def speeds(control: ControlPolicy, work: Workload, system: System) -> Speeds:
     at = {stage: HardwareClass(b.hardware[0], b.tp) for stage, b in control.stages.items()}
     context = float(np.mean(work.context_tokens)) if len(work.arrival_s) else 1.0
     output = float(np.mean(work.output_tokens)) if len(work.arrival_s) else 1.0
-    mix = Mix(prompt_tokens=max(1.0, context), context_tokens=max(1.0, context), output_tokens=max(1.0, output))
+    context, output = max(1.0, context), max(1.0, output)
+    mix = Mix(prompt_tokens=context, context_tokens=context, output_tokens=output)
     decode = at[Stage.DECODE]
     kv_tokens = kv_capacity_tokens(profile, Stage.DECODE, decode, control.accelerators)
     slots = control.stages[Stage.DECODE].slots
@@ -245,14 +253,13 @@ class _Recorder:
     scale_events: dict[Stage, int] = field(default_factory=lambda: dict.fromkeys(Stage, 0))
 
     def take(self, now_s: float, snapshot: Snapshot, decision: Decision) -> None:
-        changed = {c.stage for c in (*decision.changes.create, *decision.changes.remove)}
+        changes = decision.changes
+        changed = {create.stage for create in changes.create} | {remove.stage for remove in changes.remove}
         for stage in changed:
             self.scale_events[stage] += 1
         signals = decision.signals[self.service]
         counts = {
-            stage: StageCounts(
-                ready=s.ready, coming=s.coming, draining=0, waiting_jobs=int(s.waiting_jobs)
-            )
+            stage: StageCounts(ready=s.ready, coming=s.coming, draining=0, waiting_jobs=int(s.waiting_jobs))
             for stage, s in signals.stages.items()
         }
         if changed or not self.moments or counts != self.moments[-1].counts:

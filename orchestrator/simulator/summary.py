@@ -59,6 +59,12 @@ class Summary:
     events: int
     wall_s: float
 
+    @property
+    def attainment(self) -> float:
+        """Fraction of all offered requests that met their targets; 1.0 without any."""
+        attained = self.groups["all"].attainment
+        return 1.0 if attained is None else attained
+
 
 def summarise(run: Run) -> Summary:
     """Return the figures of a run."""

@@ -33,7 +33,7 @@ def round_robin() -> Pick:
 
     def pick(query: RouteQuery, replicas: Sequence[ReplicaView], weights: Mapping[str, float]) -> Route:
         nonlocal turn
-        ready = sorted((r.replica_id for r in replicas if not r.draining))
+        ready = sorted(r.replica_id for r in replicas if not r.draining)
         if not ready:
             return Route(replica_id=None, reason=Reason.NO_REPLICA, scores={})
         turn += 1

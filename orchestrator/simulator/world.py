@@ -1,7 +1,7 @@
 """The simulated cluster: nodes, replicas that start and drain, and the loop that controls them."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -13,7 +13,6 @@ from orchestrator.core.control_types import (
     PlacedReplica,
     Remove,
     ReplicaState,
-    ServiceSample,
     Snapshot,
 )
 from orchestrator.core.decide import Decision, ServiceState, decide
@@ -36,7 +35,7 @@ class Hosted:
 
     Attributes:
         shapes: By pool.
-        policy: None if nobody scales it.
+        policy: What control needs of its policy file.
     """
 
     service: Service
@@ -81,7 +80,7 @@ class World:
         self._state: Mapping[str, ServiceState] = {}
         self._boots = 0
         self._emptied_s: dict[str, float] = {}
-        self._sampled: dict[str, ServiceSample | None] = {}
+        self._waiting: dict[str, PlacedReplica] = {}
         self.replicas: dict[str, SimReplica] = {}
         self.accelerator_s: dict[tuple[str, Stage, str], float] = {}
         for each in hosted.values():
@@ -99,9 +98,10 @@ class World:
         now_s = self._clock.now_s
         return Snapshot(
             services={
-                name: each.service.totals.sample(now_s, each.service.now()) for name, each in self._hosted.items()
+                name: each.service.totals.sample(now_s, each.service.now())
+                for name, each in self._hosted.items()
             },
-            replicas=tuple([replica.placed() for replica in self.replicas.values()]),
+            replicas=(*[replica.placed() for replica in self.replicas.values()], *self._waiting.values()),
             nodes=tuple(self._nodes.values()),
         )
 
@@ -112,6 +112,8 @@ class World:
         for create in changes.create:
             if create.node_id:
                 self._boot(self._create(create))
+            else:
+                self._wait(create)
 
     def provisioned_s(self, now_s: float) -> dict[tuple[str, Stage, str], float]:
         """Return accelerator-seconds up to now by (service, stage, hardware)."""
@@ -162,6 +164,22 @@ class World:
         pool.replicas.append(replica)
         return replica
 
+    def _wait(self, create: Create) -> None:
+        """Keep a replica that has no node yet, so that control sees that it is wanted."""
+        self._boots += 1
+        name = f"{create.service}-{create.stage}-{self._boots:06d}"
+        self._waiting[name] = PlacedReplica(
+            replica_id=name,
+            service=create.service,
+            stage=create.stage,
+            hardware=create.hardware,
+            tp=create.tp,
+            node_id="",
+            group=create.group,
+            state=ReplicaState.PENDING,
+            since_s=self._clock.now_s,
+        )
+
     def _boot(self, replica: SimReplica) -> None:
         start = self._hosted[replica.service].policy.profile.cold_start[replica.stage]
         phases = [start.pull_s, start.load_s]
@@ -178,6 +196,7 @@ class World:
             hosted.service.dispatch(hosted.service.pool_of[replica.stage])
 
     def _remove(self, remove: Remove) -> None:
+        self._waiting.pop(remove.replica_id, None)
         replica = self.replicas.get(remove.replica_id)
         if replica is None:
             return

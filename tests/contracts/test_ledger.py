@@ -53,6 +53,9 @@ class FakeKit:
     def cut(self) -> None:
         pass
 
+    def crowd(self, usage: float) -> None:
+        self.ledger.memory_usage = usage
+
     async def close(self) -> None:
         pass
 
@@ -88,6 +91,11 @@ class RedisKit:
 
     def cut(self) -> None:
         self._redis.client_kill_filter(_type="normal", skipme=True)
+
+    def crowd(self, usage: float) -> None:
+        """Bound the memory so that so much of it is in use."""
+        used = int(self._redis.info("memory")["used_memory"])
+        self._redis.config_set("maxmemory", round(used / usage) if usage else 0)
 
     async def close(self) -> None:
         for client in self._clients:
@@ -220,6 +228,14 @@ async def test_a_registered_replica_is_in_the_snapshot_with_its_facts_and_load(k
         rate_tokens_per_s=5.0,
     )
     assert dict(snapshot.gateways) == {"g": {}}
+
+
+@in_loop
+async def test_the_snapshot_tells_how_full_the_ledger_is(kit: Kit) -> None:
+    """0.0 means that nothing bounds it."""
+    for usage in (0.8, 0.4, 0.0):
+        kit.crowd(usage)
+        assert abs((await kit.ledger.snapshot()).memory_usage - usage) < 0.1
 
 
 @in_loop

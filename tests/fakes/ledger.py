@@ -11,7 +11,14 @@ import msgspec
 
 from orchestrator.core.types import Replica
 from orchestrator.ledger import LEASE_MS
-from orchestrator.ports import Delivery, DispatchOrder, DispatchResult, RegisteredReplica, Snapshot
+from orchestrator.ports import (
+    Delivery,
+    DispatchOrder,
+    DispatchResult,
+    LedgerUnavailable,
+    RegisteredReplica,
+    Snapshot,
+)
 from stages.reply import LossCause, Lost, decode_reply
 from stages.types import Job, Modality, Stage
 
@@ -46,11 +53,15 @@ class FakeLedger:
         on_task: Called with each task that is queued, as a worker would take it.
         queued: Tasks by replica, oldest first.
         told: What replicas were told, oldest first.
+        memory_usage: As in `Snapshot`.
+        away: Nobody can read the registry.
     """
 
     on_task: Callable[[DispatchOrder], None] = lambda order: None
     queued: dict[str, list[Job]] = field(default_factory=lambda: defaultdict(list))
     told: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+    memory_usage: float = 0.0
+    away: bool = False
 
     def __post_init__(self) -> None:
         self._replicas: dict[str, _Replica] = {}
@@ -74,6 +85,8 @@ class FakeLedger:
         return True
 
     async def snapshot(self) -> Snapshot:
+        if self.away:
+            raise LedgerUnavailable
         now_s = time.monotonic()
         live = sorted((expiry_s, id_) for id_, expiry_s in self._leases.items() if expiry_s > now_s)
         return Snapshot(
@@ -85,6 +98,7 @@ class FakeLedger:
             },
             lapsed_replicas=tuple(id_ for id_, expiry_s in self._leases.items() if expiry_s <= now_s),
             lapsed_gateways=tuple(id_ for id_, expiry_s in self._gateway_leases.items() if expiry_s <= now_s),
+            memory_usage=self.memory_usage,
         )
 
     async def dispatch(self, order: DispatchOrder) -> DispatchResult:

@@ -2,13 +2,16 @@
 
 import asyncio
 import json
+from base64 import b64encode
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+from PIL import Image
 
 from orchestrator.fleet import Fleet
 from orchestrator.gateway import Gateway
@@ -17,9 +20,9 @@ from orchestrator.metrics import Metrics
 from orchestrator.policy import load_policy
 from orchestrator.ports import DispatchOrder
 from stages.memory_blobs import MemoryBlobs
-from stages.reply import Failed, Prefilled, Reply, Tokens, encode_reply, is_terminal
+from stages.reply import Encoded, Failed, Prefilled, Reply, Tokens, encode_reply, is_terminal
 from stages.tiny.front import TinyFront
-from stages.types import BlobHandle, FinishReason, KVRef, Stage, TokenChunk
+from stages.types import BlobHandle, EmbeddingRef, FinishReason, KVRef, Stage, TokenChunk
 from tests.fakes.ledger import FakeLedger
 
 POLICY = load_policy(Path(__file__).parents[2] / "policies" / "tiny.yaml")
@@ -87,6 +90,7 @@ class Bench:
         self.ledger = FakeLedger(on_task=self._work)
         self.metrics = Metrics()
         self._script = script
+        self._unanswered: list[DispatchOrder] = []
         self.fleet = Fleet(
             "g",
             self.ledger,
@@ -124,6 +128,20 @@ class Bench:
         fields = {name: options.pop(name) for name in list(options) if name == "stream"}
         return Client(self.app, CHAT, json.dumps(QUESTION | fields).encode(), **options)
 
+    def ask_about(self, url: str) -> Client:
+        parts = [
+            {"type": "text", "text": "what digit is shown ?"},
+            {"type": "image_url", "image_url": {"url": url}},
+        ]
+        body = QUESTION | {"messages": [{"role": "user", "content": parts}]}
+        return Client(self.app, CHAT, json.dumps(body).encode())
+
+    def work_off(self) -> None:
+        """Let workers answer what the script gave no answer to."""
+        orders, self._unanswered = self._unanswered, []
+        for order in orders:
+            self._work(order)
+
     def sample(self, name: str, **labels: str) -> float:
         return self.metrics.registry.get_sample_value(name, labels) or 0.0
 
@@ -135,8 +153,9 @@ class Bench:
         asyncio.get_running_loop().call_soon(self._answer, order)
 
     def _answer(self, order: DispatchOrder) -> None:
-        job = order.job
-        for reply in self._script(order):
+        job, replies = order.job, list(self._script(order))
+        self._unanswered += [] if replies else [order]
+        for reply in replies:
             event = (job.key, job.reply_to, encode_reply(reply), is_terminal(reply))
             self.ledger.write(order.replica_id, [event])
 
@@ -194,6 +213,90 @@ def test_without_replicas_a_request_is_a_503_and_ready_says_which_stages_miss() 
             assert (await Client(bench.app, "/health", method="GET").send()).status == 200
 
     run(test())
+
+
+async def ready(bench: Bench, status: int) -> dict[str, Any]:
+    """Wait until `/ready` has this status, and return what it says."""
+    while (answer := await Client(bench.app, "/ready", method="GET").send()).status != status:
+        await asyncio.sleep(0.02)
+    return dict(json.loads(answer.body))
+
+
+def test_a_gateway_that_cannot_read_the_registry_is_not_ready(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After one lease it cannot know of any replica that it lives."""
+    for module in ("fleet", "gateway"):
+        monkeypatch.setattr(f"orchestrator.{module}.LEASE_S", 0.5)
+
+    async def test() -> None:
+        async with running() as bench:
+            assert "ledger_error" not in await ready(bench, 200)
+            bench.ledger.away = True
+            told = await ready(bench, 503)
+            assert "Redis has not answered" in told["ledger_error"]
+            assert "tercet status" in told["ledger_error"]
+            bench.ledger.away = False
+            assert "ledger_error" not in await ready(bench, 200)
+
+    run(test())
+
+
+def test_above_the_memory_watermark_new_requests_are_503s_and_running_ones_go_on() -> None:
+    let_go = asyncio.Event()
+
+    async def test() -> None:
+        async with running(lambda order: good(order) if let_go.is_set() else []) as bench:
+            early = asyncio.create_task(bench.ask().send())
+            while not bench.ledger.queued["prefill.1"]:
+                await asyncio.sleep(0.01)
+            bench.ledger.memory_usage = 0.8
+            while (refused := await bench.ask(x_tercet_deadline_ms="50").send()).status != 503:
+                await asyncio.sleep(0.01)
+            assert refused.error()["code"] == "ledger_full"
+            assert int(refused.headers["retry-after"]) >= 1
+            let_go.set()
+            bench.work_off()
+            assert (await early).status == 200
+            bench.ledger.memory_usage = 0.7
+            while (await bench.ask().send()).status != 200:
+                await asyncio.sleep(0.01)
+
+    run(test())
+
+
+def test_no_image_is_encoded_while_prefill_is_behind() -> None:
+    """Its backlog counts as all gateways see it; what was held goes on once prefill has caught up."""
+    let_go = asyncio.Event()
+
+    def held(order: DispatchOrder) -> Iterable[Reply]:
+        if order.job.hop == "encode.0":
+            return [Encoded(EmbeddingRef(blob=BLOB, content_hash="", tokens=9, dim=4))]
+        return good(order) if let_go.is_set() else []
+
+    async def test() -> None:
+        async with running(held) as bench:
+            bench.ledger.renew("prefill.1", b'{"rate_tokens_per_s": 2.0}')
+            while not bench.fleet.load(Stage.PREFILL).rate_tokens_per_s:
+                await asyncio.sleep(0.01)
+            text = asyncio.create_task(bench.ask().send())
+            while bench.fleet.load(Stage.PREFILL).backlog_s <= POLICY.admission_bounds.prefill_backlog_s:
+                await asyncio.sleep(0.01)
+            image = asyncio.create_task(bench.ask_about(png()).send())
+            while not bench.fleet.queues[Stage.ENCODE].depth:
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(0.5)  # several looks at the registry
+            assert not bench.ledger.queued["encode.1"]
+            let_go.set()
+            bench.work_off()
+            assert [client.status for client in await asyncio.gather(text, image)] == [200, 200]
+            assert len(bench.ledger.queued["encode.1"]) == 1
+
+    run(test())
+
+
+def png() -> str:
+    out = BytesIO()
+    Image.new("RGB", (8, 8)).save(out, "PNG")
+    return f"data:image/png;base64,{b64encode(out.getvalue()).decode()}"
 
 
 def test_a_deadline_in_the_midst_of_a_stream_is_an_error_event_and_nothing_after_it() -> None:

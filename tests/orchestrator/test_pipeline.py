@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -42,6 +43,7 @@ from stages.types import (
     PrefillJob,
     Prompt,
     Sampling,
+    Stage,
     TokenChunk,
 )
 
@@ -84,6 +86,7 @@ class FakeHops:
     jobs: list[Job] = field(default_factory=list)
     queries: list[RouteQuery] = field(default_factory=list)
     outputs: OutputLength = field(default_factory=OutputLength)
+    tokens: Counter[Stage] = field(default_factory=Counter)
 
     @asynccontextmanager
     async def attempt(self, request: Request, query: RouteQuery, job: Job) -> AsyncIterator[Attempt]:
@@ -106,6 +109,9 @@ class FakeHops:
             inbox.put(reply)
         flow = Flow(nowhere, lambda work: work.close())
         yield Attempt(Grant(order, replica, Reason.ONLY_CANDIDATE), inbox, flow)
+
+    def delivered(self, stage: Stage, tokens: int) -> None:
+        self.tokens[stage] += tokens
 
     def hops(self) -> list[str]:
         return [f"{job.hop}#{job.attempt}" for job in self.jobs]
@@ -189,6 +195,14 @@ def test_a_decode_lost_after_k_tokens_goes_on_at_k(k: int, cause: str) -> None:
     assert text(chunks) == TEXT
     assert hops.hops() == ["prefill#1", "decode#1", "prefill#2", "decode#2"]
     assert [job.generated for job in hops.jobs[2:]] == [TEXT[:k]] * 2  # type: ignore[union-attr]
+
+
+def test_work_is_counted_where_it_is_done() -> None:
+    """Each image once, what the prefix cache did not supply of the prompt, each output token once."""
+    cached = Prefilled(KVRef(blob=blob("kv"), tokens=4, first_token=TEXT[0], cached_tokens=3))
+    twice = [chunk(*TEXT, at=0), chunk(*TEXT, at=0, finish=FinishReason.STOP)]
+    _, hops = serve(failing({"prefill#1": [cached], "decode#1": twice}), images=2)
+    assert hops.tokens == {Stage.ENCODE: 2, Stage.PREFILL: 1, Stage.DECODE: len(TEXT)}
 
 
 @given(st.lists(st.integers(0, len(TEXT)), min_size=1, max_size=4))

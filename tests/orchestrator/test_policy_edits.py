@@ -6,11 +6,19 @@ import pytest
 import yaml
 
 from orchestrator.core.scaling import SCALERS
-from orchestrator.policy import PolicyError, PolicyWatcher, classify, load_policy
+from orchestrator.policy import (
+    PolicyError,
+    PolicyWatcher,
+    classify,
+    dump_policy,
+    load_policy,
+    restore_policy,
+)
 from orchestrator.policy.changes import flat, kind_of
 from orchestrator.policy.load import parse_policy
 
 ROOT = Path(__file__).parents[2]
+POLICIES = ROOT / "policies"
 BASE = """\
 apiVersion: tercet/v1
 service: tiny
@@ -164,6 +172,29 @@ def test_an_edit_of_a_rollout_field_waits_for_a_restart_and_the_rest_is_taken(ed
     edit()
     assert watcher.refresh(1.0) == load_policy(edit.file)
     assert watcher.notice is None
+
+
+def test_what_was_in_force_outlives_the_process_whatever_the_file_says_by_then(edit):
+    """A bad edit, an edit of a rollout field and a file that is gone are to a new process what they were."""
+    before = PolicyWatcher(edit.file)
+    edit(more="admission: {queue_s: 3}\n")
+    running = restore_policy(dump_policy(before.refresh(0.0)))
+    assert running == before.policy
+    edit(more="admission: {queu_s: 4}\n")
+    after = PolicyWatcher(edit.file, running=running)
+    assert (after.policy, "queu_s" in after.error) == (running, True)
+    edit(("batch: 32", "batch: 64"), more="admission: {queue_s: 5}\n")
+    after = PolicyWatcher(edit.file, running=running)
+    assert (after.policy.stages.decode.batch, after.policy.admission.queue_s) == (32, 5.0)
+    assert "stages.decode.batch" in after.notice
+    edit.file.unlink()
+    assert PolicyWatcher(edit.file, running=running).policy == running
+
+
+@pytest.mark.parametrize("file", sorted(POLICIES.rglob("*.yaml")), ids=lambda file: file.name)
+def test_every_policy_is_restored_as_it_was(file):
+    policy = load_policy(file)
+    assert restore_policy(dump_policy(policy)) == policy
 
 
 def test_no_good_policy_to_start_with_is_an_error(tmp_path):

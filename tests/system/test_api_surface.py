@@ -146,6 +146,7 @@ def test_metrics_move_with_the_requests(system: System) -> None:
         assert moved("tercet:stage_wait_seconds_count", label) == 1
         assert moved("tercet:stage_work_seconds_count", label) == 1
         assert moved("tercet:stage_work_seconds_sum", label) > 0
+        assert moved("tercet:stage_tokens_total", label) == {"encode": 9, "prefill": 15, "decode": 5}[stage]
         assert moved("tercet:route_total", f'reason="only-candidate",{label}') == 1
     assert moved("gen_ai_server_time_to_first_token_seconds_count") == 1
     assert moved("gen_ai_server_time_per_output_token_seconds_count") == 1

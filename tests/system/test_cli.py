@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NoReturn
 
 import httpx
 import openai
@@ -18,6 +19,7 @@ import psutil
 import pytest
 
 from stages.blobs import default_dir
+from stages.front import ModelUnavailable
 from tests.system.harness import ROOT, System, digit_png, digit_question, free_port, until
 from tests.system.kit import access_line, status, tercet, tercet_process
 
@@ -94,7 +96,7 @@ def test_ask_sends_its_key_from_the_environment_and_says_when_it_is_missing(guar
     assert (asked.code, asked.stderr) == (0, "")
     refused = tercet("ask", "what digit is shown ?", "--url", guarded.url)
     assert refused.code == 1
-    assert "API key" in refused.stderr
+    assert "TERCET_API_KEY" in refused.stderr
     assert "Traceback" not in refused.stderr
 
 
@@ -109,8 +111,14 @@ def test_a_killed_supervisor_leaves_no_orphan(guarded: System) -> None:
     assert "tercet up" in gone.stderr
 
 
-def test_ctrl_c_leaves_no_process_and_no_file_but_the_state_folder(guarded: System) -> None:
-    """Also in the midst of requests, and after a start elsewhere on what a killed supervisor left."""
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_ctrl_c_leaves_no_process_and_no_file_but_the_state_folder(
+    guarded: System, number: signal.Signals
+) -> None:
+    """Also in the midst of requests, and after a start elsewhere on what a killed supervisor left.
+
+    A terminal that is closed ends it in the same way.
+    """
     with restarted(guarded) as up:
         pids = [process["pid"] for process in guarded.supervisor()["processes"]]
         runtime = Path(guarded.supervisor()["redis_url"].removeprefix("unix://")).parent
@@ -119,7 +127,7 @@ def test_ctrl_c_leaves_no_process_and_no_file_but_the_state_folder(guarded: Syst
         with ThreadPoolExecutor(8) as pool:
             asked = [pool.submit(guarded.post, digit_question(n)) for n in range(24)]
             until("the first is answered", lambda: any(each.done() for each in asked))
-            up.send_signal(signal.SIGINT)
+            up.send_signal(number)
         assert up.wait(30) == 0
     assert all(each.exception() or each.result().status_code in (200, 503) for each in asked)
     assert asked[0].result().status_code == 200
@@ -135,7 +143,7 @@ def restarted(system: System) -> Iterator[subprocess.Popen[str]]:
     """Start it again, from a folder whose packages are named like ours."""
     elsewhere = system.folder / "elsewhere"
     for name in ("orchestrator", "workers"):
-        (elsewhere / name).mkdir(parents=True)
+        (elsewhere / name).mkdir(parents=True, exist_ok=True)
         (elsewhere / name / "__init__.py").write_text("raise SystemExit('not the one that was meant')")
     command = [sys.executable, "-P", "-m", "cli", "up", "--port", str(system.port), "--metrics-port", "0"]
     command += ["--state", str(system.state)]
@@ -168,8 +176,12 @@ def test_ask_prints_the_answer(system: System, tmp_path: Path) -> None:
     ("arguments", "code", "told"),
     [
         (["what zebra is shown ?"], 1, "tercet models vocab tiny"),
-        (["what ?", "--image", "{tmp}/none.png"], 2, "none.png"),
-        (["what ?", "--image", "{tmp}"], 2, "directory"),
+        (
+            ["what ?", "--image", "{tmp}/none.png"],
+            2,
+            "none.png: No such file or directory; --image takes a PNG",
+        ),
+        (["what ?", "--image", "{tmp}"], 2, "Is a directory; --image takes a PNG"),
         (["what digit is shown ?", "--image", "{tmp}/text.txt"], 1, "image"),
         (["what ?", "--model", "gpt-9"], 1, "tiny"),
     ],
@@ -187,9 +199,32 @@ def test_ask_says_what_is_wrong_in_one_line(
 
 
 def test_ask_names_the_command_that_starts_a_gateway() -> None:
-    done = tercet("ask", "what ?", "--url", f"http://127.0.0.1:{free_port()}")
+    done = tercet("ask", "what ?", "--port", str(free_port()))
     assert done.code == 1
     assert "tercet up" in done.stderr
+
+
+def test_ask_says_that_what_answers_is_no_gateway(system: System) -> None:
+    """Such as the metrics, which have a port of their own."""
+    metrics_port = system.options[system.options.index("--metrics-port") + 1]
+    for options in (), ("--model", "tiny"), ("--model", "tiny", "--json"):
+        done = tercet("ask", "what ?", "--port", metrics_port, *options)
+        assert done.code == 1
+        assert "is no gateway; `tercet up` says where its is" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("url", "code", "told"),
+    [
+        ("127.0.0.1:8080", 2, "give --url like http://127.0.0.1:8080"),
+        ("http://127.0.0.1:none", 2, "give --url like http://127.0.0.1:8080"),
+        ("{tls}", 1, "try http://"),
+    ],
+)
+def test_ask_says_what_is_wrong_with_an_address(system: System, url: str, code: int, told: str) -> None:
+    done = tercet("ask", "what ?", "--url", url.replace("{tls}", system.url.replace("http:", "https:")))
+    assert done.code == code
+    assert told in done.stderr
 
 
 def test_ask_tells_a_silent_gateway_from_none(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -200,12 +235,26 @@ def test_ask_tells_a_silent_gateway_from_none(monkeypatch: pytest.MonkeyPatch) -
     assert "said nothing for 0.2 s" in done.stderr
 
 
-def test_status_draws_a_table(system: System) -> None:
-    done = tercet("status", "--state", str(system.state), COLUMNS="200")
+def test_status_draws_a_table_that_fits_a_terminal(system: System) -> None:
+    """In 80 columns each process has its name, pid and state in full."""
+    done = tercet("status", "--state", str(system.state), COLUMNS="80")
     assert done.code == 0
-    for stage in ("encode", "prefill", "decode"):
-        pid = str(system.pid(stage))
-        assert any(stage in line and pid in line and "running" in line for line in done.stdout.splitlines())
+    lines = done.stdout.splitlines()
+    for process in system.supervisor()["processes"]:
+        assert any(line.split()[:3] == [process["name"], str(process["pid"]), "running"] for line in lines)
+    assert "waiting in gateway-0: 0 for encode, 0 for prefill, 0 for decode" in lines
+    assert "…" not in done.stdout
+
+
+def test_status_names_the_ports_of_systems_that_run(tmp_path: Path) -> None:
+    """Not those of systems that ran."""
+    for port, pid in (("18080", os.getpid()), ("18090", 2**22 + 1)):
+        folder = tmp_path / "tercet" / port
+        folder.mkdir(parents=True)
+        (folder / "supervisor.json").write_text(json.dumps({"pid": pid}))
+    asked = tercet("status", "--port", "9", XDG_STATE_HOME=str(tmp_path))
+    assert asked.code == 1
+    assert asked.stderr.endswith("; start it with `tercet up`, or look at what runs: --port 18080\n")
 
 
 def test_status_as_json_has_what_scripts_need(system: System) -> None:
@@ -241,6 +290,21 @@ def test_the_vocabulary_command_lists_the_words(system: System) -> None:
     assert tercet("models", "vocab", "none").code == 2
 
 
+def test_a_model_that_is_not_installed_is_named_with_what_installs_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def missing() -> NoReturn:
+        raise ModelUnavailable("model big needs the package big-weights: run `make big`")
+
+    monkeypatch.setattr("cli.models.MODELS", {"big": None})
+    monkeypatch.setattr("cli.models.front", lambda _: missing())
+    done = tercet("models", "vocab", "big")
+    assert (done.code, done.stderr) == (
+        1,
+        "tercet: model big needs the package big-weights: run `make big`\n",
+    )
+
+
 REFUSED_STARTS = {
     "another host without keys": (["--host", "0.0.0.0"], "--api-keys"),
     "an unknown model": (["--model", "gpt-9"], "tiny"),
@@ -255,6 +319,11 @@ REFUSED_STARTS = {
     "model and policy": (["--model", "tiny", "--policy", "policies/tiny.yaml"], "exclude each other"),
     "no keys file": (["--api-keys", "{tmp}/none.yaml"], "none.yaml"),
     "a keys file without keys": (["--api-keys", "{tmp}/empty.yaml"], "empty.yaml"),
+    "a host of others": (
+        ["--host", "192.0.2.1", "--api-keys", "{tmp}/keys.yaml"],
+        "choose another with --host",
+    ),
+    "a host without an address": (["--host", "none.invalid", "--api-keys", "{tmp}/keys.yaml"], "--host"),
     "a short key": (["--api-keys", "{tmp}/short.yaml"], "16 characters"),
     "a broken policy": (["--policy", "{tmp}/broken.yaml"], "did you mean `model`"),
     "a taken port": (["--port", "{port}"], "--port"),
@@ -265,6 +334,7 @@ REFUSED_STARTS = {
 def test_up_refuses_what_cannot_work_before_it_starts_anything(tmp_path: Path, what: str) -> None:
     """In a line or two that name the next step, with exit code 2."""
     (tmp_path / "empty.yaml").write_text("[]")
+    (tmp_path / "keys.yaml").write_text(KEYS)
     (tmp_path / "short.yaml").write_text("- {name: a, key: short}")
     text = (ROOT / "policies" / "tiny.yaml").read_text()
     (tmp_path / "broken.yaml").write_text(text.replace("model:", "modle:"))
@@ -280,6 +350,14 @@ def test_up_refuses_what_cannot_work_before_it_starts_anything(tmp_path: Path, w
     assert done.stderr.startswith("tercet: ")
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "state" / "supervisor.json").exists()
+
+
+def test_a_folder_that_cannot_be_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    done = tercet_process("up", "--port", str(free_port()), "--state", str(tmp_path / "file" / "state"))
+    assert done.code == 2
+    assert done.stderr.endswith("Not a directory; choose --state\n")
+    assert "Traceback" not in done.stderr
 
 
 def test_a_second_system_on_the_same_state_is_refused(system: System) -> None:

@@ -1,9 +1,10 @@
 """Every accepted request ends exactly once, whatever is killed."""
 
+import contextlib
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -131,6 +132,19 @@ def test_one_poisonous_request_harms_no_other(tmp_path: Path) -> None:
         assert sum(process["restarts"] for process in system.processes("decode")) <= 3
 
 
+def test_kills_from_outside_count_against_nobody(tmp_path: Path) -> None:
+    """A request whose replica is killed three times, while it is alone there, is answered all the same."""
+    with System(tmp_path, slow={"prefill": 1.0}) as system:
+
+        def kill() -> None:
+            for _ in range(3):
+                until("prefill has it", lambda: busy(system, "prefill"))
+                system.restarted("prefill", system.signal("prefill", signal.SIGKILL))
+
+        whole(streams(system, BODIES[:1], kill))
+        assert system.processes("prefill")[0]["restarts"] == 3
+
+
 def test_a_request_that_hangs_engines_is_found_like_one_that_crashes_them(tmp_path: Path) -> None:
     """The watchdog ends the process whose step hangs; two such ends alone convict."""
     poison = {"stage": "prefill", "seed": 666, "hang": True}
@@ -195,16 +209,32 @@ def retried(system: System) -> int:
     return (system.state / "logs" / "gateway.log").read_text().count(" retried: ")
 
 
-def test_vanished_blobs_are_made_again(system: System, undisturbed: list[str]) -> None:
-    """Every blob is deleted while requests are under way: stages run again, texts are the same."""
+def vanish(blob: Path) -> None:
+    blob.unlink(missing_ok=True)
+
+
+def rot(blob: Path) -> None:
+    """Write over its middle; a blob that was released meanwhile stays gone."""
+    with contextlib.suppress(FileNotFoundError), blob.open("r+b") as file:
+        file.seek(blob.stat().st_size // 2)
+        file.write(b"rot")
+
+
+@pytest.mark.parametrize("harm", [vanish, rot])
+def test_lost_and_corrupt_blobs_are_made_again(
+    system: System, undisturbed: list[str], harm: Callable[[Path], None]
+) -> None:
+    """Every blob is harmed while requests are under way: stages run again, texts are the same."""
+    retries = retried(system)
 
     def vandalise() -> None:
         until("blobs", lambda: len(blobs(system)) >= 8)
         for _ in range(5):
             for blob in blobs(system):
-                blob.unlink(missing_ok=True)
+                harm(blob)
 
     assert whole(streams(system, BODIES, vandalise)) == undisturbed
+    assert retried(system) > retries
 
 
 @pytest.mark.slow

@@ -124,6 +124,20 @@ def test_a_bad_edit_keeps_the_last_good_policy_and_says_so(
     assert "queue_z" in tercet("status", "--state", str(edited.state)).stdout
 
 
+def test_a_gateway_that_restarts_during_a_bad_edit_goes_on_with_the_last_good_policy(
+    edited: System, edit: Callable[[str, str], None]
+) -> None:
+    """It died for a reason of its own; the service is not to be down for as long as a typo lasts."""
+    edit("queue_s: 10", "queue_s: 10, limits: {images: 1}")
+    until("refused", lambda: edited.post(two_images()).status_code == 400)
+    edit("queue_s: 10", "queue_z: 10")
+    until("/ready tells", lambda: ready(edited).get("policy_error"))
+    edited.restarted("gateway", edited.signal("gateway", signal.SIGKILL))
+    assert "queue_z" in ready(edited)["policy_error"]
+    assert edited.post(two_images()).status_code == 400
+    assert edited.post(about(data_url(digit_png(1)[0]))).status_code == 200
+
+
 def test_an_edit_that_needs_a_restart_is_named_and_waits(
     edited: System, edit: Callable[[str, str], None]
 ) -> None:

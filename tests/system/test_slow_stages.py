@@ -92,18 +92,27 @@ def blocked(system: System) -> Iterator[ThreadPoolExecutor]:
         assert first.result()[0].status_code == 200
 
 
-def lined_up(system: System, pool: ThreadPoolExecutor, count: int) -> list[Future[Answered]]:
-    """Send requests that have time, and return when they wait."""
-    loose = [pool.submit(post, system, TEXT, f"loose-{n}", deadline_ms="30000") for n in range(count)]
+def lined_up(system: System, pool: ThreadPoolExecutor, count: int, **headers: str) -> list[Future[Answered]]:
+    """Send requests that are in no hurry, and return when they wait."""
+    loose = [pool.submit(post, system, TEXT, f"loose-{n}", **headers) for n in range(count)]
     until("they wait", lambda: waiting(system) >= count)
     return loose
 
 
-@pytest.mark.parametrize("hurry", [{"deadline_ms": "8000"}, {"priority": "100"}])
-def test_a_tight_or_urgent_request_overtakes_loose_ones(slow: System, hurry: dict[str, str]) -> None:
-    """It comes last, behind eight that have time, and is answered before them."""
+@pytest.mark.parametrize(
+    ("rest_has", "hurry"),
+    [
+        pytest.param({"deadline_ms": "30000"}, {"deadline_ms": "8000"}, id="tight"),
+        pytest.param({}, {"priority": "100"}, id="urgent"),
+        pytest.param({"priority": "-100"}, {}, id="before-unimportant"),
+    ],
+)
+def test_a_tight_or_urgent_request_overtakes_loose_ones(
+    slow: System, rest_has: dict[str, str], hurry: dict[str, str]
+) -> None:
+    """It comes last, behind eight that differ from it in nothing else, and is answered before them."""
     with blocked(slow) as pool:
-        loose = lined_up(slow, pool, 8)
+        loose = lined_up(slow, pool, 8, **rest_has)
         answer, tight_s = pool.submit(post, slow, TEXT, "tight", **hurry).result()
         rest = [each.result() for each in loose]
     assert answer.status_code == 200

@@ -1,0 +1,303 @@
+"""`tercet simulate`, `compare` and `tune`: what a policy file would do to a trace of requests."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from cli.report_file import check_writable, write_whole
+from orchestrator.core.scaling import SCALERS
+from orchestrator.core.scaling.static import StaticParams
+from orchestrator.policy import PolicyError
+from orchestrator.simulator.compare import comparable, compare_policies
+from orchestrator.simulator.figures import Figures, percent_text, request_figures, stage_figures, times_text
+from orchestrator.simulator.fleet_spec import FleetError
+from orchestrator.simulator.report import report as report_of
+from orchestrator.simulator.run import Moment, Run, simulate
+from orchestrator.simulator.scenario import NoTraceError, Subject, load_subject
+from orchestrator.simulator.summary import Summary, summarise
+from orchestrator.simulator.trace_file import TraceError
+from orchestrator.simulator.tune import Tuned, tune
+from orchestrator.yaml_file import FileError
+from stages.types import Stage
+
+PolicyFile = Annotated[Path, typer.Option("--policy", help="Stage policy file.", dir_okay=False)]
+Trace = Annotated[
+    str | None,
+    typer.Option(
+        help="CSV or JSON lines of requests, or twin:PER_MINUTE.csv; by default the policy's demand.trace."
+    ),
+]
+Fleet = Annotated[
+    str | None,
+    typer.Option(help="Nodes, such as a100=16x8,l40s=8x8; by default room for every stage's max."),
+]
+Seed = Annotated[int, typer.Option(help="Of everything random.", min=0)]
+RateScale = Annotated[float, typer.Option(help="Factor on the requests per second.", min=0.001)]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+Report = Annotated[
+    Path | None,
+    typer.Option(help="Also draw the run into this HTML file, which opens offline.", dir_okay=False),
+]
+
+_TIMELINE_ROWS = 24
+
+
+def simulate_command(
+    policy: PolicyFile,
+    trace: Trace = None,
+    fleet: Fleet = None,
+    replicas: Annotated[
+        str, typer.Option(help="Fixed counts, such as encode=8,prefill=2,decode=2, instead of scaling.")
+    ] = "",
+    seed: Seed = 0,
+    rate_scale: RateScale = 1.0,
+    report: Report = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run a policy file on a trace, by the code that runs live; figures are simulated."""
+    subject = _load(policy, trace, fleet, rate_scale, seed)
+    fixed = _fixed(replicas) if replicas else None
+    if report:
+        _kept(report, lambda: check_writable(report))
+    with _progress(as_json) as progress:
+        task = progress.add_task("simulating", total=1.0)
+        run = simulate(
+            subject.scenario(scaling="static" if fixed else None, params=fixed, seed=seed),
+            lambda fraction: progress.update(task, completed=fraction),
+        )
+    summary = summarise(run)
+    if as_json:
+        typer.echo(json.dumps(_as_json(subject, run, summary), indent=2))
+    else:
+        _print_run(subject, run, summary)
+    if report:
+        _kept(report, lambda: write_whole(report, report_of(run, summary, subject.notes)))
+        typer.echo(f"report: {report}", err=as_json)
+
+
+def compare_command(
+    policy: PolicyFile,
+    trace: Trace = None,
+    fleet: Fleet = None,
+    only: Annotated[str, typer.Option(help="Scaling policies, with commas; by default all.")] = "",
+    seed: Seed = 0,
+    rate_scale: RateScale = 1.0,
+    as_json: AsJson = False,
+) -> None:
+    """Put scaling policies side by side on the same work; figures are simulated."""
+    subject = _load(policy, trace, fleet, rate_scale, seed)
+    names = [name.strip() for name in only.split(",") if name.strip()] or comparable()
+    for name in names:
+        if name not in SCALERS:
+            _fail(f"there is no scaling policy {name}; there are {', '.join(comparable())}")
+    with _progress(as_json) as progress:
+        task = progress.add_task("comparing", total=len(names))
+        summaries = compare_policies(subject, names, seed, lambda name: progress.advance(task))
+    if as_json:
+        typer.echo(json.dumps(_comparison(subject, summaries), indent=2))
+    else:
+        _print_comparison(subject, summaries)
+
+
+def tune_command(
+    policy: PolicyFile,
+    trace: Trace = None,
+    fleet: Fleet = None,
+    trials: Annotated[int, typer.Option(help="Simulations at most.", min=1)] = 24,
+    seed: Seed = 0,
+    rate_scale: RateScale = 1.0,
+    as_json: AsJson = False,
+) -> None:
+    """Find the cheapest fixed counts that keep the policy's promises, and so the E:P:D ratio; simulated."""
+    subject = _load(policy, trace, fleet, rate_scale, seed)
+    with _progress(as_json) as progress:
+        task = progress.add_task("tuning", total=trials)
+        tuned = tune(subject, trials=trials, seed=seed, tried=lambda trial: progress.advance(task))
+    if as_json:
+        typer.echo(json.dumps(_tuned_as_json(tuned), indent=2))
+    else:
+        _print_tuned(tuned)
+
+
+def predicted(old: Path, new: Path, trace: str | None) -> dict[str, dict[str, float]]:
+    """Return GPU-hours, cost and attainment under two policy files on the same requests."""
+    subjects = {"old": _load(old, trace, None, 1.0, 0), "new": _load(new, trace, None, 1.0, 0)}
+    found = {which: summarise(simulate(subject.scenario())) for which, subject in subjects.items()}
+    return {
+        figure: {which: float(getattr(summary, figure)) for which, summary in found.items()}
+        for figure in ("gpu_hours", "cost_usd", "attainment")
+    }
+
+
+def _load(policy: Path, trace: str | None, fleet: str | None, rate_scale: float, seed: int) -> Subject:
+    try:
+        return load_subject(policy, trace, fleet=fleet, rate_scale=rate_scale, seed=seed)
+    except (PolicyError, FileError, TraceError, FleetError, NoTraceError, OSError) as error:
+        _fail(str(error))
+
+
+def _kept(file: Path, write: Callable[[], None]) -> None:
+    try:
+        write()
+    except OSError as error:
+        _fail(f"cannot write the report {file}: {error.strerror}")
+
+
+def _fixed(text: str) -> StaticParams:
+    counts = dict.fromkeys(Stage, 1)
+    for part in filter(None, text.split(",")):
+        name, _, count = part.partition("=")
+        if name.strip() not in tuple(Stage) or not count.strip().isdigit():
+            _fail(f"--replicas: {part!r} is not STAGE=COUNT with a stage of {', '.join(Stage)}")
+        counts[Stage(name.strip())] = int(count)
+    encode, prefill, decode = counts.values()
+    return StaticParams(encode=encode, prefill=prefill, decode=decode)
+
+
+def _progress(quiet: bool) -> Progress:
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeRemainingColumn(),
+    )
+    return Progress(*columns, console=Console(stderr=True), transient=True, disable=quiet)
+
+
+def _as_json(subject: Subject, run: Run, summary: Summary) -> dict[str, Any]:
+    return {
+        "kind": "profile-driven simulation",
+        "policy": subject.policy.service,
+        "trace": {"name": subject.workload.name, "label": subject.workload.label, "notes": subject.notes},
+        **asdict(summary),
+        "timeline": [asdict(moment) for moment in run.timeline],
+    }
+
+
+def _comparison(subject: Subject, summaries: Mapping[str, Summary]) -> dict[str, Any]:
+    return {
+        "kind": "profile-driven simulation",
+        "policy": subject.policy.service,
+        "trace": {"name": subject.workload.name, "label": subject.workload.label},
+        "policies": {
+            name: {
+                "gpu_hours": summary.gpu_hours,
+                "cost_usd": summary.cost_usd,
+                "attainment": summary.groups["all"].attainment,
+                "ttft_p99_s": summary.groups["all"].ttft_s[99],
+                "tpot_p99_s": summary.groups["all"].tpot_s[99],
+                "refused": summary.endings["refused"],
+                "scale_events": sum(summary.scale_events.values()),
+            }
+            for name, summary in summaries.items()
+        },
+    }
+
+
+def _print_run(subject: Subject, run: Run, summary: Summary) -> None:
+    console = Console()
+    work = subject.workload
+    console.print(
+        f"[bold]{subject.policy.service}[/bold], scaling {summary.scaling}: {len(work)} requests of "
+        f"{work.name} ({work.label}) in {work.span_s:,.0f} s. Profile-driven simulation, seed {summary.seed}."
+    )
+    for note in subject.notes:
+        console.print(f"note: {note}", style="dim")
+    console.print(_figures_table(request_figures(summary)))
+    console.print(_figures_table(stage_figures(summary)))
+    console.print(_timeline_table(run.timeline))
+    console.print(
+        f"{summary.gpu_hours:,.2f} GPU-hours, ${summary.cost_usd:,.2f}; "
+        f"{summary.events:,} events in {summary.wall_s:.1f} s"
+    )
+
+
+def _figures_table(figures: Figures) -> Table:
+    table = _table(*figures.columns)
+    for row in figures.rows:
+        table.add_row(*row)
+    return table
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for column in columns:
+        table.add_column(column, no_wrap=True)
+    return table
+
+
+def _timeline_table(timeline: Sequence[Moment]) -> Table:
+    """Show moments spread evenly over the run; `--json` has all of them."""
+    step = max(1, -(-len(timeline) // _TIMELINE_ROWS))
+    table = _table("at", *Stage)
+    for moment in timeline[::step]:
+        table.add_row(f"{moment.at_s:,.0f} s", *[_count(moment, stage) for stage in Stage])
+    return table
+
+
+def _count(moment: Moment, stage: Stage) -> str:
+    counts, (_, reason) = moment.counts[stage], moment.wanted[stage]
+    coming = f"+{counts.coming}" if counts.coming else ""
+    return f"{counts.ready}{coming} {reason}"
+
+
+def _print_comparison(subject: Subject, summaries: Mapping[str, Summary]) -> None:
+    console = Console()
+    table = _table("policy", "GPU-h", "cost $", "attained", "TTFT p99 s", "TPOT p99 ms", "refused", "events")
+    for name, summary in summaries.items():
+        everyone = summary.groups["all"]
+        table.add_row(
+            name,
+            f"{summary.gpu_hours:,.2f}",
+            f"{summary.cost_usd:,.2f}",
+            percent_text(everyone.attainment),
+            times_text({99: everyone.ttft_s[99]}, 1.0, 2),
+            times_text({99: everyone.tpot_s[99]}, 1e3, 1),
+            f"{summary.endings['refused']:,}",
+            str(sum(summary.scale_events.values())),
+        )
+    console.print(table)
+    console.print(f"{len(subject.workload):,} requests of {subject.workload.name}; profile-driven simulation")
+
+
+def _tuned_as_json(tuned: Tuned) -> dict[str, Any]:
+    best = tuned.best
+    return {
+        "kind": "profile-driven simulation",
+        "counts": best.counts,
+        "attained": best.attained,
+        "attainment": best.summary.attainment,
+        "gpu_hours": best.summary.gpu_hours,
+        "cost_usd": best.summary.cost_usd,
+        "trials": [
+            {"counts": t.counts, "attainment": t.summary.attainment, "cost_usd": t.summary.cost_usd}
+            for t in tuned.trials
+        ],
+    }
+
+
+def _print_tuned(tuned: Tuned) -> None:
+    console, best = Console(), tuned.best
+    table = _table("encode", "prefill", "decode", "attained", "GPU-h", "cost $")
+    for trial in tuned.trials:
+        summary = trial.summary
+        figures = (percent_text(summary.attainment), f"{summary.gpu_hours:,.2f}", f"{summary.cost_usd:,.2f}")
+        style = "bold" if trial is best else None
+        table.add_row(*[str(trial.counts[stage]) for stage in Stage], *figures, style=style)
+    console.print(table)
+    ratio = ":".join(str(best.counts[stage]) for stage in Stage)
+    verdict = "" if best.attained else " — the SLO was not attained; raise max, --fleet or --trials"
+    console.print(f"E:P:D = {ratio}; profile-driven simulation{verdict}")
+
+
+def _fail(message: str) -> NoReturn:
+    typer.echo(f"tercet: {message}", err=True)
+    raise typer.Exit(2)

@@ -1,0 +1,148 @@
+"""A policy file, its model's profile and facts of the hardware, made into what control decides with."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestrator.core.control_types import ControlPolicy, EdgeLevels, StageBounds
+from orchestrator.core.links import required_level
+from orchestrator.core.profile import Accelerator, ModelProfile
+from orchestrator.feasibility import TEXT_TOKENS, infeasibilities
+from orchestrator.policy import Edge, Policy, load_policy
+from orchestrator.profiles import (
+    Links,
+    NoProfileError,
+    find_profile,
+    load_accelerators,
+    load_links,
+    load_profile,
+)
+from orchestrator.yaml_fields import InfeasibleError
+from stages.types import Stage
+
+TRANSFER_SHARE = 0.1
+"""Part of the time to first token that one transfer between stages may take."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hardware:
+    """Facts of the hardware that services may run on."""
+
+    accelerators: Mapping[str, Accelerator]
+    links: Links
+
+    @classmethod
+    def load(cls) -> "Hardware":
+        """Return what `data/` has.
+
+        Raises:
+            FileError: One of the files is wrong.
+        """
+        return cls(accelerators=load_accelerators(), links=load_links())
+
+
+def load_control_policy(path: Path | str, hardware: Hardware | None = None) -> ControlPolicy:
+    """Return what control needs of a policy file.
+
+    Raises:
+        PolicyError: The file is wrong, its model has no profile, or it asks for what cannot be.
+        FileError: A data file is wrong.
+    """
+    hardware = hardware or Hardware.load()
+    policy = load_policy(path, lambda policy: refusals(policy, path, hardware, must_be_known=True))
+    profile = policy_profile(policy, path, hardware)
+    return control_policy(policy, profile, hardware.accelerators, hardware.links)
+
+
+def policy_profile(policy: Policy, path: Path | str, hardware: Hardware) -> ModelProfile:
+    """Return the profile that a policy file names, or else the one that its model's name finds.
+
+    Raises:
+        NoProfileError: There is none of that name.
+        FileError: The profile is wrong.
+    """
+    if policy.model.profile:
+        return load_profile(Path(path).parent / policy.model.profile, hardware.accelerators)
+    return find_profile(policy.model.name, hardware.accelerators)
+
+
+def refusals(
+    policy: Policy, path: Path | str, hardware: Hardware, *, must_be_known: bool = False
+) -> Iterator[InfeasibleError]:
+    """Yield what a policy asks for in vain, as far as its model is known.
+
+    Args:
+        policy: As its file has it.
+        path: Where that is.
+        hardware: What it may run on.
+        must_be_known: Whether it is wrong for a model to have no profile.
+    """
+    try:
+        profile = policy_profile(policy, path, hardware)
+    except NoProfileError as error:
+        if must_be_known:
+            yield InfeasibleError(str(error), "model", "name")
+        return
+    yield from infeasibilities(policy, profile, hardware.accelerators)
+
+
+def control_policy(
+    policy: Policy, profile: ModelProfile, accelerators: Mapping[str, Accelerator], links: Links
+) -> ControlPolicy:
+    """Return what control needs of a policy; it is taken to be feasible."""
+    return ControlPolicy(
+        service=policy.service,
+        kappa=policy.model.kappa,
+        scaling=policy.scaling.policy,
+        params=policy.scaling.params,
+        stages={stage: _bounds(policy, profile, stage) for stage in Stage},
+        ttft_s=policy.slo.ttft_s,
+        tpot_s=policy.slo.tpot_s,
+        attainment=policy.slo.attainment,
+        budget=policy.scaling.budget,
+        levels=policy.topology.levels,
+        edges=_edges(policy, profile, links),
+        profile=profile,
+        accelerators=accelerators,
+    )
+
+
+def _bounds(policy: Policy, profile: ModelProfile, stage: Stage) -> StageBounds:
+    of_stage = policy.stages[stage]
+    return StageBounds(
+        hardware=of_stage.hardware,
+        tp=of_stage.tp,
+        min=of_stage.min,
+        max=of_stage.max,
+        slots=of_stage.batch,
+        budget_s=of_stage.budget_s,
+        lead_s=profile.cold_start[stage].lead_s(node_free=False),
+    )
+
+
+def _edges(policy: Policy, profile: ModelProfile, links: Links) -> EdgeLevels:
+    """Return the levels that the file names, and for `auto` those that a request's bytes call for.
+
+    Where no level is near enough, the nearest has to do; a topology of no levels asks for nothing.
+    """
+    topology = policy.topology
+    of_levels = links.of_levels(topology.levels)
+    budget_s = TRANSFER_SHARE * policy.slo.ttft_s
+
+    def level(edge: Edge, size_bytes: int) -> int:
+        named = topology.edges[edge]
+        if named != "auto":
+            return topology.levels.index(named) + 1 if named in topology.levels else 0
+        required = required_level(size_bytes, of_levels, budget_s)
+        return len(topology.levels) if required is None else required
+
+    return EdgeLevels(
+        encode_prefill=level("encode-prefill", profile.embedding_bytes),
+        prefill_decode=level("prefill-decode", _kv_bytes(profile)),
+    )
+
+
+def _kv_bytes(profile: ModelProfile) -> int:
+    """Return what a prompt of one image and the usual text leaves for decode."""
+    tokens = TEXT_TOKENS + profile.kappa * profile.image_tokens
+    return tokens * profile.kv_bytes_per_token + profile.image_kv_bytes

@@ -1,0 +1,61 @@
+"""Where a group of a service could be, without asking every domain of the fleet."""
+
+from collections.abc import Iterable, Iterator
+
+from orchestrator.core.groups import Group, Layout, Needs
+from orchestrator.core.search import Room
+from orchestrator.core.topology import Domain, below
+from stages.types import Stage
+
+
+class Sites:
+    """Domains of the level that a service's groups share.
+
+    Capacity is counted with each stage by itself, so it is an upper bound: what passes may still have
+    no room for all stages together.
+    """
+
+    def __init__(self, layout: Layout, room: Room) -> None:
+        self._layout = layout
+        self._topology = room.topology
+        used = {option.hardware for options in layout.options.values() for option in options}
+        self._types = sorted(used)
+
+    def of_group(self, group: Group) -> Iterable[Domain]:
+        """Return where a group may grow: one domain, unless its replicas do not fix it yet."""
+        domain = None if group.site is None else self._topology.find(group.site)
+        return below(domain, self._layout.depth) if domain else ()
+
+    def with_room(self, needs: Needs) -> Iterator[Domain]:
+        """Yield the domains that may have room for all needs, the least scarce first, then the fullest.
+
+        The fullest at each level on the way down: wide domains that are empty stay so.
+        """
+        for scarcity in range(self._topology.depth + 1):
+            yield from self._walk(self._topology.root, needs, scarcity)
+
+    def most_steps(self, site: Domain, needs: Needs, steps: int) -> int:
+        """Return an upper bound on the steps out of `steps` that fit."""
+        return min([int(steps * self._capacity(site, s) / need + 1e-6) for s, need in needs.items()])
+
+    def _walk(self, domain: Domain, needs: Needs, scarcity: int) -> Iterator[Domain]:
+        if domain.scarcity > scarcity or not self._may_hold(domain, needs):
+            return
+        if len(domain.path) == self._layout.depth:
+            if domain.scarcity == scarcity:
+                yield domain
+            return
+        for child in sorted(domain.children.values(), key=self._fullness):
+            yield from self._walk(child, needs, scarcity)
+
+    def _may_hold(self, domain: Domain, needs: Needs) -> bool:
+        return all(self._capacity(domain, stage) > need - 1e-6 for stage, need in needs.items())
+
+    def _capacity(self, domain: Domain, stage: Stage) -> float:
+        """Return the capacity for a stage of a group that is in the domain."""
+        within = self._topology.find(domain.path[: self._layout.levels[stage]]) or domain
+        slots = self._topology.slots
+        return sum([o.weight * slots(within, o.hardware, o.tp) for o in self._layout.options[stage]])
+
+    def _fullness(self, domain: Domain) -> tuple[int, tuple[str, ...]]:
+        return sum([self._topology.slots(domain, hardware, 1) for hardware in self._types]), domain.path

@@ -1,0 +1,146 @@
+"""The first replicas of a simulation: what the policy settles at under the first hour's mean load."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from orchestrator.core.control_types import (
+    Changes,
+    ControlPolicy,
+    Create,
+    Node,
+    PlacedReplica,
+    ReplicaState,
+    ServiceSample,
+    Snapshot,
+    StageSample,
+)
+from orchestrator.core.decide import Decision, ServiceState, decide
+from orchestrator.simulator.prompts import text_tokens
+from orchestrator.simulator.workload import Workload
+from stages.types import Stage
+
+SETTLING_S = 2_400.0
+"""Longer than any policy's cooldown and stabilisation."""
+_TICK_S = 15.0
+_FIRST_S = 3_600.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Rates:
+    """Mean load per second."""
+
+    requests: float
+    images: float
+    text_tokens: float
+    output_tokens: float
+
+
+def first_replicas(control: ControlPolicy, work: Workload, nodes: tuple[Node, ...]) -> Changes:
+    """Return what has to be created for a policy's steady state.
+
+    `decide` is run on a plant that does at once what it is told and meets the mean load of the
+    workload's first hour without variation.
+    """
+    plant, state = _Plant(control, _mean_rates(control, work), nodes), dict[str, ServiceState]()
+    for step in range(int(SETTLING_S / _TICK_S)):
+        now_s = step * _TICK_S
+        decision = decide(plant.snapshot(now_s), {control.service: control}, state, now_s)
+        state = dict(decision.state)
+        plant.apply(decision)
+    return Changes(create=tuple(plant.created.values()))
+
+
+class _Plant:
+    """Replicas that are ready when created, under a load without variation."""
+
+    def __init__(self, control: ControlPolicy, rates: _Rates, nodes: tuple[Node, ...]) -> None:
+        self._control = control
+        self._rates = rates
+        self._nodes = nodes
+        self._busy_s = dict.fromkeys(Stage, 0.0)
+        self._boots = 0
+        self.created: dict[str, Create] = {}
+
+    def snapshot(self, now_s: float) -> Snapshot:
+        return Snapshot(
+            services={self._control.service: self._sample(now_s)},
+            replicas=tuple(_placed(name, create) for name, create in self.created.items()),
+            nodes=self._nodes,
+        )
+
+    def apply(self, decision: Decision) -> None:
+        for remove in decision.changes.remove:
+            self.created.pop(remove.replica_id, None)
+        for create in decision.changes.create:
+            if create.node_id:
+                self._boots += 1
+                self.created[f"first-{self._boots}"] = create
+        for stage, signals in decision.signals[self._control.service].stages.items():
+            wanted = self._offered(stage) / signals.rate if signals.rate > 0.0 else 0.0
+            self._busy_s[stage] += min(float(signals.ready), wanted) * _TICK_S
+
+    def _offered(self, stage: Stage) -> float:
+        """Return the stage's units per second."""
+        images = self._rates.images * self._control.profile.image_tokens
+        return {
+            Stage.ENCODE: images,
+            Stage.PREFILL: self._rates.text_tokens + self._control.kappa * images,
+            Stage.DECODE: self._rates.output_tokens,
+        }[stage]
+
+    def _sample(self, now_s: float) -> ServiceSample:
+        rates = self._rates
+        requests = int(rates.requests * now_s)
+        jobs = {
+            Stage.ENCODE: int(rates.images * now_s),
+            Stage.PREFILL: requests,
+            Stage.DECODE: requests,
+        }
+        return ServiceSample(
+            at_s=now_s,
+            requests=requests,
+            text_tokens=rates.text_tokens * now_s,
+            image_tokens=self._offered(Stage.ENCODE) * now_s,
+            prompt_tokens=self._offered(Stage.PREFILL) * now_s,
+            finished=requests,
+            output_tokens=rates.output_tokens * now_s,
+            judged=requests,
+            attained=requests,
+            ttft_ratio=0.5,
+            tpot_ratio=0.5,
+            stages={
+                stage: StageSample(
+                    offered_units=self._offered(stage) * now_s,
+                    offered_jobs=jobs[stage],
+                    done_units=self._offered(stage) * now_s,
+                    busy_s=self._busy_s[stage],
+                    started_jobs=jobs[stage],
+                )
+                for stage in Stage
+            },
+        )
+
+
+def _placed(name: str, create: Create) -> PlacedReplica:
+    return PlacedReplica(
+        replica_id=name,
+        service=create.service,
+        stage=create.stage,
+        hardware=create.hardware,
+        tp=create.tp,
+        node_id=create.node_id,
+        group=create.group,
+        state=ReplicaState.READY,
+    )
+
+
+def _mean_rates(control: ControlPolicy, work: Workload) -> _Rates:
+    first = work.arrival_s <= _FIRST_S
+    span_s = max(1.0, min(_FIRST_S, float(work.arrival_s[-1]))) if len(work.arrival_s) else 1.0
+    return _Rates(
+        requests=np.count_nonzero(first) / span_s,
+        images=float(work.images[first].sum()) / span_s,
+        text_tokens=float(text_tokens(work, control.profile.image_tokens)[first].sum()) / span_s,
+        output_tokens=float(work.output_tokens[first].sum()) / span_s,
+    )

@@ -1,0 +1,83 @@
+"""`tercet simulate` and `tercet compare` as a person runs them."""
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from cli.main import app
+from tests.orchestrator.simulator.test_simulate import POLICY, TRACE
+
+WITHOUT_TRACE = "".join(line for line in POLICY.open() if not line.startswith("demand:"))
+ARGS = ["--policy", str(POLICY), "--trace", str(TRACE)]
+
+
+def run(*arguments: str):
+    return CliRunner().invoke(app, list(arguments))
+
+
+def test_simulate_prints_what_people_compare():
+    result = run("simulate", *ARGS)
+    assert result.exit_code == 0
+    for words in ("GPU-hours", "attained", "TTFT", "TPOT", "encode", "simulation"):
+        assert words in result.output
+
+
+def test_an_edit_of_a_number_shows_in_the_figures(tmp_path):
+    """Twice the encoders at least: more GPU-hours, more requests in time."""
+    edited = tmp_path / "edited.yaml"
+    text = WITHOUT_TRACE
+    assert "batch: 1,  min: 1," in text
+    edited.write_text(text.replace("batch: 1,  min: 1,", "batch: 1,  min: 24,"))
+    before, after = (
+        json.loads(run("simulate", "--policy", str(path), "--trace", str(TRACE), "--json").output)
+        for path in (POLICY, edited)
+    )
+    assert after["gpu_hours"] > before["gpu_hours"]
+    assert after["groups"]["image"]["attainment"] > before["groups"]["image"]["attainment"]
+
+
+def test_compare_has_a_row_for_each_policy_that_was_asked_for():
+    result = run("compare", *ARGS, "--only", "coupled,hpa", "--json")
+    found = json.loads(result.output)["policies"]
+    assert list(found) == ["coupled", "hpa"]
+    assert {"gpu_hours", "attainment", "ttft_p99_s", "scale_events"} <= found["hpa"].keys()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        pytest.param(["--only", "magic"], "there is no scaling policy magic", id="policy"),
+        pytest.param(["--fleet", "a100"], "a100=16x8", id="fleet"),
+        pytest.param(["--fleet", "h100=2x8"], "encode runs on l40s, a100", id="hardware"),
+    ],
+)
+def test_a_wrong_option_says_what_would_be_right(arguments, words):
+    result = run("compare", *ARGS, *arguments)
+    assert result.exit_code == 2
+    assert words in result.output
+
+
+def test_without_a_trace_the_way_to_name_one_is_said(tmp_path):
+    """By default a policy is run on its own `demand.trace`."""
+    edited = tmp_path / "edited.yaml"
+    edited.write_text(WITHOUT_TRACE)
+    assert run("simulate", "--policy", str(POLICY)).exit_code == 0
+    assert "--trace FILE" in run("simulate", "--policy", str(edited)).output
+
+
+def test_tune_finds_counts_that_attain_the_slo_and_says_their_ratio():
+    result = json.loads(run("tune", *ARGS, "--trials", "8", "--json").output)
+    assert result["attainment"] >= 0.99
+    assert result["counts"].keys() == {"encode", "prefill", "decode"}
+
+
+def test_policy_diff_on_a_trace_says_what_the_edit_does(tmp_path):
+    edited = tmp_path / "edited.yaml"
+    edited.write_text(WITHOUT_TRACE.replace("batch: 1,  min: 1,", "batch: 1,  min: 24,"))
+    found = json.loads(
+        run("policy", "diff", str(POLICY), str(edited), "--trace", str(TRACE), "--json").output
+    )
+    assert found["predicted"]["gpu_hours"]["new"] > found["predicted"]["gpu_hours"]["old"]
+    assert found["predicted"]["attainment"]["new"] > found["predicted"]["attainment"]["old"]
+    assert "GPU-hours" in run("policy", "diff", str(POLICY), str(edited), "--trace", str(TRACE)).output

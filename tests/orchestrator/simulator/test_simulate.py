@@ -1,0 +1,93 @@
+"""Whole simulations: conservation, determinism, Little's law, and control that follows the load."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from orchestrator.core.control_types import Changes, Create
+from orchestrator.core.scaling.static import StaticParams
+from orchestrator.simulator.compare import compare_policies
+from orchestrator.simulator.outcomes import Ending
+from orchestrator.simulator.run import simulate
+from orchestrator.simulator.scenario import load_subject
+from orchestrator.simulator.summary import summarise
+from orchestrator.simulator.systems import SYSTEMS
+from stages.types import Stage
+
+ROOT = Path(__file__).parents[3]
+POLICY = ROOT / "policies/examples/internvl-26b.yaml"
+TRACE = ROOT / "data/traces/azure_lmm_window_2024-10-16.csv"
+AMPLE = StaticParams(encode=48, prefill=8, decode=8)
+
+
+@pytest.fixture(scope="module")
+def subject():
+    return load_subject(POLICY, TRACE)
+
+
+def test_every_request_ends_once(subject):
+    """Answered, refused or expired: the endings add up to what was offered."""
+    run = simulate(subject.scenario())
+    assert len(run.outcomes.ending) == 2_000
+    assert not np.any(run.outcomes.ending == Ending.OPEN)
+    assert sum(summarise(run).endings.values()) == 2_000
+
+
+def test_equal_seeds_give_equal_outcomes(subject):
+    first, second = simulate(subject.scenario(seed=3)), simulate(subject.scenario(seed=3))
+    np.testing.assert_array_equal(first.outcomes.ttft_s, second.outcomes.ttft_s)
+    assert first.timeline == second.timeline
+    assert first.accelerator_s == second.accelerator_s
+
+
+def test_ample_replicas_answer_everything_in_time(subject):
+    summary = summarise(simulate(subject.scenario(scaling="static", params=AMPLE)))
+    assert summary.endings["answered"] == 2_000
+    assert summary.groups["all"].attainment > 0.99
+
+
+def test_fixed_replicas_cost_their_number_times_the_span(subject):
+    scenario = subject.scenario(scaling="static", params=AMPLE)
+    run = simulate(scenario)
+    accelerators = sum(create.tp for create in scenario.first.create)
+    assert sum(run.accelerator_s.values()) == pytest.approx(accelerators * run.span_s)
+
+
+@pytest.mark.parametrize("system", [name for name in SYSTEMS if name != "e-p-d"])
+def test_every_system_answers_everything_with_room(subject, system):
+    """A hundred and twenty-eight A100s, four to a replica that does more than encode."""
+    run = simulate(_on_a100s(subject.scenario(scaling="static", params=AMPLE), SYSTEMS[system].pools, system))
+    assert np.all(run.outcomes.ending == Ending.ANSWERED)
+
+
+def _on_a100s(scenario, pools, system):
+    tps = {stage: 1 if (stage,) in pools and stage is Stage.ENCODE else 4 for stage in Stage}
+    stages = {s: replace(b, hardware=("a100",), tp=tps[s]) for s, b in scenario.control.stages.items()}
+    creates = tuple(
+        Create(
+            service=scenario.control.service, stage=pool[0], hardware="a100", tp=tps[pool[0]], node_id=f"{n}"
+        )
+        for pool in pools
+        for n in range(48 // tps[pool[0]])
+    )
+    control = replace(scenario.control, stages=stages)
+    links = scenario.links[-1:]
+    return replace(
+        scenario, control=control, first=Changes(create=creates), links=links, system=system, scaled=False
+    )
+
+
+def test_control_adds_replicas_under_a_burst_and_costs_less_than_ample(subject):
+    """The image burst makes coupled grow encode, at a fraction of the GPU-hours of ample replicas."""
+    scaled = simulate(subject.scenario())
+    ready = [moment.counts[Stage.ENCODE].ready for moment in scaled.timeline]
+    assert max(ready) > ready[0]
+    ample = summarise(simulate(subject.scenario(scaling="static", params=AMPLE)))
+    assert summarise(scaled).gpu_hours < ample.gpu_hours
+
+
+def test_foresight_attains_at_least_what_coupled_does(subject):
+    found = compare_policies(subject, ["oracle", "coupled"], seed=0)
+    assert found["oracle"].groups["all"].attainment >= found["coupled"].groups["all"].attainment
