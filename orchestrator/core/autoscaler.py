@@ -60,7 +60,8 @@ def floors(signals: Signals, policy: ControlPolicy) -> Mapping[Stage, int]:
     whole_service = not any(lowest.values())
     if whole_service and (signals.idle or _unknown_at_zero(signals)):
         return lowest
-    images = signals.image_tokens > 0.0 or signals.stages[Stage.ENCODE].waiting_jobs > 0
+    waiting = signals.stages[Stage.ENCODE].waiting_jobs > 0
+    images = not signals.idle and (signals.image_tokens > 0.0 or waiting)
     return {
         stage: n if stage is Stage.ENCODE and not (whole_service or images) else max(1, n)
         for stage, n in lowest.items()

@@ -130,10 +130,8 @@ def test_law_5_without_traffic_every_stage_goes_to_its_minimum(name, data, bound
     """To zero if all three minima are; otherwise prefill and decode keep one."""
     policy = control(name, bounds=bounds)
     state, now_s = data.draw(any_state(policy))
-    seen = replace(data.draw(any_signals(idle=True)), requests=0.0, text_tokens=0.0, image_tokens=0.0)
-    none = {"waiting_jobs": 0, "waiting_units": 0.0, "offered": 0.0, "done": 0.0}
-    quiet = {s: replace(x, **none) for s, x in seen.stages.items()}
-    decided, _ = plan(replace(seen, stages=quiet), policy, state, now_s)
+    seen = data.draw(any_signals(idle=True))
+    decided, _ = plan(seen, policy, state, now_s)
     lowest = [bounds[s][0] for s in Stage]
     if any(lowest):
         lowest = [lowest[0], max(1, lowest[1]), max(1, lowest[2])]
