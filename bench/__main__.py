@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
-from bench import decide, engine, hops, itl, memory, ready, tiny
+from bench import decide, engine, hops, itl, memory, place, ready, simulator, tiny
 from bench.report import Figure, Say, as_json, line
 
 BENCHMARKS: Mapping[str, Callable[[Say, bool], list[Figure]]] = {
@@ -18,7 +18,9 @@ BENCHMARKS: Mapping[str, Callable[[Say, bool], list[Figure]]] = {
     "memory": memory.run,
     "ready": ready.run,
     "engine": engine.run,
+    "simulator": simulator.run,
     "decide": decide.run,
+    "place": place.run,
 }
 
 

@@ -289,7 +289,7 @@ def _print_tuned(tuned: Tuned) -> None:
     table = _table("encode", "prefill", "decode", "attained", "GPU-h", "cost $")
     for trial in tuned.trials:
         summary = trial.summary
-        figures = (_percent(summary.attainment), f"{summary.gpu_hours:,.2f}", f"{summary.cost_usd:,.2f}")
+        figures = (percent_text(summary.attainment), f"{summary.gpu_hours:,.2f}", f"{summary.cost_usd:,.2f}")
         style = "bold" if trial is best else None
         table.add_row(*[str(trial.counts[stage]) for stage in Stage], *figures, style=style)
     console.print(table)

@@ -1,7 +1,7 @@
 """plan(): how many replicas each stage of a service should have.
 
 The service's scaling policy proposes; what holds for all policies is applied to that here, in one order:
-signals that fail, no traffic, bounds, budget. Every step that moves a count leaves its reason.
+no traffic, signals that fail, bounds, budget. Every step that moves a count leaves its reason.
 """
 
 from collections.abc import Mapping
@@ -35,17 +35,14 @@ def plan(
     scaler = SCALERS[policy.scaling]
     proposal, state = _propose(scaler, signals, policy, state, now_s)
     lowest = floors(signals, policy)
-    stages = {
-        stage: _within(
-            _with_traffic(
-                _with_signal(proposal.stages[stage], signals, stage), signals, scaler, lowest[stage]
-            ),
-            lowest[stage],
-            policy.stages[stage].max,
-            signals.stages[stage].replicas,
-        )
-        for stage in Stage
-    }
+    stages = {}
+    for stage in Stage:
+        asked = proposal.stages[stage]
+        if scaler.follows_load:
+            asked = _with_traffic(asked, signals, lowest[stage])
+        asked = _with_signal(asked, signals, stage)
+        running, highest = signals.stages[stage].replicas, policy.stages[stage].max
+        stages[stage] = _within(asked, lowest[stage], highest, running)
     clamped = _within_budget(stages, signals, policy, lowest)
     state = replace(state, planned=_counts(clamped), asked=_counts(stages))
     return ScalePlan(stages=clamped), state
@@ -63,7 +60,8 @@ def floors(signals: Signals, policy: ControlPolicy) -> Mapping[Stage, int]:
     whole_service = not any(lowest.values())
     if whole_service and (signals.idle or _unknown_at_zero(signals)):
         return lowest
-    images = signals.image_tokens > 0.0 or signals.stages[Stage.ENCODE].waiting_jobs > 0
+    waiting = signals.stages[Stage.ENCODE].waiting_jobs > 0
+    images = not signals.idle and (signals.image_tokens > 0.0 or waiting)
     return {
         stage: n if stage is Stage.ENCODE and not (whole_service or images) else max(1, n)
         for stage, n in lowest.items()
@@ -96,9 +94,9 @@ def _with_signal(stage_plan: StagePlan, signals: Signals, stage: Stage) -> Stage
     return _moved(stage_plan, max(stage_plan.replicas, seen.replicas), ScaleReason.NO_SIGNAL)
 
 
-def _with_traffic(stage_plan: StagePlan, signals: Signals, scaler: Scaler, lowest: int) -> StagePlan:
+def _with_traffic(stage_plan: StagePlan, signals: Signals, lowest: int) -> StagePlan:
     """Without traffic a stage goes to its minimum."""
-    if not (signals.idle and signals.fresh and scaler.follows_load):
+    if not (signals.idle and signals.fresh):
         return stage_plan
     return _moved(stage_plan, min(stage_plan.replicas, lowest), ScaleReason.NO_TRAFFIC)
 

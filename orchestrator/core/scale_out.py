@@ -184,7 +184,7 @@ class _Moves:
         while steps:
             part = _portion(needs, steps[at], _steps(needs))
             if choice := cheapest(self._layout, self._room, site.path, part, tried=tried):
-                dearness = round(choice.cost_per_h / max(bound(self._layout, part), _CENT), 6)
+                dearness = round(choice.cost_per_h / max(bound(self._layout, self._room, part), _CENT), 6)
                 found, steps = Move(site, group, choice, steps[at], dearness), steps[at + 1 :]
             else:
                 steps = steps[:at]

@@ -68,9 +68,13 @@ def cheapest(layout: Layout, room: Room, site: Path, needs: Needs, *, tried: boo
     return _Search(layout, room, site, hardest, found, tried=tried).run()
 
 
-def bound(layout: Layout, needs: Needs) -> float:
-    """Return what the needs cost per hour where there is room for anything."""
-    cheapest = [layout.covers(stage, need)[:1] for stage, need in needs.items()]
+def bound(layout: Layout, room: Room, needs: Needs) -> float:
+    """Return a lower bound of what the needs cost per hour: each stage alone, anywhere in the fleet.
+
+    Hardware that the fleet lacks does not count, or nothing would ever be as cheap as the bound and every
+    site would have to be looked at.
+    """
+    cheapest = [_fitting(layout, room, (), stage, need)[:1] for stage, need in needs.items()]
     return sum([covers[0].cost_per_h for covers in cheapest if covers])
 
 

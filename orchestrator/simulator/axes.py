@@ -1,7 +1,7 @@
 """Axes of plots: a range, its ticks with their texts, and where a value lies between the ends."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 _STEPS_S = (
@@ -69,7 +69,7 @@ def linear_axis(label: str, high: float, *, whole: bool = False) -> Axis:
         high: The largest value.
         whole: Whether it counts things, so that ticks are whole numbers.
     """
-    step = _round_step(max(high, 1e-9) / 4)
+    step = _round_step(max(high, 1e-9) / 4, (1, 2, 5, 10) if whole else (1, 2, 2.5, 5, 10))
     step = max(1.0, step) if whole else step
     top = step * max(1, math.ceil(high / step - 1e-9))
     return Axis(label=label, low=0.0, high=top, ticks=_ticks(top, step, 1.0))
@@ -84,10 +84,10 @@ def log_axis(label: str, values: Iterable[float]) -> Axis:
     return Axis(label=label, low=ticks[0][0], high=ticks[-1][0], ticks=ticks, log=True)
 
 
-def _round_step(step: float) -> float:
-    """Return the next of 1, 2, 5, 10, … times a power of ten."""
+def _round_step(step: float, factors: Sequence[float]) -> float:
+    """Return the next of `factors` times a power of ten."""
     power = 10.0 ** math.floor(math.log10(step))
-    return next(power * factor for factor in (1, 2, 5, 10) if power * factor >= step * (1 - 1e-9))
+    return next(power * factor for factor in factors if power * factor >= step * (1 - 1e-9))
 
 
 def _ticks(high: float, step: float, unit: float) -> tuple[tuple[float, str], ...]:

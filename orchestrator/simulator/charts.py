@@ -77,7 +77,7 @@ def ttft_plot(run: Run) -> Plot:
         colour=_SLO_COLOUR,
         dash="2 3",
     )
-    y = log_axis("TTFT (s)", [value for line in (*lines, slo) for _, value in line.points])
+    y = log_axis("TTFT (s), logarithmic", [value for line in (*lines, slo) for _, value in line.points])
     return Plot(title="TTFT by modality", x=_time(run), y=y, marks=(*lines, slo), height=280.0)
 
 

@@ -20,7 +20,8 @@ class FleetError(ValueError):
 def parse_fleet(text: str, levels: tuple[str, ...]) -> tuple[Node, ...]:
     """Return the nodes of `HARDWARE=NODESxACCELERATORS`, several with commas.
 
-    Nodes fill racks of four, racks of one hardware blocks of four, and so on.
+    Nodes fill racks of four, each of one hardware; four racks of each hardware fill a block, four blocks
+    what is above it, and so on.
 
     Args:
         text: For example `h100=8x8,l40s=16x4`.
@@ -66,10 +67,11 @@ def _node(hardware: str, index: int, accelerators: int, levels: tuple[str, ...])
 
 
 def _domain(hardware: str, index: int, levels: int) -> tuple[str, ...]:
-    """Return the node's place: names grow from the widest level down, so that each is unique."""
+    """Return the node's place: its own rack of one hardware, in blocks and zones that all hardware shares."""
     ordinals = []
     at = index // NODES_PER_RACK
     for _ in range(levels):
         ordinals.append(at)
         at //= CHILDREN_PER_DOMAIN
-    return tuple(f"{hardware}-{depth}-{ordinal}" for depth, ordinal in enumerate(reversed(ordinals)))
+    wider = [f"{depth}-{ordinal}" for depth, ordinal in enumerate(reversed(ordinals[1:]))]
+    return (*wider, f"{hardware}-{ordinals[0]}") if levels else ()

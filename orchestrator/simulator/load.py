@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from orchestrator.simulator.calibration import Calibration
 from orchestrator.simulator.calibration_tables import Tables, read_calibration
 from orchestrator.simulator.per_minute import PerMinute, read_per_minute, with_mix
 from orchestrator.simulator.trace_file import TraceError
@@ -52,6 +53,11 @@ def load_workload(spec: str, *, seed: int) -> tuple[Workload, Notes]:
     tables, table_notes = _tables(file)
     workload = trace_twin(counts, read_calibration(tables), np.random.default_rng(seed), _name(kind, file))
     return workload, (*notes, *table_notes)
+
+
+def load_shipped() -> tuple[PerMinute, Calibration]:
+    """Return the shipped counts with their mix, and the shipped distributions."""
+    return _counts(SHIPPED_PER_MINUTE)[0], read_calibration(_tables(SHIPPED_PER_MINUTE)[0])
 
 
 def _counts(file: Path) -> tuple[PerMinute, Notes]:

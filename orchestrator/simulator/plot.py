@@ -88,9 +88,17 @@ def _drawn(mark: Mark, plot: Plot) -> str:
     if isinstance(mark, Band):
         outline = " ".join(_pairs(plot, [*mark.upper, *reversed(mark.lower)]))
         return f'<polygon points="{outline}" fill="{mark.colour}" fill-opacity="{mark.opacity:g}"/>'
-    path = "".join(_run(plot, run) for run in _runs(mark.points))
+    runs = _runs(mark.points)
+    dots = "".join(_dot(plot, run[0], mark.colour) for run in runs if len(run) == 1)
+    path = "".join(f"M{' '.join(_pairs(plot, run))}" for run in runs if len(run) > 1)
     dash = f' stroke-dasharray="{mark.dash}"' if mark.dash else ""
-    return f'<path d="{path}" class="line" stroke="{mark.colour}"{dash}/>'
+    return f'<path d="{path}" class="line" stroke="{mark.colour}"{dash}/>{dots}'
+
+
+def _dot(plot: Plot, point: Point, colour: str) -> str:
+    """Show a point between two gaps, where there is no line."""
+    x, y = point
+    return f'<circle cx="{_x(plot, x):.1f}" cy="{_y(plot, y):.1f}" r="2" fill="{colour}"/>'
 
 
 def _runs(points: Sequence[Point]) -> list[list[Point]]:
@@ -104,19 +112,13 @@ def _runs(points: Sequence[Point]) -> list[list[Point]]:
     return [run for run in runs if run]
 
 
-def _run(plot: Plot, points: Sequence[Point]) -> str:
-    first, *others = _pairs(plot, points)
-    # A line of length 0 with round ends is a dot: one point between two gaps stays visible.
-    return f"M{first}" + ("L" + " ".join(others) if others else "h0")
-
-
 def _grid(plot: Plot) -> str:
     right = _WIDTH - _RIGHT
-    rules = [(value, text, _y(plot, value)) for value, text in plot.y.ticks]
+    rules = [(text, _y(plot, value)) for value, text in plot.y.ticks]
     return "".join(
         f'<path d="M{_LEFT:g},{y:.1f}H{right:g}" class="grid"/>'
         f'<text x="{_LEFT - 8:g}" y="{y + 4:.1f}" text-anchor="end">{escape(text)}</text>'
-        for _, text, y in rules
+        for text, y in rules
     )
 
 

@@ -88,10 +88,14 @@ def _row(tag: str, texts: Iterable[str]) -> str:
 
 def _plots(run: Run) -> str:
     return (
-        _section("Replicas", "", [replica_plot(run, stage) for stage in Stage])
+        _section(
+            "Replicas",
+            "Ready, and on top of them those that are starting.",
+            [replica_plot(run, stage) for stage in Stage],
+        )
         + _section("Waiting jobs", "Jobs waiting for each stage, at each decision.", [waiting_plot(run)])
         + _section("TTFT by modality", "Of the answered requests, by time of arrival.", [ttft_plot(run)])
-        + _section("E:P:D ratio", "", [ratio_plot(run)])
+        + _section("E:P:D ratio", "Each stage's share of the ready replicas.", [ratio_plot(run)])
     )
 
 

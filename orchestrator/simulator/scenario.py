@@ -71,7 +71,7 @@ class Subject:
 
 def load_subject(
     policy_file: Path,
-    trace: str | None,
+    trace: str | Path | None,
     *,
     fleet: str | None = None,
     rate_scale: float = 1.0,
@@ -98,10 +98,11 @@ def load_subject(
     if trace is None:
         if policy.demand.trace is None:
             raise NoTraceError(
-                "which requests? give --trace FILE or twin:PER_MINUTE.csv, or name one in the policy's demand.trace"
+                "which requests? give --trace FILE or twin:PER_MINUTE.csv, "
+                "or name one in the policy's demand.trace"
             )
-        trace = str(policy_file.parent / policy.demand.trace)
-    work, notes = load_workload(trace, seed=seed)
+        trace = policy_file.parent / policy.demand.trace
+    work, notes = load_workload(str(trace), seed=seed)
     work = work.clipped(IMAGES_AT_MOST)
     if rate_scale != 1.0:
         work = work.scaled(rate=rate_scale, rng=np.random.default_rng(seed))

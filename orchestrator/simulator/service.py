@@ -113,7 +113,7 @@ class Service:
             text_tokens, (self._image,) * images, kappa=self._profile.kappa, max_tokens=output_tokens
         )
         self.totals.offered(tagged, now_s)
-        loads = {stage: self.load(stage) for stage in Stage}
+        loads = {stage: self.load(stage) for stage in tagged.stages}
         slack_s = self._promises.deadline_s
         admission = admit(tagged, loads, self._promises.bounds, SERVED, slack_s)
         self.reasons[None, admission.reason] += 1
@@ -142,7 +142,7 @@ class Service:
 
     def dispatch(self, pool: Pool) -> None:
         """Start what can be started."""
-        if pool.stage is Stage.ENCODE and len(pool.stages) == 1 and self._held():
+        if not pool.depth or (pool.stages == (Stage.ENCODE,) and self._held()):
             return
         while pool.depth:
             while hop := pool.pop_expired(self._clock.now_s):

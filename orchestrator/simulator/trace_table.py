@@ -126,8 +126,11 @@ def parse_times(stamps: NDArray[np.bytes_]) -> tuple[NDArray[np.datetime64], str
     """
     zone = stamps[0].decode(errors="replace")[_SECONDS_AT:].lstrip(".:0123456789 ")
     local = np.strings.replace(stamps, zone.encode(), b"") if zone else stamps
-    # numpy would take a number for a year and "now" for a time.
-    dated = np.where(np.strings.find(local, b"-") == len("YYYY"), local, b"NaT")
+    # numpy would take a number for a year, "now" for a time, and another zone for none.
+    plain = (np.strings.find(local, b"-") == len("YYYY")) & (np.strings.rfind(local, b"-") <= len("YYYY-MM"))
+    for mark in (b"Z", b"+"):
+        plain &= np.strings.find(local, mark) < 0
+    dated = np.where(plain & np.strings.endswith(stamps, zone.encode()), local, b"NaT")
     try:
         return dated.astype("datetime64[us]"), zone
     except ValueError:

@@ -11,7 +11,7 @@ from orchestrator.core.advisor import Infeasible, Obstacle
 from orchestrator.targets import DEFAULT_FILE
 
 ROOT = Path(__file__).parents[2]
-POLICY = str(ROOT / "policies" / "examples" / "internvl-26b.yaml")
+POLICY = str(ROOT / "policies" / "examples" / "scaling" / "static.yaml")
 HEADER = "TIMESTAMP,NumImages,ContextTokens,GeneratedTokens,EXTRA\n"
 TRACE = HEADER + (
     "2024-10-16T08:00:00.000Z,2,1352,100,a\n"

@@ -66,4 +66,4 @@ def filled(own: Need, seen: StageSignals, other: Need, other_seen: StageSignals,
     by_ratio = other.scaled(share)
     if not own.known or not seen.fresh:
         return by_ratio
-    return own.raised(by_ratio, SATURATED_MOST)
+    return own.raised(by_ratio, SATURATED_MOST) if by_ratio.offered > own.offered else own

@@ -7,6 +7,7 @@ from orchestrator.core.scaling.coupled_params import CoupledParams
 from orchestrator.core.scaling.coupled_turn import CoupledState, Turn, encode_turn, guard_turn, pair_turn
 from orchestrator.core.scaling.params import params_of
 from orchestrator.core.scaling.scaler import asked, own, propose
+from orchestrator.core.scaling.steps import clock_of
 from stages.types import Stage
 
 
@@ -43,6 +44,9 @@ def coupled(
     standing = {
         s: propose(counts[s], plan.reason, plan.need) for s, plan in mine.last.items() if s not in decided
     }
-    clocks = {s: mine.clock(s).after(counts[s], plan.replicas, now_s) for s, plan in decided.items()}
+    clocks = {
+        s: clock_of(mine.clocks, s, now_s).after(counts[s], plan.replicas, now_s)
+        for s, plan in decided.items()
+    }
     mine = replace(mine, clocks={**mine.clocks, **clocks}, last={**mine.last, **decided})
     return ScalePlan(stages={**standing, **decided}), mine

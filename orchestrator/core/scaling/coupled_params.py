@@ -71,7 +71,7 @@ class CoupledParams(Params):
     down: float = 0.2
     guardrail_windows: int = 3
     band_half_life_s: float = 1800.0
-    trend_half_life_s: float = 600.0
+    trend_half_life_s: float = 300.0
     forecast_most: float = 0.5
 
     def __post_init__(self) -> None:

@@ -8,10 +8,17 @@ from orchestrator.core.control_types import ControlPolicy, ScaleReason, ScalerSt
 from orchestrator.core.scaling.band import NO_BAND, Band, filled, trusted
 from orchestrator.core.scaling.coupled_params import CoupledParams
 from orchestrator.core.scaling.flow import Flow, Need
-from orchestrator.core.scaling.guardrail import NO_BREACH, Guardrail, growth, to_blame, worst_ratio
+from orchestrator.core.scaling.guardrail import (
+    NO_BREACH,
+    Guardrail,
+    growth,
+    to_blame,
+    tpot_is_worse,
+    worst_ratio,
+)
 from orchestrator.core.scaling.pair import Side, together
 from orchestrator.core.scaling.scaler import propose
-from orchestrator.core.scaling.steps import NEVER, Clock, StepRules, bounded, step, whole
+from orchestrator.core.scaling.steps import Clock, StepRules, bounded, clock_of, step, whole
 from orchestrator.core.scaling.trend import NO_TREND, Trend
 from stages.types import Stage
 
@@ -40,10 +47,6 @@ class CoupledState(ScalerState):
     trend: Trend = NO_TREND
     band: Band = NO_BAND
     guard: Guardrail = NO_BREACH
-
-    def clock(self, stage: Stage) -> Clock:
-        """Return when a stage's count last moved."""
-        return self.clocks.get(stage, NEVER)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +91,12 @@ class Turn:
             return propose(count, ScaleReason.NO_SIGNAL)
         guarded = state.guard.guarded(stage, need.at(count))
         target, reason = step(
-            count, guarded, rules, state.clock(stage), self.policy.stages[stage], self.now_s
+            count,
+            guarded,
+            rules,
+            clock_of(state.clocks, stage, self.now_s),
+            self.policy.stages[stage],
+            self.now_s,
         )
         return propose(target, reason, guarded)
 
@@ -123,16 +131,24 @@ def guard_turn(turn: Turn, state: CoupledState, plans: Plans) -> tuple[Plans, Co
     """Let a breach of the SLO, once it has lasted, add replicas to the stage to blame."""
     if not turn.params.guardrail:
         return plans, state
-    worst, stage = worst_ratio(turn.signals), to_blame(turn.signals)
+    worst = None if _explained(turn, plans) else worst_ratio(turn.signals)
     guard = state.guard.watched(worst, turn.params.period_s)
+    stage = to_blame(turn.signals)
     if worst is None or stage is None or guard.breaches < turn.params.guardrail_windows:
         return plans, replace(state, guard=guard)
-    count, need = turn.counts[stage], plans[stage].need
-    target = bounded(growth(count, worst), turn.policy.stages[stage])
-    if turn.signals.stages[stage].coming or need > count or target <= plans[stage].replicas:
+    target = bounded(growth(turn.counts[stage], worst), turn.policy.stages[stage])
+    if target <= plans[stage].replicas:
         return plans, replace(state, guard=guard)
+    need = plans[stage].need
     raised = {**plans, stage: propose(target, ScaleReason.GUARDRAIL, need)}
-    return raised, replace(state, guard=guard.raised(stage, target - need))
+    return raised, replace(state, guard=guard.raised(stage, need, target))
+
+
+def _explained(turn: Turn, plans: Plans) -> bool:
+    """Return whether a stage that a breach may be due to is known to be short, or has replicas starting."""
+    suspects = (DECODE,) if tpot_is_worse(turn.signals) else tuple(Stage)
+    slack = 1.0 + turn.params.hysteresis_out
+    return any(turn.signals.stages[s].coming or plans[s].need > slack * turn.counts[s] for s in suspects)
 
 
 def _soon(turn: Turn, prefill: Need) -> int:
@@ -195,7 +211,7 @@ def _side(turn: Turn, state: CoupledState, stage: Stage, needs: Mapping[Stage, N
         need=state.guard.guarded(stage, needs[stage].at(count)),
         rules=turn.params.rules,
         bounds=turn.policy.stages[stage],
-        clock=state.clock(stage),
+        clock=clock_of(state.clocks, stage, turn.now_s),
     )
 
 

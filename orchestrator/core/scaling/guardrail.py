@@ -1,8 +1,8 @@
 """The guardrail: when the SLO is breached though the model sees enough replicas, somebody gets more.
 
 Profiles err and so do models of queues; this is the integral part of the control. It acts on the one stage
-to blame, and only while that stage has all that it needs by the model: what is still starting, or held
-back by a budget, is not helped by asking again.
+to blame, and only on a breach that the model cannot explain: while a stage that may be the cause is known to
+be short or has replicas starting, asking for more elsewhere helps nobody.
 """
 
 import math
@@ -18,6 +18,8 @@ STEP, BAD_STEP = 0.1, 0.2
 COMFORT = 0.8
 """Below this multiple of the SLO, what was added fades."""
 FADE_HALF_LIFE_S = 1800.0
+FORGOTTEN = 0.25
+"""Replicas; less than that was added is nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,7 +27,7 @@ class Guardrail:
     """What breaches have led to.
 
     Attributes:
-        breaches: Windows with a breach in a row.
+        breaches: Windows with an unexplained breach in a row.
         extra: Replicas by stage on top of what the model says.
     """
 
@@ -41,16 +43,21 @@ class Guardrail:
         if worst >= COMFORT or not self.extra:
             return replace(self, breaches=0) if self.breaches else self
         keep = 0.5 ** (window_s / FADE_HALF_LIFE_S)
-        return Guardrail(extra={stage: keep * n for stage, n in self.extra.items()})
+        return Guardrail(extra={s: keep * n for s, n in self.extra.items() if keep * n >= FORGOTTEN})
 
     def guarded(self, stage: Stage, need: float) -> float:
         """Return a need with what breaches have added, by which it at most doubles (or gains one)."""
         extra = self.extra.get(stage)
         return need if extra is None else need + min(extra, max(1.0, need))
 
-    def raised(self, stage: Stage, more: float) -> "Guardrail":
-        """Return it after a growth; the next takes as many windows of breach again."""
-        return Guardrail(extra={**self.extra, stage: self.extra.get(stage, 0.0) + more})
+    def raised(self, stage: Stage, guarded: float, target: int) -> "Guardrail":
+        """Return it after a growth to `target` where the guarded need was less.
+
+        The next growth takes as many windows of breach again.
+        """
+        before = self.extra.get(stage, 0.0)
+        most = max(1.0, guarded - before)
+        return Guardrail(extra={**self.extra, stage: min(most, before + max(0.0, target - guarded))})
 
 
 NO_BREACH = Guardrail()
@@ -62,9 +69,14 @@ def worst_ratio(signals: Signals) -> float | None:
     return max(known, default=None)
 
 
+def tpot_is_worse(signals: Signals) -> bool:
+    """Return whether TPOT is further from its target than TTFT."""
+    return (signals.tpot_ratio or 0.0) > (signals.ttft_ratio or 0.0)
+
+
 def to_blame(signals: Signals) -> Stage | None:
     """Return the stage a breach is due to: decode for TPOT, else where waits take most of their budget."""
-    if (signals.tpot_ratio or 0.0) >= (signals.ttft_ratio or 0.0):
+    if tpot_is_worse(signals):
         return Stage.DECODE
     shares = {s: (signals.stages[s].wait_s or 0.0) / signals.stages[s].budget_s for s in Stage}
     worst = max(Stage, key=lambda s: shares[s])

@@ -17,7 +17,7 @@ from orchestrator.core.scaling.pair import Side, together
 from orchestrator.core.scaling.params import Params, above_zero, fraction, not_negative, params_of
 from orchestrator.core.scaling.scaler import asked, own, propose
 from orchestrator.core.scaling.sizing import throughput_need
-from orchestrator.core.scaling.steps import NEVER, Clock, StepRules, bounded, step
+from orchestrator.core.scaling.steps import Clock, StepRules, bounded, clock_of, step
 from stages.types import Stage
 
 PREFILL, DECODE = Stage.PREFILL, Stage.DECODE
@@ -100,7 +100,7 @@ def heteroscale(
         standing = {s: propose(counts[s], plan.reason, plan.need) for s, plan in mine.last.items()}
         return ScalePlan(stages=standing), mine
     stages = _decided(signals, policy, params, mine, counts, now_s)
-    clocks = {s: mine.clocks.get(s, NEVER).after(counts[s], stages[s].replicas, now_s) for s in Stage}
+    clocks = {s: clock_of(mine.clocks, s, now_s).after(counts[s], stages[s].replicas, now_s) for s in Stage}
     return ScalePlan(stages=stages), replace(mine, decided_s=now_s, clocks=clocks, last=stages)
 
 
@@ -123,7 +123,7 @@ def _decided(
             need=wanted,
             rules=params.rules,
             bounds=policy.stages[stage],
-            clock=state.clocks.get(stage, NEVER),
+            clock=clock_of(state.clocks, stage, now_s),
         )
         for stage, wanted in ((PREFILL, params.ratio * need), (DECODE, need))
     }
@@ -131,7 +131,8 @@ def _decided(
     moves = {PREFILL: both[0], DECODE: both[1]}
     if params.guardrail and worst is not None and worst > BREACH:
         moves |= _guarded(signals, sides, moves, params, worst, now_s)
-    return stages | {s: propose(*_named(moves[s]), sides[s].need) for s in sides}
+    moves[PREFILL] = _by_ratio(moves[PREFILL])
+    return stages | {s: propose(*moves[s], sides[s].need) for s in sides}
 
 
 def _encode(
@@ -146,7 +147,7 @@ def _encode(
     need = throughput_need(seen.done, seen, params.encode_target)
     if need is None:
         return propose(count, ScaleReason.NO_SIGNAL)
-    clock, bounds = state.clocks.get(Stage.ENCODE, NEVER), policy.stages[Stage.ENCODE]
+    clock, bounds = clock_of(state.clocks, Stage.ENCODE, now_s), policy.stages[Stage.ENCODE]
     return propose(*step(count, need, params.rules, clock, bounds, now_s), need)
 
 
@@ -166,5 +167,5 @@ def _guarded(
     return {s: (n, ScaleReason.GUARDRAIL) for s, n in steps.items() if n > moves[s][0]}
 
 
-def _named(move: tuple[int, ScaleReason]) -> tuple[int, ScaleReason]:
+def _by_ratio(move: tuple[int, ScaleReason]) -> tuple[int, ScaleReason]:
     return (move[0], ScaleReason.RATIO) if move[1] is ScaleReason.DEMAND else move

@@ -65,7 +65,7 @@ def hpa(
         seen, now = signals.stages[stage], counted(signals, mine, stage)
         need = _need(seen, now, params)
         wants = now if need is None or abs(need / max(1, now) - 1.0) <= params.tolerance else math.ceil(need)
-        wanted[stage] = remember(mine.wanted.get(stage, ()), wants, now_s, params.stabilise_s)
+        wanted[stage] = remember(mine.wanted.get(stage) or ((now_s, now),), wants, now_s, params.stabilise_s)
         stages[stage] = _stabilised(now, wants, need, wanted[stage])
     return ScalePlan(stages=stages), replace(mine, wanted=wanted)
 

@@ -7,7 +7,7 @@ from orchestrator.core.control_types import ControlPolicy, ScalePlan, ScaleReaso
 from orchestrator.core.scaling.params import Params, fraction, not_negative, params_of
 from orchestrator.core.scaling.scaler import asked, own, propose
 from orchestrator.core.scaling.sizing import throughput_need
-from orchestrator.core.scaling.steps import NEVER, Clock, StepRules, step
+from orchestrator.core.scaling.steps import Clock, StepRules, clock_of, step
 from stages.types import Stage
 
 
@@ -65,7 +65,11 @@ def independent_tps(
     )
     stages, clocks = {}, {}
     for stage in Stage:
-        seen, count, clock = signals.stages[stage], asked(signals, mine, stage), mine.clocks.get(stage, NEVER)
+        seen, count, clock = (
+            signals.stages[stage],
+            asked(signals, mine, stage),
+            clock_of(mine.clocks, stage, now_s),
+        )
         need = throughput_need(seen.done, seen, params.target)
         if need is None:
             target, reason = count, ScaleReason.NO_SIGNAL

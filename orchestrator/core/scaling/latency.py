@@ -15,7 +15,7 @@ from orchestrator.core.control_types import (
 from orchestrator.core.infeasible import InfeasibleError
 from orchestrator.core.scaling.params import Params, above_zero, not_negative, params_of
 from orchestrator.core.scaling.scaler import counted, own, propose
-from orchestrator.core.scaling.steps import NEVER, Clock
+from orchestrator.core.scaling.steps import Clock, clock_of
 from stages.types import Stage
 
 
@@ -73,11 +73,9 @@ def latency_only(
         Stage.DECODE: signals.tpot_ratio,
     }
     counts = {stage: counted(signals, mine, stage) for stage in Stage}
-    stages = {
-        stage: _next(counts[stage], ratios[stage], params, mine.clocks.get(stage, NEVER), now_s)
-        for stage in Stage
-    }
-    clocks = {s: mine.clocks.get(s, NEVER).after(counts[s], stages[s].replicas, now_s) for s in Stage}
+    clocks = {s: clock_of(mine.clocks, s, now_s) for s in Stage}
+    stages = {s: _next(counts[s], ratios[s], params, clocks[s], now_s) for s in Stage}
+    clocks = {s: clocks[s].after(counts[s], stages[s].replicas, now_s) for s in Stage}
     return ScalePlan(stages=stages), replace(mine, clocks=clocks)
 
 

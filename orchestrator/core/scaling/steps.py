@@ -1,9 +1,11 @@
 """From a need to a count: rounding, hysteresis, cooldown and step limits."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from orchestrator.core.control_types import ScaleReason, StageBounds
+from stages.types import Stage
 
 _ROUNDING = 2e-3
 """Needs are known to a relative precision of 1e-3: what is above a whole number by less is that number."""
@@ -46,7 +48,12 @@ class Clock:
         return replace(self, moved_s=now_s) if now < before else self
 
 
-NEVER = Clock()
+def clock_of(clocks: Mapping[Stage, Clock], stage: Stage, now_s: float) -> Clock:
+    """Return a stage's clock; one that starts now for the first decision.
+
+    So a controller that has just started, and knows little, may grow at once and not shrink.
+    """
+    return clocks.get(stage) or Clock(moved_s=now_s)
 
 
 def whole(need: float) -> int:

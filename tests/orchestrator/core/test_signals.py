@@ -18,7 +18,7 @@ NOW = dict.fromkeys(Stage, StageNow())
 
 @pytest.fixture(scope="module")
 def policy():
-    return load_subject(POLICY, str(TRACE)).control
+    return load_subject(POLICY, TRACE).control
 
 
 def tagged(images: int = 0, text: int = 100) -> StageTag:

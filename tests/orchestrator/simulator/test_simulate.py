@@ -24,7 +24,7 @@ AMPLE = StaticParams(encode=48, prefill=8, decode=8)
 
 @pytest.fixture(scope="module")
 def subject():
-    return load_subject(POLICY, str(TRACE))
+    return load_subject(POLICY, TRACE)
 
 
 def test_every_request_ends_once(subject):
