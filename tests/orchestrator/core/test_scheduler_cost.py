@@ -26,8 +26,8 @@ def test_the_cost_is_near_the_least():
     """Within 10 % on average, for up to two services on up to 12 nodes.
 
     Measured over these 200 problems, of which 117 have a solution: 0.4 % above the least on average, 17 %
-    at most, and the least itself in 96 % of them; in 3 problems something stays unplaced that trying
-    everything finds a place for.
+    at most, and the least itself in 96 %; in 3, something stays unplaced that trying everything finds a
+    place for. Over 2,000 others, 1,232 of them with a solution: 0.4 %, 64 %, 97 %, and 32.
     """
     rng = random.Random(7)
     ratios, left = [], 0
