@@ -101,7 +101,7 @@ def test_every_policy_has_the_backpressure_of_admission(name):
         ),
         (
             "{policy: coupled, params: {band: alwys}}",
-            "`scaling.params.band`: must be 'off', 'fallback' or 'always'; did",
+            "`scaling.params.band`: must be 'never', 'fallback' or 'always'; did",
         ),
         ("{policy: coupled, params: {hysteresis_in: 1}}", "`scaling.params.hysteresis_in`: 1 is not below 1"),
         (

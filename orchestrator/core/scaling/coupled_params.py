@@ -7,7 +7,7 @@ from orchestrator.core.infeasible import InfeasibleError
 from orchestrator.core.scaling.params import Params, above_zero, fraction, not_negative
 from orchestrator.core.scaling.steps import StepRules
 
-Band = Literal["off", "fallback", "always"]
+Band = Literal["never", "fallback", "always"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,7 +22,7 @@ class CoupledParams(Params):
         forecast: Whether a trend of text load, never of images, is carried forward by the lead.
         guardrail: Whether a breach of the SLO adds replicas to the stage to blame.
         band: When the prefill:decode ratio sizes a stage, in place of a signal that fails or in any case;
-            off, fallback, always.
+            never, fallback, always.
         ratio: Prefill replicas per decode replica in the band, null: learnt from their needs; above 0.
         atomic: Whether prefill and decode move together or not at all.
         role_switch: Whether the engine can turn a prefill replica into a decode replica and back.
@@ -41,6 +41,7 @@ class CoupledParams(Params):
         up: Growth of prefill and decode at once, likewise; above 0.
         down: Shrinking at once, as a fraction of the count and at least one replica; above 0 to 1.
         guardrail_windows: Windows of period_s that a breach lasts before the guardrail acts; ≥ 1.
+        guardrail_most: What the guardrail may add, as a fraction of the need and one replica at least; ≥ 0.
         band_half_life_s: Of the learnt ratio; above 0.
         trend_half_life_s: Of the trend that is carried forward; above 0.
         forecast_most: Growth that a forecast may add, as a fraction of the load; ≥ 0.
@@ -70,6 +71,7 @@ class CoupledParams(Params):
     up: float | None = 1.0
     down: float = 0.2
     guardrail_windows: int = 3
+    guardrail_most: float = 1.0
     band_half_life_s: float = 1800.0
     trend_half_life_s: float = 300.0
     forecast_most: float = 0.5
@@ -79,7 +81,7 @@ class CoupledParams(Params):
         above_zero(self, "ratio", "drain_s", "encode_up", "up", "band_half_life_s", "trend_half_life_s")
         fraction(self, "wait_share", "headroom", "down")
         not_negative(self, "encode_period_s", "period_s", "hysteresis_out", "hysteresis_in", "forecast_most")
-        not_negative(self, "encode_cooldown_out_s", "cooldown_out_s", "cooldown_in_s")
+        not_negative(self, "encode_cooldown_out_s", "cooldown_out_s", "cooldown_in_s", "guardrail_most")
         if self.hysteresis_in >= 1.0:
             raise InfeasibleError(
                 f"{self.hysteresis_in:g} is not below 1: nothing would shrink", "hysteresis_in"

@@ -89,7 +89,7 @@ class Turn:
         count = self.counts[stage]
         if not need.known:
             return propose(count, ScaleReason.NO_SIGNAL)
-        guarded = state.guard.guarded(stage, need.at(count))
+        guarded = state.guard.guarded(stage, need.at(count), self.params.guardrail_most)
         target, reason = step(
             count,
             guarded,
@@ -136,12 +136,22 @@ def guard_turn(turn: Turn, state: CoupledState, plans: Plans) -> tuple[Plans, Co
     stage = to_blame(turn.signals)
     if worst is None or stage is None or guard.breaches < turn.params.guardrail_windows:
         return plans, replace(state, guard=guard)
-    target = bounded(growth(turn.counts[stage], worst), turn.policy.stages[stage])
-    if target <= plans[stage].replicas:
-        return plans, replace(state, guard=guard)
-    need = plans[stage].need
-    raised = {**plans, stage: propose(target, ScaleReason.GUARDRAIL, need)}
-    return raised, replace(state, guard=guard.raised(stage, need, target))
+    model = _unguarded(turn, state, stage, plans)
+    most = turn.params.guardrail_most
+    guard = guard.raised(stage, model, growth(turn.counts[stage], worst), most)
+    need = guard.guarded(stage, model, most)
+    target = bounded(whole(need), turn.policy.stages[stage])
+    if target > plans[stage].replicas:
+        plans = {**plans, stage: propose(target, ScaleReason.GUARDRAIL, need)}
+    return plans, replace(state, guard=guard)
+
+
+def _unguarded(turn: Turn, state: CoupledState, stage: Stage, plans: Plans) -> float:
+    """Return the need of a stage by the model alone."""
+    plain = replace(state, guard=NO_BREACH)
+    if stage is Stage.ENCODE:
+        return encode_turn(turn, plain)[0][stage].need
+    return pair_turn(turn, plain, encode_count=plans[Stage.ENCODE].replicas)[0][stage].need
 
 
 def _explained(turn: Turn, plans: Plans) -> bool:
@@ -160,7 +170,7 @@ def _soon(turn: Turn, prefill: Need) -> int:
 def _banded(turn: Turn, band: Band, prefill: Need, decode: Need) -> Mapping[Stage, Need]:
     """Return both needs after the band had its say."""
     ratio, seen = band.ratio(turn.params), turn.signals.stages
-    if ratio is None or turn.params.band == "off":
+    if ratio is None or turn.params.band == "never":
         return {PREFILL: prefill, DECODE: decode}
     if turn.params.band == "always":
         return {PREFILL: decode.scaled(ratio), DECODE: decode}
@@ -200,7 +210,7 @@ def _forecast(turn: Turn, state: CoupledState, plans: Plans, encode_count: int) 
     plain = turn.flow(NO_TREND)
     prefill = plain.prefill(encode_count)
     now = {PREFILL: prefill, DECODE: plain.decode(_soon(turn, prefill))}
-    early = {s for s in grown if whole(state.guard.guarded(s, now[s].at(turn.counts[s]))) < plans[s].replicas}
+    early = {s for s in grown if whole(_side(turn, state, s, now).need) < plans[s].replicas}
     return plans | {s: replace(plans[s], reason=ScaleReason.FORECAST) for s in early}
 
 
@@ -208,7 +218,7 @@ def _side(turn: Turn, state: CoupledState, stage: Stage, needs: Mapping[Stage, N
     count = turn.counts[stage]
     return Side(
         count=count,
-        need=state.guard.guarded(stage, needs[stage].at(count)),
+        need=state.guard.guarded(stage, needs[stage].at(count), turn.params.guardrail_most),
         rules=turn.params.rules,
         bounds=turn.policy.stages[stage],
         clock=clock_of(state.clocks, stage, turn.now_s),

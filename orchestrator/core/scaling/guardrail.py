@@ -45,19 +45,18 @@ class Guardrail:
         keep = 0.5 ** (window_s / FADE_HALF_LIFE_S)
         return Guardrail(extra={s: keep * n for s, n in self.extra.items() if keep * n >= FORGOTTEN})
 
-    def guarded(self, stage: Stage, need: float) -> float:
-        """Return a need with what breaches have added, by which it at most doubles (or gains one)."""
+    def guarded(self, stage: Stage, need: float, most: float) -> float:
+        """Return a need with what breaches have added: at most `most` times the need, or one replica."""
         extra = self.extra.get(stage)
-        return need if extra is None else need + min(extra, max(1.0, need))
+        return need if extra is None else need + min(extra, max(1.0, most * need))
 
-    def raised(self, stage: Stage, guarded: float, target: int) -> "Guardrail":
-        """Return it after a growth to `target` where the guarded need was less.
+    def raised(self, stage: Stage, need: float, target: int, most: float) -> "Guardrail":
+        """Return it with what lifts the need of the model to a target; never less than before.
 
         The next growth takes as many windows of breach again.
         """
-        before = self.extra.get(stage, 0.0)
-        most = max(1.0, guarded - before)
-        return Guardrail(extra={**self.extra, stage: min(most, before + max(0.0, target - guarded))})
+        extra = max(self.extra.get(stage, 0.0), min(target - need, max(1.0, most * need)))
+        return Guardrail(extra={**self.extra, stage: extra})
 
 
 NO_BREACH = Guardrail()

@@ -12,7 +12,7 @@ from orchestrator.core.control_types import (
     Signals,
     StagePlan,
 )
-from orchestrator.core.scaling.guardrail import BREACH, growth, worst_ratio
+from orchestrator.core.scaling.guardrail import BREACH, growth, to_blame, worst_ratio
 from orchestrator.core.scaling.pair import Side, together
 from orchestrator.core.scaling.params import Params, above_zero, fraction, not_negative, params_of
 from orchestrator.core.scaling.scaler import asked, own, propose
@@ -37,7 +37,8 @@ class HeteroscaleParams(Params):
         cooldown_in_s: From any change to a shrinking; ≥ 0.
         period_s: Between two decisions; ≥ 0.
         damping: Fraction of the way to the need that one decision goes; above 0 to 1.
-        guardrail: Whether a breach of the SLO adds 10 %, and 20 % beyond 1.2 times the SLO, to both.
+        guardrail: Whether a breach of the SLO that encode is not to blame for adds 10 % to both, and 20 %
+            beyond 1.2 times the SLO.
     """
 
     ratio: float = 1.0
@@ -129,7 +130,7 @@ def _decided(
     }
     both = together(sides[PREFILL], sides[DECODE], now_s, switch=False)
     moves = {PREFILL: both[0], DECODE: both[1]}
-    if params.guardrail and worst is not None and worst > BREACH:
+    if params.guardrail and worst is not None and worst > BREACH and to_blame(signals) is not Stage.ENCODE:
         moves |= _guarded(signals, sides, moves, params, worst, now_s)
     moves[PREFILL] = _by_ratio(moves[PREFILL])
     return stages | {s: propose(*moves[s], sides[s].need) for s in sides}

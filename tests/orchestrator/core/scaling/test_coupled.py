@@ -232,13 +232,13 @@ class TestBand:
     def test_a_stage_whose_signal_is_stale_does_too(self):
         blind = self.doubled(**{P: {"fresh": False}})
         assert decide(blind, now_s=200.0, state=self.learnt())[0].stages[P].replicas > 6
-        assert decide(blind, now_s=200.0, state=self.learnt(), band="off")[0].stages[P].replicas == 6
+        assert decide(blind, now_s=200.0, state=self.learnt(), band="never")[0].stages[P].replicas == 6
 
     def test_a_full_kv_cache_raises_decode_by_a_fifth_at_most(self):
         load = {"images": 0.0, "text": 200_000.0, "requests": 20.0}
         full = service(counts=(2, 20, 5), stages={D: {"kv_usage": 0.99}}, **load)
         decided, _ = decide(full, now_s=200.0, state=self.learnt(), forecast=False)
-        assert decided.stages[D].need == pytest.approx(1.2 * need(D, full, band="off"))
+        assert decided.stages[D].need == pytest.approx(1.2 * need(D, full, band="never"))
 
     def test_without_a_ratio_a_stage_without_a_rate_holds(self):
         seen = service(counts=(2, 6, 5), images=0.0, stages={P: {"rate": 0.0}})
@@ -258,7 +258,7 @@ class TestGuardrail:
         return decided, state
 
     def seen(self, **more):
-        return service(counts=(10, 10, 10), images=60_000.0, text=20_000.0, requests=40.0, **more)
+        return service(counts=(10, 10, 10), images=120_000.0, text=1_000.0, requests=40.0, **more)
 
     @pytest.mark.parametrize(
         ("ratios", "waits", "blamed", "replicas"),
@@ -278,6 +278,12 @@ class TestGuardrail:
         assert decided.stages[blamed].reason is ScaleReason.GUARDRAIL
         assert sum(counts_of(decided)) == 20 + replicas
         assert counts_of(self.breached(3, seen, guardrail=False)[0]) == (10, 10, 10)
+
+    def test_it_adds_as_much_as_the_model_asks_for_at_most(self):
+        stages = {E: {"wait_s": 0.4}}
+        seen = service(counts=(10, 9, 9), images=60_000.0, requests=40.0, ttft_ratio=3.0, stages=stages)
+        assert self.breached(90, seen)[0].stages[E].replicas == 8  # of a need of 3.6
+        assert self.breached(90, seen, guardrail_most=4.0)[0].stages[E].replicas > 12
 
     def test_what_is_starting_is_waited_for(self):
         seen = self.seen(ttft_ratio=2.0, stages={P: {"wait_s": 1.0, "coming": 1}})
