@@ -7,9 +7,9 @@ from numpy.typing import NDArray
 
 from orchestrator.core.queueing import servers_needed
 from orchestrator.simulator.prompts import text_tokens
-from orchestrator.simulator.run import speeds
 from orchestrator.simulator.scenario import Subject
 from orchestrator.simulator.systems import SYSTEMS
+from orchestrator.simulator.tenant import speeds
 from stages.types import Stage
 
 WINDOW_S = 30.0
