@@ -17,9 +17,9 @@ from orchestrator.simulator.build import ReplicaShape
 from orchestrator.simulator.clock import Clock
 from orchestrator.simulator.outcomes import Ending, Outcomes
 from orchestrator.simulator.pool import Pool
-from orchestrator.simulator.prompts import text_tokens
 from orchestrator.simulator.service import Promises, Service, Speeds, Transfer
 from orchestrator.simulator.systems import SYSTEMS, System
+from orchestrator.simulator.work import work_from_rows
 from orchestrator.simulator.workload import Workload
 from orchestrator.simulator.world import Hosted, World
 from orchestrator.totals import ServiceTotals
@@ -146,7 +146,7 @@ def simulate(scenario: Scenario, progress: Progress = lambda fraction: None) -> 
 def _feed(scenario: Scenario, clock: Clock, service: Service, progress: Progress) -> None:
     """Let the workload arrive, in batches so that its columns need not become lists at once."""
     work = scenario.workload
-    text = text_tokens(work, scenario.control.profile.image_tokens)
+    text = work_from_rows(work, scenario.control.profile).text_tokens
     total = len(work.arrival_s)
     for start in range(0, total, _BATCH):
         rows = slice(start, start + _BATCH)
@@ -214,7 +214,7 @@ def speeds(control: ControlPolicy, work: Workload, system: System) -> Speeds:
     """Return what one replica of each stage does per second at the workload's mean request."""
     profile = control.profile
     at = {stage: HardwareClass(b.hardware[0], b.tp) for stage, b in control.stages.items()}
-    context = float(np.mean(work.context_tokens)) if len(work.arrival_s) else 1.0
+    context = float(np.mean(work_from_rows(work, profile).prompt_tokens)) if len(work.arrival_s) else 1.0
     output = float(np.mean(work.output_tokens)) if len(work.arrival_s) else 1.0
     context, output = max(1.0, context), max(1.0, output)
     mix = Mix(prompt_tokens=context, context_tokens=context, output_tokens=output)
