@@ -18,8 +18,8 @@ from orchestrator.core.control_types import (
     StageSignals,
 )
 from orchestrator.core.decide import Decision, ServiceState, decide
-from orchestrator.simulator.prompts import text_tokens
 from orchestrator.simulator.tenant import Tenant
+from orchestrator.simulator.work import work_from_rows
 from orchestrator.simulator.workload import Workload
 from stages.types import Stage
 
@@ -158,6 +158,6 @@ def _mean_rates(control: ControlPolicy, work: Workload) -> _Rates:
     return _Rates(
         requests=np.count_nonzero(first) / span_s,
         images=float(work.images[first].sum()) / span_s,
-        text_tokens=float(text_tokens(work, control.profile.image_tokens)[first].sum()) / span_s,
+        text_tokens=float(work_from_rows(work, control.profile).text_tokens[first].sum()) / span_s,
         output_tokens=float(work.output_tokens[first].sum()) / span_s,
     )

@@ -11,10 +11,10 @@ from orchestrator.core.control_types import Changes, Node
 from orchestrator.core.types import Reason
 from orchestrator.simulator.clock import Clock
 from orchestrator.simulator.outcomes import Ending, Outcomes
-from orchestrator.simulator.prompts import text_tokens
 from orchestrator.simulator.service import Service
 from orchestrator.simulator.tenant import Tenant
 from orchestrator.simulator.timeline import Moment, Recorder, Timeline
+from orchestrator.simulator.work import work_from_rows
 from orchestrator.simulator.world import World
 from stages.types import Stage
 
@@ -168,7 +168,7 @@ def _feed(tenants: Sequence[Tenant], services: Sequence[Service], clock: Clock, 
 def _arrivals(number: int, tenant: Tenant) -> Iterator[tuple[float, int, int, int, int, int]]:
     """Yield a tenant's requests, in batches so that its columns need not become lists at once."""
     work = tenant.workload
-    text = text_tokens(work, tenant.control.profile.image_tokens)
+    text = work_from_rows(work, tenant.control.profile).text_tokens
     columns = (work.arrival_s, work.images, text, work.output_tokens)
     for start in range(0, len(work), _BATCH):
         rows = slice(start, start + _BATCH)

@@ -16,6 +16,7 @@ from orchestrator.simulator.outcomes import Outcomes
 from orchestrator.simulator.pool import Pool
 from orchestrator.simulator.service import Promises, Service, Speeds, Transfer
 from orchestrator.simulator.systems import SYSTEMS, System
+from orchestrator.simulator.work import work_from_rows
 from orchestrator.simulator.workload import Workload
 from orchestrator.simulator.world import Hosted
 from orchestrator.totals import ServiceTotals
@@ -87,7 +88,7 @@ def speeds(control: ControlPolicy, work: Workload, system: System) -> Speeds:
     """Return what one replica of each stage does per second at the workload's mean request."""
     profile = control.profile
     at = {stage: HardwareClass(b.hardware[0], b.tp) for stage, b in control.stages.items()}
-    context = float(np.mean(work.context_tokens)) if len(work.arrival_s) else 1.0
+    context = float(np.mean(work_from_rows(work, profile).prompt_tokens)) if len(work.arrival_s) else 1.0
     output = float(np.mean(work.output_tokens)) if len(work.arrival_s) else 1.0
     context, output = max(1.0, context), max(1.0, output)
     mix = Mix(prompt_tokens=context, context_tokens=context, output_tokens=output)
