@@ -11,6 +11,7 @@ from orchestrator.core.scaling import SCALERS
 from orchestrator.core.scaling.oracle import OracleParams
 from orchestrator.core.scaling.params import Params
 from orchestrator.core.scaling.periodic import Hour, PeriodicParams
+from orchestrator.simulator.faults import Fault
 from orchestrator.simulator.foresight import WINDOW_S, needs
 from orchestrator.simulator.run import Scenario, simulate
 from orchestrator.simulator.scenario import Subject, scenario_of
@@ -32,6 +33,7 @@ def compare_policies(
     subjects: Sequence[Subject],
     names: Sequence[str],
     seed: int,
+    faults: Sequence[Fault] = (),
     done: Callable[[str], None] = lambda name: None,
 ) -> dict[str, Summary]:
     """Run each policy with its default parameters, the files' own with their own, on the same work.
@@ -39,19 +41,20 @@ def compare_policies(
     Args:
         subjects: Services that share a fleet and all follow the policy.
         names: Of scaling policies.
-        seed: Of cold starts: the same for everyone.
+        seed: Of cold starts and of whom faults hit: the same for everyone.
+        faults: What goes wrong; the search for the best fixed counts knows nothing of it.
         done: Hears of each policy that was run.
     """
     found = {}
     for name in names:
-        found[name] = summarise(simulate(_scenario(subjects, name, seed)))
+        found[name] = summarise(simulate(_scenario(subjects, name, seed, faults)))
         done(name)
     return found
 
 
-def _scenario(subjects: Sequence[Subject], name: str, seed: int) -> Scenario:
+def _scenario(subjects: Sequence[Subject], name: str, seed: int, faults: Sequence[Fault]) -> Scenario:
     tenants = [subject.tenant(scaling=name, params=_params(subject, name, seed)) for subject in subjects]
-    scenario = scenario_of(tenants, subjects[0].nodes, seed=seed)
+    scenario = scenario_of(tenants, subjects[0].nodes, faults=faults, seed=seed)
     if name != "oracle-zero-lag":
         return scenario
     at_once = [replace(tenant, control=_started_at_once(tenant.control)) for tenant in tenants]

@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from orchestrator.core.types import StageTag
 
 if TYPE_CHECKING:
     from orchestrator.simulator.replica import SimReplica
+
+
+class Embedding(NamedTuple):
+    """An image's embedding and where it lies.
+
+    Attributes:
+        domain: Of the node.
+        node_id: Whose blob store has it.
+        made_s: When it was put there.
+        content: See `Hop.content`.
+    """
+
+    domain: tuple[str, ...]
+    node_id: str
+    made_s: float
+    content: str
 
 
 class Request:
@@ -20,9 +36,10 @@ class Request:
         due_s: When its first token is due.
         deadline_s: When it is given up.
         images_left: Images not yet encoded.
-        embeddings_at: Domains of the replicas that hold its embeddings.
+        embeddings_at: Its embeddings, as they were made.
         prefilled_on: The replica that still holds its KV cache for decode to pull, and `prefill_hop`
             the hop that made it.
+        said: Tokens that a decode had sent when it was lost; they need not be made again.
         first_token_s: When its first token was sent; 0.0 before.
         ended: Answered, refused or given up.
     """
@@ -39,6 +56,7 @@ class Request:
         "output_tokens",
         "prefill_hop",
         "prefilled_on",
+        "said",
         "tag",
     )
 
@@ -52,9 +70,10 @@ class Request:
         self.due_s = due_s
         self.deadline_s = deadline_s
         self.images_left = len(tag.item_tokens)
-        self.embeddings_at: list[tuple[str, ...]] = []
+        self.embeddings_at: list[Embedding] = []
         self.prefilled_on: SimReplica | None = None
         self.prefill_hop: Hop | None = None
+        self.said = 0
         self.first_token_s = 0.0
         self.ended = False
 
@@ -72,11 +91,13 @@ class Hop:
         content: Names the image, for cache affinity; empty if nothing repeats.
         queued_s: When it began to wait.
         replica: Where it is; None while it waits.
+        begun: Whether all that it needs is on its replica, and its engine has it.
         attempt: Grows when its replica is lost, so that what was due for it there is ignored.
     """
 
     __slots__ = (
         "attempt",
+        "begun",
         "content",
         "context_tokens",
         "images",
@@ -112,5 +133,6 @@ class Hop:
         self.content = content
         self.queued_s = 0.0
         self.replica: SimReplica | None = None
+        self.begun = False
         self.attempt = 0
         self.steps_waited = 0

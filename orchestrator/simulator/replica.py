@@ -12,7 +12,7 @@ class SimReplica:
     Attributes:
         stage: The first stage of its pool.
         draining: Whether it takes no work: not yet, or no more.
-        running: Hops that hold a credit on it.
+        running: Hops that hold a credit on it, in the order that they came.
         created_s: When its accelerators were taken.
     """
 
@@ -73,7 +73,7 @@ class SimReplica:
         self.pending_tokens = 0
         self.free_kv_bytes = total_kv_bytes
         self.total_kv_bytes = total_kv_bytes
-        self.running: set[Hop] = set()
+        self.running: dict[Hop, None] = {}
         self.created_s = now_s
         self.enter(ReplicaState.STARTING, now_s)
 
@@ -91,14 +91,14 @@ class SimReplica:
     def take(self, hop: Hop) -> None:
         """Reserve a slot, and KV for the hop's whole life."""
         hop.replica = self
-        self.running.add(hop)
+        self.running[hop] = None
         self.in_flight += 1
         self.pending_tokens += hop.tokens
         self.free_kv_bytes -= hop.kv_bytes
 
     def give_back(self, hop: Hop) -> None:
         """Free the slot; the KV stays until `free_kv`."""
-        self.running.discard(hop)
+        self.running.pop(hop, None)
         self.in_flight -= 1
         self.pending_tokens -= hop.tokens
 

@@ -13,13 +13,16 @@ from orchestrator.core.control_types import (
     PlacedReplica,
     Remove,
     ReplicaState,
+    ServiceSample,
     Snapshot,
 )
 from orchestrator.core.decide import Decision, ServiceState, decide
 from orchestrator.core.profile import HardwareClass
 from orchestrator.simulator.build import ReplicaShape
 from orchestrator.simulator.clock import Clock
+from orchestrator.simulator.outages import Outages
 from orchestrator.simulator.pool import Pool
+from orchestrator.simulator.recovery import recover
 from orchestrator.simulator.replica import SimReplica
 from orchestrator.simulator.service import Service
 from stages.types import Stage
@@ -55,9 +58,10 @@ class World:
         watch: Hears of every decision.
 
     Attributes:
+        nodes: Every node that there would be without faults, by id.
+        outages: What does not work now.
         replicas: Every one that exists, by id.
         accelerator_s: Accelerator-seconds of replicas that are gone, by (service, stage, hardware).
-        decisions: How many were taken.
     """
 
     def __init__(
@@ -71,7 +75,8 @@ class World:
         watch: Callable[[float, Snapshot, Decision], None] = lambda now_s, snapshot, decision: None,
     ) -> None:
         self._clock = clock
-        self._nodes = {node.node_id: node for node in nodes}
+        self.nodes = {node.node_id: node for node in nodes}
+        self.outages = Outages()
         self._hosted = hosted
         self._rng = rng
         self._scaled = scaled
@@ -81,6 +86,7 @@ class World:
         self._boots = 0
         self._emptied_s: dict[str, float] = {}
         self._waiting: dict[str, PlacedReplica] = {}
+        self._stalled: list[SimReplica] = []
         self.replicas: dict[str, SimReplica] = {}
         self.accelerator_s: dict[tuple[str, Stage, str], float] = {}
         for each in hosted.values():
@@ -95,14 +101,11 @@ class World:
 
     def snapshot(self) -> Snapshot:
         """Observe."""
-        now_s = self._clock.now_s
         return Snapshot(
-            services={
-                name: each.service.totals.sample(now_s, each.service.now())
-                for name, each in self._hosted.items()
-            },
+            services={name: self._sample(name) for name in self._hosted},
             replicas=(*[replica.placed() for replica in self.replicas.values()], *self._waiting.values()),
-            nodes=tuple(self._nodes.values()),
+            nodes=tuple([node for node in self.nodes.values() if not self.outages.nodes[node.node_id]]),
+            quotas=self.outages.quotas(),
         )
 
     def apply(self, changes: Changes) -> None:
@@ -123,16 +126,36 @@ class World:
             total[key] = total.get(key, 0.0) + replica.tp * (now_s - replica.created_s)
         return total
 
-    def lose(self, replica: SimReplica) -> None:
-        """A replica dies; what it had is done again elsewhere."""
-        service = self._hosted[replica.service].service
-        self._gone(replica)
-        service.lost(replica)
-        for pool in service.pools:
-            service.dispatch(pool)
+    def lose(self, replicas: Sequence[SimReplica], node_ids: Sequence[str] = ()) -> None:
+        """Replicas die, and what lies on nodes is gone; what they had is done again elsewhere."""
+        for replica in replicas:
+            self._gone(replica)
+        for name, hosted in self._hosted.items():
+            dead = [replica for replica in replicas if replica.service == name]
+            if dead or node_ids:
+                recover(hosted.service, dead, node_ids, self._clock.now_s)
+                hosted.service.dispatch_all()
+
+    def returned(self, node_ids: Sequence[str]) -> None:
+        """Nodes are there again; they are given back like those that were emptied now."""
+        self._emptied_s.update(dict.fromkeys(node_ids, self._clock.now_s))
+
+    def unstuck(self) -> None:
+        """Replicas become ready that would have been, had nothing been stuck."""
+        stalled, self._stalled = self._stalled, []
+        for replica in stalled:
+            self._ready(replica)
+
+    def _sample(self, service: str) -> ServiceSample | None:
+        if self.outages.is_silent(service):
+            return None
+        hosted = self._hosted[service].service
+        return hosted.totals.sample(self._clock.now_s, hosted.now())
 
     def _tick(self, _: None) -> None:
         now_s = self._clock.now_s
+        for hosted in self._hosted.values():
+            hosted.service.give_up_expired()
         snapshot = self.snapshot()
         decision = decide(snapshot, self._policies, self._state, now_s)
         self._state = decision.state
@@ -190,10 +213,13 @@ class World:
         self._clock.after(delay_s, self._ready, replica)
 
     def _ready(self, replica: SimReplica) -> None:
-        if replica.replica_id in self.replicas and replica.state is ReplicaState.STARTING:
-            replica.enter(ReplicaState.READY, self._clock.now_s)
-            hosted = self._hosted[replica.service]
-            hosted.service.dispatch(hosted.service.pool_of[replica.stage])
+        if replica.replica_id not in self.replicas or replica.state is not ReplicaState.STARTING:
+            return
+        if self.outages.stuck:
+            self._stalled.append(replica)
+            return
+        replica.enter(ReplicaState.READY, self._clock.now_s)
+        self._hosted[replica.service].service.dispatch_all()
 
     def _remove(self, remove: Remove) -> None:
         self._waiting.pop(remove.replica_id, None)
