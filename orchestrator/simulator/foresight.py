@@ -6,9 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.core.queueing import servers_needed
-from orchestrator.simulator.run import speeds
 from orchestrator.simulator.scenario import Subject
 from orchestrator.simulator.systems import SYSTEMS
+from orchestrator.simulator.tenant import speeds
 from orchestrator.simulator.work import work_from_rows
 from stages.types import Stage
 

@@ -20,7 +20,7 @@ def test_scaling_the_rate_conserves_counts_and_requests(load: Workload, rate: fl
     """round(rate · n) requests in the same span, each original floor(rate) or floor(rate) + 1 times."""
     scaled = load.scaled(rate=rate, rng=np.random.default_rng(seed))
     copies = np.bincount(scaled.context_tokens, minlength=len(load) + 1)[1:]
-    assert len(scaled) == round(rate * len(load)) if rate != 1 else len(load)
+    assert len(scaled) == round(rate * len(load))
     assert set(copies.tolist()) <= {int(rate), int(rate) + 1}
     assert scaled.span_s == pytest.approx(load.span_s)
 
