@@ -17,8 +17,9 @@ from orchestrator.policy import Policy, load_policy
 from orchestrator.simulator.fleet_spec import parse_fleet
 from orchestrator.simulator.load import load_workload
 from orchestrator.simulator.outcomes import Outcomes
-from orchestrator.simulator.run import Scenario, simulate, speeds
+from orchestrator.simulator.run import Scenario, simulate
 from orchestrator.simulator.systems import SYSTEMS
+from orchestrator.simulator.tenant import Tenant, speeds
 from orchestrator.simulator.work import work_from_rows
 from orchestrator.simulator.workload import Workload
 from stages.types import Stage
@@ -103,18 +104,16 @@ def slowdown(bench: Bench, layout: Layout, rate_per_s: float, seed: int) -> Slow
     if layout.in_order:
         policy = replace(policy, admission=replace(policy.admission, age_s=0.0))
     nodes = parse_fleet(bench.fleet, control.levels)
-    scenario = Scenario(
+    tenant = Tenant(
         policy=policy,
         control=control,
         workload=work,
-        nodes=nodes,
-        first=packed(control, layout.counts, nodes),
         links=Hardware.load().links.of_levels(control.levels),
         system=layout.system,
-        scaled=False,
-        seed=seed,
     )
-    return _slowdown(simulate(scenario).outcomes, bench, work)
+    first = packed(control, layout.counts, nodes)
+    scenario = Scenario(tenants=(tenant,), nodes=nodes, first=first, scaled=False, seed=seed)
+    return _slowdown(simulate(scenario).only.outcomes, bench, work)
 
 
 def _slowdown(outcomes: Outcomes, bench: Bench, work: Workload) -> Slowdown:
@@ -132,13 +131,9 @@ def isolated_s(control: ControlPolicy, work: Workload) -> tuple[NDArray[np.float
     accelerators side by side for the encoder as prefill has.
     """
     asked, profile = work_from_rows(work, control.profile), control.profile
-    encode, prefill, decode = (
-        HardwareClass(b.hardware[0], b.tp) for b in (control.stages[s] for s in Stage)
-    )
+    encode, prefill, decode = (HardwareClass(b.hardware[0], b.tp) for b in (control.stages[s] for s in Stage))
     rounds = -(-asked.images // prefill.tp)
-    encode_s = np.where(
-        asked.images > 0, profile.preprocess_s + rounds * profile.encode[encode].image_s, 0.0
-    )
+    encode_s = np.where(asked.images > 0, profile.preprocess_s + rounds * profile.encode[encode].image_s, 0.0)
     lengths, which = np.unique(asked.prompt_tokens, return_inverse=True)
     prompts_s = np.array([prefill_s(profile, prefill, float(tokens)) for tokens in lengths])
     timing, alive = profile.decode[decode], asked.prompt_tokens + work.output_tokens / 2.0
@@ -194,5 +189,5 @@ def stage_gpu_s(control: ControlPolicy, work: Workload) -> dict[Stage, float]:
 
 
 def bound_per_s(control: ControlPolicy, work: Workload, gpus: int) -> float:
-    """Return the rate at which so many accelerators would be busy all the time, if each could do any stage."""
+    """Return the rate at which accelerators would never rest, if each could do any stage."""
     return gpus / sum(stage_gpu_s(control, work).values())

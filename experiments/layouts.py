@@ -1,7 +1,8 @@
 """How a hundred or so accelerators can be split over stages, and which split is the best for a load."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import product
 
 from experiments.goodput import Bench, Layout, bound_per_s, goodputs, slowdown, stage_gpu_s
@@ -37,7 +38,7 @@ def all_apart(encoders: int, decodes: int, gpus: int) -> Layout:
 
 
 def splits(family: str, bench: Bench, gpus: int) -> list[Layout]:
-    """Return the splits of a family that tuning tries: around the one at which all stages would be full at once."""
+    """Return the splits of a family that tuning tries, around the one that balances the stages."""
     share = balance(bench)
     encode, decode = (_around(share[stage] * gpus / TP, gpus // TP - 1) for stage in (E, D))
     if family == "e-pd":
@@ -65,17 +66,21 @@ def tuned(bench: Bench, family: str, gpus: int, factors: Sequence[float]) -> lis
     best: list[Layout] = []
     closer: dict[int, list[float]] = {}
     for index in range(len(factors)):
-        ranked = sorted(range(len(candidates)), key=lambda n, i=index: -first[n][i])[:3]
+        ranked = sorted(range(len(candidates)), key=partial(_lost, first, index))[:3]
         for n in ranked:
             closer.setdefault(n, [])
             closer[n] = closer[n] or _goodputs(bench, candidates[n], gpus, factors)
-        best.append(candidates[max(ranked, key=lambda n, i=index: closer[n][i])])
+        best.append(candidates[min(ranked, key=partial(_lost, closer, index))])
     return best
 
 
 def _goodputs(bench: Bench, layout: Layout, gpus: int, factors: Sequence[float]) -> list[float]:
     most = bound_per_s(bench.control, bench.work, gpus)
-    return goodputs(lambda rate: slowdown(bench, layout, rate, TUNING_SEED), factors, most)
+    return goodputs(partial(slowdown, bench, layout, seed=TUNING_SEED), factors, most)
+
+
+def _lost(goodput: Sequence[list[float]] | Mapping[int, list[float]], index: int, candidate: int) -> float:
+    return -goodput[candidate][index]
 
 
 def _around(replicas: float, most: int) -> list[int]:

@@ -15,7 +15,7 @@ class Scale:
     Attributes:
         name: `QUICK` or `full`, as every result says.
         seeds: The fewest and the most repetitions of a point.
-        tolerance: No more repetitions once the 95 % interval of a point's figure is within this fraction of it.
+        tolerance: Enough repetitions if the 95 % interval of a point's figure is within this fraction.
     """
 
     name: str
@@ -68,20 +68,22 @@ class Measured:
 
     Attributes:
         wall_s: Seconds that it took.
+        code: Fingerprint of the code that measured.
     """
 
     point: Point
     seed: int
     row: Row
     wall_s: float
+    code: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Experiment:
-    """A question and how it is answered.
+    """A question and how it is answered; `texts/NAME.md` says how to read the answer.
 
     Attributes:
-        title: The question.
+        title: What it is about, in a few words.
         figure: The column whose interval tells when there are enough seeds; None: the fewest are enough.
         points: What to measure at a scale.
         measure: Measures a point with a seed; called in a process of its own, so a function of a module.
@@ -119,7 +121,7 @@ class Findings:
     measured: Sequence[Measured]
 
     def values(self, point: Point, name: str) -> list[float]:
-        """Return a figure at a point, one value a seed, in the order of seeds; without those that are None."""
+        """Return a figure at a point, one value a seed, in their order; without those that are None."""
         rows = sorted((m for m in self.measured if m.point == point), key=lambda m: m.seed)
         found = [m.row.get(name) for m in rows]
         return [float(value) for value in found if isinstance(value, int | float)]

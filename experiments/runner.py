@@ -7,7 +7,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from dataclasses import dataclass
 from multiprocessing import get_context
 
-from experiments.point import Experiment, Measured, Point, Scale
+from experiments.point import Experiment, Findings, Measured, Point, Row, Scale
 from experiments.stats import precise
 from experiments.store import Store
 
@@ -36,9 +36,10 @@ class Progress:
     scale: Scale
     store: Store
     measured: list[Measured]
+    code: str
 
     def missing(self) -> list[tuple[Point, int]]:
-        """Return what is known to be needed next, by seeds first so that all points have a first answer soon."""
+        """Return what is known to be needed next; every point's first seed before any second."""
         needed = []
         for point in self.experiment.points(self.scale):
             have = {m.seed for m in self.measured if m.point == point}
@@ -62,12 +63,21 @@ class Progress:
             return len(have)
         return min(most, len(have) + 1)
 
+    def findings(self) -> Findings:
+        """Return what there is, in the order of the experiment."""
+        order = {point: place for place, point in enumerate(self.experiment.points(self.scale))}
+        known = [m for m in self.measured if m.point in order]
+        return Findings(scale=self.scale, measured=sorted(known, key=lambda m: (order[m.point], m.seed)))
 
-def measured_at(experiment: Experiment, point: Point, seed: int, scale: Scale) -> Measured:
+
+def measured_at(
+    measure: Callable[[Point, int, Scale], Row], point: Point, seed: int, scale: Scale, code: str
+) -> Measured:
     """Measure one point with one seed."""
     began_s = time.perf_counter()
-    row = experiment.measure(point, seed, scale)
-    return Measured(point=point, seed=seed, row=row, wall_s=round(time.perf_counter() - began_s, 2))
+    row = measure(point, seed, scale)
+    wall_s = round(time.perf_counter() - began_s, 2)
+    return Measured(point=point, seed=seed, row=row, wall_s=wall_s, code=code)
 
 
 def run_all(progresses: Sequence[Progress], jobs: int, report: Report) -> None:
@@ -79,7 +89,7 @@ def run_all(progresses: Sequence[Progress], jobs: int, report: Report) -> None:
         report: Hears of each measurement, after it was kept.
 
     Raises:
-        KeyboardInterrupt: Whoever watches has had enough; what was measured is kept and the processes are gone.
+        KeyboardInterrupt: It was stopped; what was measured is kept and the processes are gone.
     """
     pool = ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=_deaf)
     try:
@@ -98,7 +108,9 @@ def _run(progress: Progress, pool: ProcessPoolExecutor, jobs: int, report: Repor
     while True:
         waiting = [each for each in progress.missing() if each not in running.values()]
         for point, seed in waiting[: jobs - len(running)]:
-            future = pool.submit(measured_at, progress.experiment, point, seed, progress.scale)
+            future = pool.submit(
+                measured_at, progress.experiment.measure, point, seed, progress.scale, progress.code
+            )
             running[future] = (point, seed)
         if not running:
             return

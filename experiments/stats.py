@@ -11,7 +11,7 @@ _T_975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228,
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A mean and the half width of its 95 % interval; NaN with one value, which says nothing of the spread."""
+    """A mean and the half width of its 95 % interval; NaN with a single value."""
 
     mean: float
     half: float

@@ -32,26 +32,31 @@ class Store:
         folder: Of all experiments.
         experiment: Its name.
         scale: Its scale's.
-        code: What `fingerprint` says; measurements of other code are not seen.
     """
 
-    def __init__(self, folder: Path, experiment: str, scale: str, code: str) -> None:
+    def __init__(self, folder: Path, experiment: str, scale: str) -> None:
         self._file = folder / f"{experiment}-{scale}.jsonl"
-        self._code = code
 
-    def load(self) -> list[Measured]:
-        """Return what was measured with this code; a line that was cut off is none."""
+    def load(self, code: str | None) -> list[Measured]:
+        """Return what was measured, the latest of each point and seed; a line that was cut off is none.
+
+        Args:
+            code: Only what code of this fingerprint measured; None: any.
+        """
         if not self._file.exists():
             return []
-        lines = self._file.read_text(encoding="utf-8").splitlines()
-        found = (self._parsed(line) for line in lines)
-        return [measured for measured in found if measured is not None]
+        found: dict[tuple[Point, int], Measured] = {}
+        for line in self._file.read_text(encoding="utf-8").splitlines():
+            measured = _parsed(line)
+            if measured is not None and code in (None, measured.code):
+                found[measured.point, measured.seed] = measured
+        return list(found.values())
 
     def add(self, measured: Measured) -> None:
         """Keep a measurement."""
         self._file.parent.mkdir(parents=True, exist_ok=True)
         line = {
-            "code": self._code,
+            "code": measured.code,
             "point": measured.point.factors,
             "seed": measured.seed,
             "row": measured.row,
@@ -60,12 +65,16 @@ class Store:
         with self._file.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
 
-    def _parsed(self, line: str) -> Measured | None:
-        try:
-            read = json.loads(line)
-        except json.JSONDecodeError:
-            return None
-        if read["code"] != self._code:
-            return None
-        factors = tuple((str(name), value) for name, value in read["point"])
-        return Measured(point=Point(factors), seed=read["seed"], row=read["row"], wall_s=read["wall_s"])
+
+def _parsed(line: str) -> Measured | None:
+    try:
+        read = json.loads(line)
+    except json.JSONDecodeError:
+        return None
+    return Measured(
+        point=Point(tuple((str(name), value) for name, value in read["point"])),
+        seed=read["seed"],
+        row=read["row"],
+        wall_s=read["wall_s"],
+        code=read["code"],
+    )
