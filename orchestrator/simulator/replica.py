@@ -14,9 +14,11 @@ class SimReplica:
         draining: Whether it takes no work: not yet, or no more.
         running: Hops that hold a credit on it, in the order that they came.
         created_s: When its accelerators were taken.
+        becomes: The stage of which it will be one when it is empty; None if it will not switch.
     """
 
     __slots__ = (
+        "becomes",
         "created_s",
         "domain",
         "draining",
@@ -75,6 +77,7 @@ class SimReplica:
         self.total_kv_bytes = total_kv_bytes
         self.running: dict[Hop, None] = {}
         self.created_s = now_s
+        self.becomes: Stage | None = None
         self.enter(ReplicaState.STARTING, now_s)
 
     @property
@@ -111,12 +114,12 @@ class SimReplica:
         return PlacedReplica(
             replica_id=self.replica_id,
             service=self.service,
-            stage=self.stage,
+            stage=self.becomes or self.stage,
             hardware=self.hardware,
             tp=self.tp,
             node_id=self.node_id,
             group=self.group,
-            state=self.state,
+            state=ReplicaState.STARTING if self.becomes else self.state,
             since_s=self.since_s,
             pending_units=float(self.pending_tokens),
         )

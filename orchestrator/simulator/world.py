@@ -30,6 +30,8 @@ from stages.types import Stage
 TICK_S = 5.0
 NODE_KEPT_S = 600.0
 """A node without replicas is given back after so long; the next replica there waits for a new one."""
+SWITCH_S = 5.0
+"""From an empty replica of one role to a ready one of the other; SGLang does it by /pd_role_switch."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,7 +92,7 @@ class World:
         self.replicas: dict[str, SimReplica] = {}
         self.accelerator_s: dict[tuple[str, Stage, str], float] = {}
         for each in hosted.values():
-            each.service.on_idle = self._gone
+            each.service.on_idle = self._emptied
 
     def start(self, changes: Changes) -> None:
         """Have the first replicas ready, and control begin."""
@@ -112,6 +114,8 @@ class World:
         """Drain what is to go, start what is to come."""
         for remove in changes.remove:
             self._remove(remove)
+        for switch in changes.switch:
+            self._switch(self.replicas[switch.replica_id], switch.to)
         for create in changes.create:
             if create.node_id:
                 self._boot(self._create(create))
@@ -226,9 +230,35 @@ class World:
         replica = self.replicas.get(remove.replica_id)
         if replica is None:
             return
+        replica.becomes = None
+        self._drain(replica)
+
+    def _switch(self, replica: SimReplica, to: Stage) -> None:
+        """Let a replica finish its work, then begin as one of another stage; nothing starts cold."""
+        replica.becomes = to
+        self._drain(replica)
+
+    def _drain(self, replica: SimReplica) -> None:
         replica.enter(ReplicaState.DRAINING, self._clock.now_s)
         if replica.empty:
-            self._gone(replica)
+            self._emptied(replica)
+
+    def _emptied(self, replica: SimReplica) -> None:
+        """A replica that drained has no work left."""
+        if replica.becomes and replica.replica_id in self.replicas:
+            after = self._create(
+                Create(
+                    service=replica.service,
+                    stage=replica.becomes,
+                    hardware=replica.hardware,
+                    tp=replica.tp,
+                    node_id=replica.node_id,
+                    domain=replica.domain,
+                    group=replica.group,
+                )
+            )
+            self._clock.after(SWITCH_S, self._ready, after)
+        self._gone(replica)
 
     def _gone(self, replica: SimReplica) -> None:
         if self.replicas.pop(replica.replica_id, None) is None:
