@@ -37,6 +37,7 @@ class CoupledParams(Params):
         encode_cooldown_out_s: Between two growths of encode; ≥ 0.
         cooldown_out_s: Between two growths of prefill and decode; ≥ 0.
         cooldown_in_s: From any change to a shrinking; ≥ 0.
+        settle_s: A shrinking goes to the highest need of so long; ≥ 0.
         encode_up: Growth of encode at once, as a fraction of its count, null: no limit; above 0.
         up: Growth of prefill and decode at once, likewise; above 0.
         down: Shrinking at once, as a fraction of the count and at least one replica; above 0 to 1.
@@ -67,6 +68,7 @@ class CoupledParams(Params):
     encode_cooldown_out_s: float = 30.0
     cooldown_out_s: float = 120.0
     cooldown_in_s: float = 600.0
+    settle_s: float = 600.0
     encode_up: float | None = None
     up: float | None = 1.0
     down: float = 0.2
@@ -79,9 +81,11 @@ class CoupledParams(Params):
     def __post_init__(self) -> None:
         Params.__post_init__(self)
         above_zero(self, "ratio", "drain_s", "encode_up", "up", "band_half_life_s", "trend_half_life_s")
-        fraction(self, "wait_share", "headroom", "down")
+        fraction(self, "headroom", "down")
+        above_zero(self, "wait_share")
         not_negative(self, "encode_period_s", "period_s", "hysteresis_out", "hysteresis_in", "forecast_most")
-        not_negative(self, "encode_cooldown_out_s", "cooldown_out_s", "cooldown_in_s", "guardrail_most")
+        not_negative(self, "guardrail_most")
+        not_negative(self, "encode_cooldown_out_s", "cooldown_out_s", "cooldown_in_s", "settle_s")
         if self.hysteresis_in >= 1.0:
             raise InfeasibleError(
                 f"{self.hysteresis_in:g} is not below 1: nothing would shrink", "hysteresis_in"

@@ -7,6 +7,7 @@ from typing import ClassVar, TypeVar
 
 from orchestrator.core.control_types import ControlPolicy
 from orchestrator.core.infeasible import InfeasibleError
+from stages.types import Stage
 
 P = TypeVar("P", bound="Params")
 
@@ -44,6 +45,13 @@ def params_of(policy: ControlPolicy, kind: type[P]) -> P:
     return policy.params
 
 
+def of_stage(params: Params, name: str, stage: Stage) -> float:
+    """Return a parameter's value for a stage: `encode_target` before `target`, where it is given."""
+    own = getattr(params, f"{stage}_{name}", None)
+    value: float = getattr(params, name) if own is None else own
+    return value
+
+
 def above_zero(params: object, *names: str) -> None:
     """Refuse values that are not finite and above 0; None, no limit, is fine."""
     for name in names:
@@ -69,8 +77,8 @@ def count(params: object, *names: str) -> None:
 
 
 def fraction(params: object, *names: str) -> None:
-    """Refuse values that are not above 0 and at most 1."""
+    """Refuse values that are not above 0 and at most 1; None, not given, is fine."""
     for name in names:
         value = getattr(params, name)
-        if not 0.0 < value <= 1.0:
+        if value is not None and not 0.0 < value <= 1.0:
             raise InfeasibleError(f"{value:g} is not above 0 and at most 1", name)
