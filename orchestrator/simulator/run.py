@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from orchestrator.core.links import Link
 from orchestrator.core.profile import HardwareClass
 from orchestrator.core.types import Reason
 from orchestrator.policy import Policy
-from orchestrator.simulator.build import ReplicaShape
+from orchestrator.simulator.build import ReplicaShape, slowed
 from orchestrator.simulator.clock import Clock
 from orchestrator.simulator.outcomes import Ending, Outcomes
 from orchestrator.simulator.pool import Pool
@@ -44,6 +44,7 @@ class Scenario:
         links: links[n] joins replicas that share n leading topology levels.
         system: A key of `SYSTEMS`.
         scaled: Whether control changes the counts; only disaggregated systems are scaled.
+        slowdown: What engines take as a multiple of what the profile says; nobody is told.
     """
 
     policy: Policy
@@ -54,6 +55,7 @@ class Scenario:
     links: Sequence[Link]
     system: str = "e-p-d"
     scaled: bool = True
+    slowdown: float = 1.0
     seed: int = 0
 
 
@@ -171,6 +173,7 @@ def _service(
     scenario: Scenario, clock: Clock, outcomes: Outcomes
 ) -> tuple[Service, Mapping[Pool, ReplicaShape]]:
     policy, control, system = scenario.policy, scenario.control, SYSTEMS[scenario.system]
+    actual = replace(control, profile=slowed(control.profile, scenario.slowdown))
     shapes: dict[Pool, ReplicaShape] = {}
     for stages in system.pools:
         pool = Pool(
@@ -181,7 +184,7 @@ def _service(
             required_level=control.edges.prefill_decode if stages[0] is Stage.DECODE else 0,
             pick=system.pick(),
         )
-        shapes[pool] = ReplicaShape(stages=stages, system=system, policy=control)
+        shapes[pool] = ReplicaShape(stages=stages, system=system, policy=actual)
     service = Service(
         clock,
         control.profile,

@@ -31,6 +31,7 @@ class Subject:
 
     Attributes:
         notes: What was repaired in the trace.
+        slowdown: See `Scenario`.
     """
 
     policy: Policy
@@ -39,6 +40,7 @@ class Subject:
     nodes: tuple[Node, ...]
     hardware: Hardware
     notes: Notes = ()
+    slowdown: float = 1.0
 
     def scenario(
         self,
@@ -65,6 +67,7 @@ class Subject:
             nodes=self.nodes,
             first=first_replicas(control, self.workload, self.nodes),
             links=self.hardware.links.of_levels(control.levels),
+            slowdown=self.slowdown,
             seed=seed,
         )
 

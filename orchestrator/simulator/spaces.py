@@ -179,9 +179,9 @@ SPACES: Mapping[str, Space] = {
     ),
     "coupled": Space(
         knobs={
-            "wait_share": Knob(cheap=6.0, safe=0.5, start=1.0, log=True),
+            "wait_share": Knob(cheap=6.0, safe=0.5, start=1.5, log=True),
             "headroom": Knob(cheap=1.0, safe=0.5, start=0.85),
-            "settle_s": replace(_COOLDOWN_IN, start=300.0),
+            "settle_s": Knob(cheap=600.0, safe=3_600.0, start=900.0, log=True),
         },
         params=_named("coupled"),
     ),

@@ -27,8 +27,8 @@ class CoupledParams(Params):
         atomic: Whether prefill and decode move together or not at all.
         role_switch: Whether the engine can turn a prefill replica into a decode replica and back.
         drain_s: Time in which a backlog shall go, and no shorter than the stage's start; above 0.
-        wait_share: Fraction of encode's and prefill's budget_s that waiting may take at its 99th
-            percentile; above 0 to 1.
+        wait_share: Multiple of encode's and prefill's budget_s that waiting may take at its 99th
+            percentile: above 1 where what one stage does not use up is there for the other; above 0.
         headroom: Fraction of decode's rate to plan with; above 0 to 1.
         encode_period_s: Between decisions on encode, the fast loop; ≥ 0.
         period_s: Between decisions on prefill and decode, the slow loop; ≥ 0.
@@ -59,7 +59,7 @@ class CoupledParams(Params):
     atomic: bool = True
     role_switch: bool = False
     drain_s: float = 120.0
-    wait_share: float = 1.0
+    wait_share: float = 1.5
     headroom: float = 0.85
     encode_period_s: float = 5.0
     period_s: float = 30.0
@@ -67,11 +67,11 @@ class CoupledParams(Params):
     hysteresis_in: float = 0.20
     encode_cooldown_out_s: float = 30.0
     cooldown_out_s: float = 120.0
-    cooldown_in_s: float = 600.0
-    settle_s: float = 600.0
+    cooldown_in_s: float = 300.0
+    settle_s: float = 900.0
     encode_up: float | None = None
     up: float | None = 1.0
-    down: float = 0.2
+    down: float = 0.5
     guardrail_windows: int = 3
     guardrail_most: float = 1.0
     band_half_life_s: float = 1800.0

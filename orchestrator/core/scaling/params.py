@@ -21,13 +21,14 @@ class Params:
 
     Attributes:
         backpressure: Whether image work waits while prefill's backlog is too long.
-        beta: Image work starts while prefill's backlog is within beta times its budget_s; above 0.
+        beta: Image work starts while prefill's backlog is within beta times its budget_s, which shall be no
+            less than the time of the longest prompts, or images wait while prefill is idle; above 0.
     """
 
     __pydantic_config__: ClassVar[Mapping[str, object]] = FROM_FILE
 
     backpressure: bool = True
-    beta: float = 1.0
+    beta: float = 8.0
 
     def __post_init__(self) -> None:
         above_zero(self, "beta")

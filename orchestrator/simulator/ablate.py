@@ -1,0 +1,179 @@
+"""ablate(): what each term of coupled is worth, in the regimes in which it should matter."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from orchestrator.core.scaling.coupled_params import CoupledParams
+from orchestrator.core.scaling.params import Params
+from orchestrator.simulator.intervals import Interval, interval
+from orchestrator.simulator.regimes import Load, Regime, flat
+from orchestrator.simulator.run import simulate
+from orchestrator.simulator.scenario import Subject
+from orchestrator.simulator.summary import Summary, summarise
+from stages.types import Stage
+
+_MINUTES = 70
+
+
+def _steps(*parts: tuple[int, float]) -> "np.ndarray[Any, np.dtype[np.float64]]":
+    """Return factors by minute: (minutes, factor) one after another."""
+    return np.concatenate([np.full(minutes, factor) for minutes, factor in parts])
+
+
+def _burst() -> Load:
+    calm = flat(_MINUTES, text=2.0, images=0.4)
+    return replace(calm, images=calm.images * _steps((30, 1.0), (10, 15.0), (30, 1.0)))
+
+
+def _bursts() -> Load:
+    calm = flat(_MINUTES, text=2.0, images=0.4)
+    return replace(calm, images=calm.images * _steps(*[(9, 1.0), (1, 12.0)] * 7))
+
+
+def _rise() -> Load:
+    calm = flat(_MINUTES, text=2.0, images=0.0)
+    ramp = np.concatenate([np.ones(10), np.linspace(1.0, 8.0, 45), np.full(15, 8.0)])
+    return replace(calm, text=calm.text * ramp)
+
+
+def _drift() -> Load:
+    return replace(flat(_MINUTES, text=6.0, images=0.2), output=_steps((20, 1.0), (50, 4.0)))
+
+
+def _overload() -> Load:
+    return replace(flat(_MINUTES, text=4.0, images=0.2), text=4.0 * _steps((20, 1.0), (8, 6.0), (42, 1.0)))
+
+
+REGIMES: Mapping[str, Regime] = {
+    "image-burst": Regime(what="images × 15 for ten minutes", load=_burst()),
+    "image-bursts": Regime(what="images × 12 for a minute in every ten", load=_bursts()),
+    "encoders-at-quota": Regime(
+        what="images × 15, six encoders at most", load=_burst(), most={Stage.ENCODE: 6}
+    ),
+    "prefill-at-quota": Regime(
+        what="images × 15, three prefill replicas at most", load=_burst(), most={Stage.PREFILL: 3}
+    ),
+    "text-rise": Regime(what="text × 8 within 45 minutes", load=_rise()),
+    "length-drift": Regime(what="completions become four times as long", load=_drift()),
+    "text-overload": Regime(what="text × 6 for eight minutes", load=_overload()),
+    "slower-engines": Regime(
+        what="engines take 1.6 times what the profile says",
+        load=flat(_MINUTES, text=5.0, images=0.8),
+        slowdown=1.6,
+    ),
+    "calm": Regime(what="constant rates", load=flat(_MINUTES, text=4.0, images=0.6)),
+}
+"""Loads by name, and what else is special about them."""
+
+TERMS: Mapping[str, Mapping[str, object]] = {
+    "offered": {"offered": False},
+    "caps": {"caps": False},
+    "drain": {"drain": False},
+    "dispersion": {"dispersion": False},
+    "forecast": {"forecast": False},
+    "guardrail": {"guardrail": False},
+    "band": {"band": "never"},
+    "atomic": {"atomic": False},
+    "settle": {"settle_s": 0.0},
+    "backpressure": {"backpressure": False},
+}
+"""Parameters that leave a term out."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ablation:
+    """One term in one regime, over some seeds.
+
+    Attributes:
+        gpu_hours: Mean with the term; likewise `attainment`, of all requests.
+        more_gpu_hours: What the runs without it take more, seed by seed; below 0 if less.
+        more_attainment: What they attain more; below 0 if less.
+        more_events: Scale events that they have more.
+    """
+
+    term: str
+    regime: str
+    seeds: int
+    gpu_hours: float
+    attainment: float
+    more_gpu_hours: Interval
+    more_attainment: Interval
+    more_events: Interval
+
+    @property
+    def verdict(self) -> str:
+        """What leaving the term out does, as far as the intervals tell."""
+        worse = [
+            text
+            for text, is_so in (
+                ("attains less", self.more_attainment.below_zero),
+                ("attains more", self.more_attainment.above_zero),
+                ("costs more", self.more_gpu_hours.above_zero),
+                ("costs less", self.more_gpu_hours.below_zero),
+                ("moves more", self.more_events.above_zero),
+                ("moves less", self.more_events.below_zero),
+            )
+            if is_so
+        ]
+        return ", ".join(worse) or "no difference"
+
+
+def ablate(
+    subject: Subject,
+    *,
+    terms: Sequence[str] = tuple(TERMS),
+    regimes: Sequence[str] = tuple(REGIMES),
+    seeds: Sequence[int] = (0, 1, 2),
+    done: Callable[[], None] = lambda: None,
+) -> Iterator[Ablation]:
+    """Yield each term in each regime.
+
+    Args:
+        subject: Its policy names coupled; its workload's requests are drawn from.
+        terms: Keys of `TERMS`.
+        regimes: Keys of `REGIMES`.
+        seeds: Of arrivals and starts; with and without the term they are the same.
+        done: Hears of every simulation.
+    """
+    own = subject.control.params
+    params = own if isinstance(own, CoupledParams) else CoupledParams()
+    for regime in regimes:
+        subjects = {seed: REGIMES[regime].of(subject, regime, seed) for seed in seeds}
+
+        def runs(params: Params, subjects: Mapping[int, Subject] = subjects) -> list[Summary]:
+            return [_run(each, params, seed, done) for seed, each in subjects.items()]
+
+        whole = runs(params)
+        for term in terms:
+            changed: dict[str, Any] = dict(TERMS[term])
+            yield _compared(term, regime, whole, runs(replace(params, **changed)))
+
+
+def _run(subject: Subject, params: Params, seed: int, done: Callable[[], None]) -> Summary:
+    # Backpressure is admission's: it reads the policy file and not control's copy of it.
+    scaling = replace(subject.policy.scaling, policy="coupled", params=params)
+    subject = replace(subject, policy=replace(subject.policy, scaling=scaling))
+    summary = summarise(simulate(subject.scenario(scaling="coupled", params=params, seed=seed)))
+    done()
+    return summary
+
+
+def _compared(term: str, regime: str, whole: Sequence[Summary], without: Sequence[Summary]) -> Ablation:
+    pairs = list(zip(whole, without, strict=True))
+    return Ablation(
+        term=term,
+        regime=regime,
+        seeds=len(pairs),
+        gpu_hours=interval([s.gpu_hours for s in whole]).mean,
+        attainment=interval([s.attainment for s in whole]).mean,
+        more_gpu_hours=interval([b.gpu_hours - a.gpu_hours for a, b in pairs]),
+        more_attainment=interval([b.attainment - a.attainment for a, b in pairs]),
+        more_events=interval([float(_events(b) - _events(a)) for a, b in pairs]),
+    )
+
+
+def _events(summary: Summary) -> int:
+    return sum(summary.scale_events.values())
