@@ -7,12 +7,10 @@ from typing import Any
 import numpy as np
 
 from orchestrator.core.scaling.coupled_params import CoupledParams
-from orchestrator.core.scaling.params import Params
-from orchestrator.simulator.intervals import Interval, interval
+from orchestrator.simulator.evaluate import evaluate
 from orchestrator.simulator.regimes import Load, Regime, flat
-from orchestrator.simulator.run import simulate
 from orchestrator.simulator.scenario import Subject
-from orchestrator.simulator.summary import Summary, summarise
+from orchestrator.simulator.summary import Summary
 from stages.types import Stage
 
 _MINUTES = 70
@@ -85,40 +83,12 @@ TERMS: Mapping[str, Mapping[str, object]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ablation:
-    """One term in one regime, over some seeds.
-
-    Attributes:
-        gpu_hours: Mean with the term; likewise `attainment`, of all requests.
-        more_gpu_hours: What the runs without it take more, seed by seed; below 0 if less.
-        more_attainment: What they attain more; below 0 if less.
-        more_events: Scale events that they have more.
-    """
+    """One term in one regime: runs with it and without, seed by seed on the same requests and starts."""
 
     term: str
     regime: str
-    seeds: int
-    gpu_hours: float
-    attainment: float
-    more_gpu_hours: Interval
-    more_attainment: Interval
-    more_events: Interval
-
-    @property
-    def verdict(self) -> str:
-        """What leaving the term out does, as far as the intervals tell."""
-        worse = [
-            text
-            for text, is_so in (
-                ("attains less", self.more_attainment.below_zero),
-                ("attains more", self.more_attainment.above_zero),
-                ("costs more", self.more_gpu_hours.above_zero),
-                ("costs less", self.more_gpu_hours.below_zero),
-                ("moves more", self.more_events.above_zero),
-                ("moves less", self.more_events.below_zero),
-            )
-            if is_so
-        ]
-        return ", ".join(worse) or "no difference"
+    whole: tuple[Summary, ...]
+    without: tuple[Summary, ...]
 
 
 def ablate(
@@ -129,51 +99,33 @@ def ablate(
     seeds: Sequence[int] = (0, 1, 2),
     done: Callable[[], None] = lambda: None,
 ) -> Iterator[Ablation]:
-    """Yield each term in each regime.
+    """Yield each term in each regime; len(regimes) · (1 + len(terms)) · len(seeds) simulations.
 
     Args:
         subject: Its policy names coupled; its workload's requests are drawn from.
         terms: Keys of `TERMS`.
         regimes: Keys of `REGIMES`.
-        seeds: Of arrivals and starts; with and without the term they are the same.
+        seeds: Of arrivals and starts.
         done: Hears of every simulation.
     """
     own = subject.control.params
     params = own if isinstance(own, CoupledParams) else CoupledParams()
     for regime in regimes:
         subjects = {seed: REGIMES[regime].of(subject, regime, seed) for seed in seeds}
-
-        def runs(params: Params, subjects: Mapping[int, Subject] = subjects) -> list[Summary]:
-            return [_run(each, params, seed, done) for seed, each in subjects.items()]
-
-        whole = runs(params)
+        whole = tuple(with_params(each, params, seed, done) for seed, each in subjects.items())
         for term in terms:
             changed: dict[str, Any] = dict(TERMS[term])
-            yield _compared(term, regime, whole, runs(replace(params, **changed)))
+            less = replace(params, **changed)
+            without = tuple(with_params(each, less, seed, done) for seed, each in subjects.items())
+            yield Ablation(term=term, regime=regime, whole=whole, without=without)
 
 
-def _run(subject: Subject, params: Params, seed: int, done: Callable[[], None]) -> Summary:
-    # Backpressure is admission's: it reads the policy file and not control's copy of it.
+def with_params(
+    subject: Subject, params: CoupledParams, seed: int, done: Callable[[], None] = lambda: None
+) -> Summary:
+    """Return what coupled with these parameters comes to; admission has them from the policy file."""
     scaling = replace(subject.policy.scaling, policy="coupled", params=params)
     subject = replace(subject, policy=replace(subject.policy, scaling=scaling))
-    summary = summarise(simulate(subject.scenario(scaling="coupled", params=params, seed=seed)))
+    summary = evaluate([subject], "coupled", [params], seed)
     done()
     return summary
-
-
-def _compared(term: str, regime: str, whole: Sequence[Summary], without: Sequence[Summary]) -> Ablation:
-    pairs = list(zip(whole, without, strict=True))
-    return Ablation(
-        term=term,
-        regime=regime,
-        seeds=len(pairs),
-        gpu_hours=interval([s.gpu_hours for s in whole]).mean,
-        attainment=interval([s.attainment for s in whole]).mean,
-        more_gpu_hours=interval([b.gpu_hours - a.gpu_hours for a, b in pairs]),
-        more_attainment=interval([b.attainment - a.attainment for a, b in pairs]),
-        more_events=interval([float(_events(b) - _events(a)) for a, b in pairs]),
-    )
-
-
-def _events(summary: Summary) -> int:
-    return sum(summary.scale_events.values())

@@ -25,18 +25,28 @@ def comparable() -> list[str]:
 
 
 def compare_policies(
-    subject: Subject, names: Sequence[str], seed: int, done: Callable[[str], None] = lambda name: None
+    subjects: Sequence[Subject],
+    names: Sequence[str],
+    seed: int,
+    done: Callable[[str], None] = lambda name: None,
 ) -> dict[str, Summary]:
-    """Run each policy with its default parameters, the file's own with its own, on the same work."""
+    """Run each policy with its default parameters, the files' own with their own, on the same work.
+
+    Args:
+        subjects: Services that share a fleet and all follow the policy.
+        names: Of scaling policies.
+        seed: Of cold starts: the same for everyone.
+        done: Hears of each policy that was run.
+    """
     found = {}
     for name in names:
-        found[name] = _run(subject, name, seed)
+        found[name] = evaluate(subjects, name, [_params(s, name, seed) for s in subjects], seed)
         done(name)
     return found
 
 
-def _run(subject: Subject, name: str, seed: int) -> Summary:
+def _params(subject: Subject, name: str, seed: int) -> Params | None:
+    """Return the parameters of a policy that is told something; each service is tuned as if alone."""
     if name == "static-best":
-        return tune(subject, trials=STATIC_TRIALS, seed=seed).best.summary
-    params = _INFORMED[name](subject) if name in _INFORMED else None
-    return evaluate(subject, name, params, seed)
+        return tune(subject, trials=STATIC_TRIALS, seed=seed).best.params
+    return _INFORMED[name](subject) if name in _INFORMED else None

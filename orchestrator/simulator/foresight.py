@@ -8,11 +8,11 @@ from numpy.typing import NDArray
 from orchestrator.core.queueing import servers_needed
 from orchestrator.core.scaling.oracle import OracleParams
 from orchestrator.core.scaling.periodic import Hour, PeriodicParams
-from orchestrator.simulator.prompts import text_tokens
-from orchestrator.simulator.run import speeds
 from orchestrator.simulator.scenario import Subject
 from orchestrator.simulator.summary import HOUR_S
 from orchestrator.simulator.systems import SYSTEMS
+from orchestrator.simulator.tenant import speeds
+from orchestrator.simulator.work import work_from_rows
 from stages.types import Stage
 
 WINDOW_S = 30.0
@@ -96,13 +96,14 @@ def unrounded(subject: Subject) -> Needs:
     rates = speeds(control, work, SYSTEMS["e-p-d"]).rates
     windows = max(1, int(np.ceil(work.span_s / WINDOW_S)))
     window = np.minimum((work.arrival_s / WINDOW_S).astype(np.int64), windows - 1)
-    images = work.images.astype(np.float64) * control.profile.image_tokens
-    prompt = text_tokens(work, control.profile.image_tokens) + control.kappa * images
+    asked, each = work_from_rows(work, control.profile), np.ones_like(work.images)
+    prompts = asked.prompt_tokens
     tokens = np.bincount(window, work.output_tokens, windows) / WINDOW_S
-    each = np.ones_like(work.images)
     return {
-        Stage.ENCODE: _by_wait(subject, Stage.ENCODE, images, work.images, window, windows, rates),
-        Stage.PREFILL: _by_wait(subject, Stage.PREFILL, prompt, each, window, windows, rates),
+        Stage.ENCODE: _by_wait(
+            subject, Stage.ENCODE, asked.image_tokens, work.images, window, windows, rates
+        ),
+        Stage.PREFILL: _by_wait(subject, Stage.PREFILL, prompts, each, window, windows, rates),
         Stage.DECODE: tokens / rates[Stage.DECODE],
     }
 
@@ -117,7 +118,7 @@ def _highest_ahead(found: NDArray[np.int64], windows: int) -> NDArray[np.int64]:
 def _by_wait(
     subject: Subject,
     stage: Stage,
-    units: NDArray[np.float64],
+    units: NDArray[np.int64],
     jobs: NDArray[np.int32],
     window: NDArray[np.int64],
     windows: int,

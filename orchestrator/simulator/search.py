@@ -10,14 +10,12 @@ import numpy as np
 
 from orchestrator.core.scaling import SCALERS
 from orchestrator.core.scaling.params import Params
-from orchestrator.core.scaling.static import StaticBestParams
 from orchestrator.simulator.evaluate import evaluate
 from orchestrator.simulator.scenario import Subject
 from orchestrator.simulator.spaces import SPACES, Point
 from orchestrator.simulator.summary import Summary
 from orchestrator.simulator.tune import Trial as Counts
 from orchestrator.simulator.tune import tune
-from stages.types import Stage
 
 SPREAD = 3
 """One in so many trials is spread over the whole space; the others look around the best."""
@@ -169,7 +167,7 @@ class _Search:
 
 
 def _trial(subject: Subject, scaling: str, point: Point, params: Params, seed: int, goal: float) -> Trial:
-    summary = evaluate(subject, scaling, params, seed)
+    summary = evaluate([subject], scaling, [params], seed)
     return Trial(point=point, params=params, summary=summary, attained=summary.attainment >= goal)
 
 
@@ -177,10 +175,8 @@ def _fixed(subject: Subject, trials: int, seed: int, goal: float, tried: Callabl
     """Let `tune` search for fixed counts."""
 
     def told(counts: Counts) -> Trial:
-        encode, prefill, decode = (counts.counts[stage] for stage in Stage)
         point = {str(stage): float(count) for stage, count in counts.counts.items()}
-        params = StaticBestParams(encode=encode, prefill=prefill, decode=decode)
-        return Trial(point=point, params=params, summary=counts.summary, attained=counts.attained)
+        return Trial(point=point, params=counts.params, summary=counts.summary, attained=counts.attained)
 
     subject = replace(subject, control=replace(subject.control, attainment=goal))
     tuned = tune(subject, trials=trials, seed=seed, tried=lambda counts: tried(told(counts)))
