@@ -28,6 +28,8 @@ IDLE_S = 60.0
 """Without a request for so long and with none in the system, a service is idle."""
 PRIOR = Mix(prompt_tokens=1_000.0, context_tokens=1_000.0, output_tokens=200.0)
 """What a request is taken to look like before the first has ended."""
+PRIOR_VARIABILITY = 10.0
+"""ca² + cs² before it is measured: images come several at once, and a replica too many goes in minutes."""
 _VARIABILITY_RANGE = (0.2, 200.0)
 
 
@@ -278,7 +280,7 @@ def _variability(memory: StageMemory) -> float:
     """
     mean, job = memory.bin_units.mean(), memory.job_units.mean()
     if mean <= 0.0 or job <= 0.0:
-        return 2.0
+        return PRIOR_VARIABILITY
     variance = memory.bin_units_squared.mean() - mean * mean
     low, high = _VARIABILITY_RANGE
     return min(high, max(low, variance / (mean * job)))
