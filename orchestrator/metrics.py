@@ -53,7 +53,7 @@ class Metrics:
         )
         self.tokens = Counter(
             "tercet:stage_tokens",
-            "Work delivered: image tokens, prompt tokens not cached, output tokens",
+            "Work done: image and prompt tokens not cached, output tokens",
             ["stage"],
             registry=self.registry,
         )
@@ -115,7 +115,7 @@ class Metrics:
         """See `Observer.waited`."""
         _child(self.wait_s, stage).observe(wait_s)
 
-    def did(self, stage: Stage, tokens: int) -> None:
+    def did(self, stage: Stage, tokens: int, cached_tokens: int = 0) -> None:
         """See `Observer.did`."""
         _child(self.tokens, stage).inc(tokens)
 
