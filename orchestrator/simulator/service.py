@@ -15,6 +15,7 @@ from orchestrator.core.profile import ModelProfile
 from orchestrator.core.tagger import tag
 from orchestrator.core.types import MediaShape, Queued, Reason, Rejected, StageLoad, StageTag
 from orchestrator.core.waiting import WaitingParams, due_s
+from orchestrator.output_length import OutputLength
 from orchestrator.simulator.clock import Clock
 from orchestrator.simulator.engines import Milestones
 from orchestrator.simulator.hop import Hop, Request
@@ -101,6 +102,7 @@ class Service:
         self._image = MediaShape(modality=Modality.IMAGE, tokens=profile.image_tokens)
         self.pools = pools
         self.pool_of = {stage: pool for pool in pools for stage in pool.stages}
+        self._outputs = OutputLength()
         self.totals = totals
         self.outcomes = outcomes
         self.reasons: Counter[tuple[Stage | None, Reason]] = Counter()
@@ -310,7 +312,7 @@ class Service:
         context = self._context(request.tag)
         hop = Hop(
             request,
-            tokens=request.output_tokens,
+            tokens=self._outputs.expect(request.output_tokens),
             steps=request.output_tokens - 1,
             context_tokens=context,
             kv_bytes=(context + request.output_tokens) * self._profile.kv_bytes_per_token,
@@ -321,6 +323,7 @@ class Service:
     def _answer(self, request: Request) -> None:
         now_s = self._clock.now_s
         request.ended = True
+        self._outputs.observe(request.output_tokens)
         ttft_s = request.first_token_s - request.arrival_s
         target_s = self._promises.tpot_s
         tpot_s, attained = judge(request.due_s, request.first_token_s, now_s, request.output_tokens, target_s)
