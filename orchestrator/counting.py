@@ -101,12 +101,12 @@ class Counting:
 
     def did(self, stage: Stage, tokens: int, cached_tokens: int = 0) -> None:
         """See `Observer.did`. Output tokens are counted when their completion ends."""
-        if stage is Stage.ENCODE:
-            self._totals.image_hit(cached_tokens)
-        elif stage is Stage.PREFILL:
-            self._totals.prefilled(tokens + cached_tokens, cached_tokens)
         if stage is not Stage.DECODE:
             self._totals.done(stage, tokens)
+            if stage is Stage.ENCODE:
+                self._totals.image_hit(cached_tokens)
+            else:
+                self._totals.prefilled(tokens + cached_tokens, cached_tokens)
         self._next.did(stage, tokens, cached_tokens)
 
     def worked(self, stage: Stage, work_s: float) -> None:

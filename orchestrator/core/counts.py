@@ -6,6 +6,8 @@ between two looks at the same counter; the sum never falls.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 from orchestrator.core.control_types import ServiceSample, StageSample
@@ -165,26 +167,25 @@ def _before(count: Count, tally: Tally, now_s: float) -> ServiceSample:
 def _advance(
     totals: ServiceSample, now: Sequence[ServiceSample], before: Sequence[ServiceSample]
 ) -> ServiceSample:
+    pairs = list(zip(now, before, strict=True))
     stages = {
         stage: StageSample(
             **_sums(
-                _STAGE_TOTALS,
-                totals.stages[stage],
-                [sample.stages[stage] for sample in now],
-                [sample.stages[stage] for sample in before],
+                _STAGE_TOTALS, totals.stages[stage], [(a.stages[stage], b.stages[stage]) for a, b in pairs]
             )
         )
         for stage in Stage
     }
-    return ServiceSample(at_s=0.0, **_sums(_TOTALS, totals, now, before), stages=stages)
+    return ServiceSample(at_s=0.0, **_sums(_TOTALS, totals, pairs), stages=stages)
 
 
-def _sums(names: Iterable[str], total: object, now: Sequence[object], before: Sequence[object]) -> Any:
-    pairs = list(zip(now, before, strict=True))
-    return {
-        name: getattr(total, name) + sum([getattr(a, name) - getattr(b, name) for a, b in pairs])
-        for name in names
-    }
+def _sums(names: tuple[str, ...], total: object, pairs: Sequence[tuple[object, object]]) -> dict[str, Any]:
+    """Return each field's total and what has come to it."""
+    read = attrgetter(*names)
+    sums: Sequence[Any] = read(total)
+    for now, before in pairs:
+        sums = [t + (a - b) for t, a, b in zip(sums, read(now), read(before), strict=True)]
+    return dict(zip(names, sums, strict=True))
 
 
 def _arrivals(counted: Sequence[Windows], known: Arrivals) -> Arrivals:
@@ -203,9 +204,10 @@ def _arrivals(counted: Sequence[Windows], known: Arrivals) -> Arrivals:
         first = max(first, known.closed)
     end = max(first, min([windows.closed for windows in counted]))
     sums: dict[int, float] = {}
-    for number, units in (each for windows in counted for each in windows.units):
-        if first <= number < end:
-            sums[number] = sums.get(number, 0.0) + units
+    for windows in counted:
+        for number, units in takewhile(lambda window: window[0] >= first, reversed(windows.units)):
+            if number < end:
+                sums[number] = sums.get(number, 0.0) + units
     return Arrivals(
         window_s=window_s,
         closed=end,
