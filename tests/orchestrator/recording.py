@@ -3,9 +3,10 @@
 from dataclasses import dataclass, field
 
 from orchestrator.core.types import Replica
-from orchestrator.simulator import run, world
 from orchestrator.simulator.outcomes import Ending
+from orchestrator.simulator.run import simulate
 from orchestrator.simulator.service import Service
+from orchestrator.simulator.world import World
 from orchestrator.totals import ServiceTotals
 
 REPLICA_FIELDS = [
@@ -48,54 +49,46 @@ def record(monkeypatch, scenario):
     """Simulate; return the log."""
     log = Log()
 
-    class Totals(ServiceTotals):
-        def offered(self, tag, now_s):
-            log.add(now_s, "offered", more=tag)
-            super().offered(tag, now_s)
+    def before(kind, method, note):
+        """Have `note` called with the same arguments first."""
+        original = getattr(kind, method)
 
-    class Recorded(Service):
-        def _send_in(self, request, *args, **options):
-            log.add(self._clock.now_s, "admitted", request)
-            super()._send_in(request, *args, **options)
+        def noting(self, *args, **options):
+            note(self, *args, **options)
+            return original(self, *args, **options)
 
-        def _end(self, index, ending):
-            log.endings.append(ending)
-            if ending is Ending.REFUSED:
-                log.add(self._clock.now_s, "refused")
-            super()._end(index, ending)
+        monkeypatch.setattr(kind, method, noting)
 
-        def _start(self, hop, replica):
-            log.add(self._clock.now_s, "started", hop.request, replica.stage)
-            super()._start(hop, replica)
+    def event(what):
+        def note(service, request, *_, **__):
+            log.add(service._clock.now_s, what, request)
 
-        def _encoded(self, request, replica):
-            log.add(self._clock.now_s, "encoded", request)
-            super()._encoded(request, replica)
+        return note
 
-        def _prefilled(self, hop):
-            log.add(self._clock.now_s, "prefilled", hop.request)
-            super()._prefilled(hop)
+    def ended(service, index, ending):
+        log.endings.append(ending)
+        if ending is Ending.REFUSED:
+            log.add(service._clock.now_s, "refused")
 
-        def _first_token(self, request):
-            log.add(self._clock.now_s, "first", request)
-            super()._first_token(request)
+    observed = World.snapshot
 
-        def _answer(self, request):
-            log.add(self._clock.now_s, "answered", request)
-            super()._answer(request)
+    def snapshot(world):
+        taken = observed(world)
+        (hosted,) = world._hosted.values()
+        said = {stage: _said(pool) for stage, pool in hosted.service.pool_of.items()}
+        log.add(world._clock.now_s, "tick", more=(taken, said))
+        return taken
 
-    class Watched(world.World):
-        def snapshot(self):
-            taken = super().snapshot()
-            (hosted,) = self._hosted.values()
-            said = {s: _said(pool) for s, pool in hosted.service.pool_of.items()}
-            log.add(self._clock.now_s, "tick", more=(taken, said))
-            return taken
-
-    monkeypatch.setattr(run, "ServiceTotals", Totals)
-    monkeypatch.setattr(run, "Service", Recorded)
-    monkeypatch.setattr(run, "World", Watched)
-    run.simulate(scenario)
+    before(ServiceTotals, "offered", lambda self, tag, now_s: log.add(now_s, "offered", more=tag))
+    before(Service, "_send_in", event("admitted"))
+    before(Service, "_end", ended)
+    before(Service, "_start", lambda s, hop, at: log.add(s._clock.now_s, "started", hop.request, at.stage))
+    before(Service, "_encoded", event("encoded"))
+    before(Service, "_prefilled", lambda s, hop: log.add(s._clock.now_s, "prefilled", hop.request))
+    before(Service, "_first_token", event("first"))
+    before(Service, "_answer", event("answered"))
+    monkeypatch.setattr(World, "snapshot", snapshot)
+    simulate(scenario)
     return log
 
 
