@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from typing import NamedTuple
 
 from orchestrator.core.counts import Backlog, Count
 from orchestrator.core.types import Reason, StageTag
@@ -12,6 +13,14 @@ from orchestrator.totals import ServiceTotals, judge, ttft_ratio
 from stages.types import Stage
 
 NONE_WAITING = dict.fromkeys(Stage, Backlog())
+
+
+class Slo(NamedTuple):
+    """Requests offered, those of which it is known how they did, and those that met their targets."""
+
+    offered: int
+    judged: int
+    attained: int
 
 
 def steady_unix_s() -> Callable[[], float]:
@@ -85,6 +94,10 @@ class Counting:
         if budgets_s != self._totals.budgets_s:  # the policy file was edited
             self._totals.set_budgets(budgets_s, now_s)
         return self._totals.count(self._gateway, now_s, NONE_WAITING)
+
+    def slo(self) -> Slo:
+        """Return how requests did; may be called on any thread, unlike all else."""
+        return Slo(self._totals.requests, self._totals.judged, self._totals.attained)
 
     def arrived(self, stage: Stage, *, again: bool) -> None:
         """See `Observer.arrived`."""

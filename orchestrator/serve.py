@@ -89,7 +89,7 @@ class Process:
         )
         await fleet.join()
         if config.metrics_port:
-            self._metrics.watch(fleet)
+            self._metrics.watch(fleet, self._counting)
             start_http_server(config.metrics_port, config.host, self._metrics.registry)
         server = self._server(fleet)
         for number in (signal.SIGINT, signal.SIGTERM):

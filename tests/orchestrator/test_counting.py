@@ -77,6 +77,17 @@ def test_what_is_refused_is_offered_and_missed():
     run(test())
 
 
+def test_attainment_can_be_scraped():
+    async def test():
+        async with running() as bench:
+            bench.metrics.watch(bench.fleet, bench.counting)
+            await bench.ask().send()
+            names = [f"tercet:slo_{name}_requests_total" for name in ("offered", "judged", "attained")]
+            assert [bench.sample(name) for name in names] == [1.0, 1.0, 1.0]
+
+    run(test())
+
+
 def test_a_client_that_leaves_in_time_says_nothing_of_the_service():
     async def test():
         async with running(lambda order: []) as bench:
