@@ -10,7 +10,7 @@ from itertools import takewhile
 from operator import attrgetter
 from typing import Any, NamedTuple
 
-from orchestrator.core.control_types import ServiceSample, StageSample
+from orchestrator.core.control_types import ServiceSample
 from stages.types import Stage
 
 GONE_S = 30.0
@@ -18,7 +18,7 @@ GONE_S = 30.0
 YOUNG_S = 1.0
 """Reports are at most this late: a counter older than the last look by more was there at that look."""
 
-_TOTALS = (
+TOTALS = (
     "requests",
     "text_tokens",
     "image_tokens",
@@ -30,9 +30,24 @@ _TOTALS = (
     "judged",
     "attained",
 )
-_STAGE_TOTALS = ("offered_units", "offered_jobs", "done_units", "waited_s", "started_jobs")
+STAGE_TOTALS = ("offered_units", "offered_jobs", "done_units", "waited_s", "started_jobs")
 
-NOTHING = ServiceSample(at_s=0.0, stages=dict.fromkeys(Stage, StageSample()))
+_read, _read_stage = attrgetter(*TOTALS), attrgetter(*STAGE_TOTALS)
+
+
+class Totals(NamedTuple):
+    """The fields `TOTALS` of a `ServiceSample` and `STAGE_TOTALS` of each of its stages, as plain numbers."""
+
+    service: tuple[Any, ...]
+    stages: Mapping[Stage, tuple[Any, ...]]
+
+    @classmethod
+    def of(cls, sample: ServiceSample) -> "Totals":
+        """Return those of a sample."""
+        return cls(_read(sample), {stage: _read_stage(sample.stages[stage]) for stage in Stage})
+
+
+NOTHING = Totals((0,) * len(TOTALS), dict.fromkeys(Stage, (0,) * len(STAGE_TOTALS)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +111,7 @@ class Arrivals:
 class Heard(NamedTuple):
     """The last that was heard of a counter."""
 
-    totals: ServiceSample
+    totals: Totals
     at_s: float
 
 
@@ -112,7 +127,7 @@ class Tally:
     """
 
     looked_s: float | None = None
-    totals: ServiceSample = NOTHING
+    totals: Totals = NOTHING
     heard: Mapping[str, Heard] = field(default_factory=dict)
     arrivals: Mapping[Stage, Arrivals] = field(default_factory=lambda: dict.fromkeys(Stage, Arrivals()))
 
@@ -129,12 +144,15 @@ def take_in(counts: Sequence[Count], tally: Tally, now_s: float) -> Tally:
         tally: What the last call returned; `Tally()` at first.
         now_s: When they were read.
     """
-    before = [_before(count, tally, now_s) for count in counts]
+    now = [Totals.of(count.totals) for count in counts]
+    before = [_before(count, totals, tally, now_s) for count, totals in zip(counts, now, strict=True)]
     kept = {name: heard for name, heard in tally.heard.items() if now_s - heard.at_s < GONE_S}
+    for count, totals in zip(counts, now, strict=True):
+        kept[count.counter] = Heard(totals, now_s)
     return Tally(
         looked_s=now_s,
-        totals=_advance(tally.totals, [count.totals for count in counts], before),
-        heard=kept | {count.counter: Heard(count.totals, now_s) for count in counts},
+        totals=_grown(tally.totals, list(zip(now, before, strict=True))),
+        heard=kept,
         arrivals={
             stage: _arrivals([count.windows[stage] for count in counts], tally.arrivals[stage])
             for stage in Stage
@@ -151,7 +169,7 @@ def highest(values: Iterable[float | None]) -> float | None:
     return max((value for value in values if value is not None), default=None)
 
 
-def _before(count: Count, tally: Tally, now_s: float) -> ServiceSample:
+def _before(count: Count, totals: Totals, tally: Tally, now_s: float) -> Totals:
     """Return what of a counter's totals is known already.
 
     One that was there at an earlier look but is new to us is counted from now on: its whole past in
@@ -161,31 +179,20 @@ def _before(count: Count, tally: Tally, now_s: float) -> ServiceSample:
     if heard is not None:
         return heard.totals
     young = tally.looked_s is None or count.age_s <= now_s - tally.looked_s + YOUNG_S
-    return NOTHING if young else count.totals
+    return NOTHING if young else totals
 
 
-def _advance(
-    totals: ServiceSample, now: Sequence[ServiceSample], before: Sequence[ServiceSample]
-) -> ServiceSample:
-    pairs = list(zip(now, before, strict=True))
-    stages = {
-        stage: StageSample(
-            **_sums(
-                _STAGE_TOTALS, totals.stages[stage], [(a.stages[stage], b.stages[stage]) for a, b in pairs]
-            )
-        )
-        for stage in Stage
-    }
-    return ServiceSample(at_s=0.0, **_sums(_TOTALS, totals, pairs), stages=stages)
-
-
-def _sums(names: tuple[str, ...], total: object, pairs: Sequence[tuple[object, object]]) -> dict[str, Any]:
-    """Return each field's total and what has come to it."""
-    read = attrgetter(*names)
-    sums: Sequence[Any] = read(total)
+def _grown(totals: Totals, pairs: Sequence[tuple[Totals, Totals]]) -> Totals:
+    service, stages = totals.service, dict(totals.stages)
     for now, before in pairs:
-        sums = [t + (a - b) for t, a, b in zip(sums, read(now), read(before), strict=True)]
-    return dict(zip(names, sums, strict=True))
+        service = _plus(service, now.service, before.service)
+        for stage in Stage:
+            stages[stage] = _plus(stages[stage], now.stages[stage], before.stages[stage])
+    return Totals(service, stages)
+
+
+def _plus(totals: tuple[Any, ...], now: tuple[Any, ...], before: tuple[Any, ...]) -> tuple[Any, ...]:
+    return tuple([t + (a - b) for t, a, b in zip(totals, now, before, strict=True)])
 
 
 def _arrivals(counted: Sequence[Windows], known: Arrivals) -> Arrivals:

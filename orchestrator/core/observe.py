@@ -1,8 +1,8 @@
 """observe(): counts of gateways, readings of replicas, what the cluster has → what control decides on."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 from orchestrator.core.control_types import (
     Node,
@@ -12,7 +12,7 @@ from orchestrator.core.control_types import (
     Snapshot,
     StageSample,
 )
-from orchestrator.core.counts import Arrivals, Count, Tally, highest, take_in
+from orchestrator.core.counts import STAGE_TOTALS, TOTALS, Arrivals, Count, Tally, highest, take_in
 from orchestrator.core.types import ReplicaView
 from stages.types import Stage
 
@@ -107,8 +107,8 @@ def _service(
         )
         for stage in Stage
     }
-    sample = replace(
-        tally.totals,
+    sample = ServiceSample(
+        **dict(zip(TOTALS, tally.totals.service, strict=True)),
         at_s=now_s,
         ttft_ratio=highest(count.totals.ttft_ratio for count in view.counts),
         tpot_ratio=highest(count.totals.tpot_ratio for count in view.counts),
@@ -118,7 +118,12 @@ def _service(
 
 
 def _stage(
-    stage: Stage, view: ServiceView, totals: StageSample, arrivals: Arrivals, busy_s: float, complete: bool
+    stage: Stage,
+    view: ServiceView,
+    totals: tuple[Any, ...],
+    arrivals: Arrivals,
+    busy_s: float,
+    complete: bool,
 ) -> StageSample:
     replicas = [reading.replica for reading in view.readings[stage]]
     live = [replica for replica in replicas if not replica.draining]
@@ -126,8 +131,8 @@ def _stage(
     held_bytes = kv_bytes - sum([r.free_kv_bytes for r in live])
     # Decodes that run are not ahead of one that waits.
     pending = 0 if stage is Stage.DECODE else sum([r.pending_tokens for r in replicas])
-    return replace(
-        totals,
+    return StageSample(
+        **dict(zip(STAGE_TOTALS, totals, strict=True)),
         busy_s=busy_s,
         bins=arrivals.bins,
         bin_units=arrivals.units,
