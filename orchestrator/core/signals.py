@@ -13,6 +13,7 @@ from orchestrator.core.control_types import (
     StageSample,
     StageSignals,
 )
+from orchestrator.core.pending import stuck
 from orchestrator.core.profile import HardwareClass
 from stages.types import Stage
 
@@ -108,13 +109,14 @@ def summarize(
     state = _take_in(sample, state, now_s)
     latest = state.sample
     mix = _mix(state, policy)
-    counts = _counts(replicas)
+    counts = _counts(replicas, policy, now_s)
+    fresh = latest is not None and now_s - latest.at_s <= STALE_S
     stages = {
-        stage: _stage_signals(stage, latest, state.stages[stage], counts[stage], mix, policy)
+        stage: _stage_signals(stage, latest, state.stages[stage], counts[stage], mix, policy, fresh)
         for stage in Stage
     }
     signals = Signals(
-        fresh=latest is not None and now_s - latest.at_s <= STALE_S,
+        fresh=fresh,
         idle=_idle(latest, state, now_s),
         requests=state.requests.mean(),
         text_tokens=state.text.mean(),
@@ -217,13 +219,15 @@ def _mix(state: SignalState, policy: ControlPolicy) -> Mix:
     )
 
 
-def _counts(replicas: Iterable[PlacedReplica]) -> dict[Stage, tuple[int, int]]:
+def _counts(
+    replicas: Iterable[PlacedReplica], policy: ControlPolicy, now_s: float
+) -> dict[Stage, tuple[int, int]]:
     """Return (ready, coming) by stage."""
     ready, coming = dict.fromkeys(Stage, 0), dict.fromkeys(Stage, 0)
     for replica in replicas:
         if replica.state is ReplicaState.READY:
             ready[replica.stage] += 1
-        elif replica.state is not ReplicaState.DRAINING:
+        elif replica.state is not ReplicaState.DRAINING and not stuck(replica, policy, now_s):
             coming[replica.stage] += 1
     return {stage: (ready[stage], coming[stage]) for stage in Stage}
 
@@ -235,6 +239,7 @@ def _stage_signals(
     counts: tuple[int, int],
     mix: Mix,
     policy: ControlPolicy,
+    fresh: bool,
 ) -> StageSignals:
     ready, coming = counts
     rate, job_s = _capacity(stage, mix, memory, policy)
@@ -253,6 +258,7 @@ def _stage_signals(
         wait_s=memory.wait.mean() if memory.wait.weight > 0.5 else None,
         budget_s=policy.stages[stage].budget_s,
         kv_usage=now.kv_usage,
+        fresh=fresh and now.complete,
     )
 
 
