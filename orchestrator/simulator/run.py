@@ -10,10 +10,11 @@ from orchestrator.core.capacity import Mix, decode_rate, encode_rate, kv_capacit
 from orchestrator.core.control_types import Changes, ControlPolicy, Node, Snapshot
 from orchestrator.core.decide import Decision
 from orchestrator.core.links import Link
-from orchestrator.core.profile import HardwareClass
+from orchestrator.core.profile import HardwareClass, ModelProfile
 from orchestrator.core.types import Reason
 from orchestrator.policy import Policy
 from orchestrator.simulator.build import ReplicaShape
+from orchestrator.simulator.caches import NEW, Content, Prefixes
 from orchestrator.simulator.clock import Clock
 from orchestrator.simulator.outcomes import Ending, Outcomes
 from orchestrator.simulator.pool import Pool
@@ -92,6 +93,8 @@ class Run:
         scale_events: Decisions that changed a stage's count, by stage.
         reasons: Of admission (stage None) and of routing, with counts.
         span_s: First arrival to last end.
+        embedding_hits: Fraction of the offered image tokens that embedding caches supplied.
+        prefix_hits: Fraction of the prefilled prompt tokens that prefix caches supplied.
         events: Callbacks that the clock ran.
         wall_s: Seconds that the simulation took.
     """
@@ -105,6 +108,8 @@ class Run:
     scale_events: Mapping[Stage, int]
     reasons: Mapping[tuple[Stage | None, Reason], int]
     span_s: float
+    embedding_hits: float
+    prefix_hits: float
     events: int
     wall_s: float
 
@@ -127,7 +132,7 @@ def simulate(scenario: Scenario, progress: Progress = lambda fraction: None) -> 
     world.start(scenario.first)
     _feed(scenario, clock, service, progress)
     _settle(clock, outcomes, scenario.policy.admission.deadline_s)
-    accelerator_s = world.provisioned_s(clock.now_s)
+    accelerator_s, totals = world.provisioned_s(clock.now_s), service.totals
     return Run(
         scenario=scenario,
         outcomes=outcomes,
@@ -138,6 +143,8 @@ def simulate(scenario: Scenario, progress: Progress = lambda fraction: None) -> 
         scale_events=recorder.scale_events,
         reasons=dict(service.reasons),
         span_s=clock.now_s,
+        embedding_hits=totals.image_hit_tokens / max(1.0, totals.image_tokens),
+        prefix_hits=totals.prompt_hit_tokens / max(1.0, totals.prompt_tokens),
         events=clock.events,
         wall_s=time.perf_counter() - began_s,
     )
@@ -147,6 +154,7 @@ def _feed(scenario: Scenario, clock: Clock, service: Service, progress: Progress
     """Let the workload arrive, in batches so that its columns need not become lists at once."""
     work = scenario.workload
     text = text_tokens(work, scenario.control.profile.image_tokens)
+    content_of = _contents(work)
     total = len(work.arrival_s)
     for start in range(0, total, _BATCH):
         rows = slice(start, start + _BATCH)
@@ -154,8 +162,19 @@ def _feed(scenario: Scenario, clock: Clock, service: Service, progress: Progress
         for index, row in enumerate(zip(*[c[rows].tolist() for c in columns], strict=True), start):
             arrival_s, images, prompt, output_tokens = row
             clock.run_until(arrival_s)
-            service.arrive(index, images, prompt, output_tokens)
+            service.arrive(index, images, prompt, output_tokens, content_of(index))
         progress(min(1.0, (start + _BATCH) / total))
+
+
+def _contents(work: Workload) -> Callable[[int], Content]:
+    """Return what says of a request what it shares with others."""
+    images, prompts = work.content_ids, work.prefix_blocks
+    if images is None and prompts is None:
+        return lambda index: NEW
+    return lambda index: Content(
+        images=str(images[index]) if images is not None else "",
+        blocks=prompts.of(index).tolist() if prompts else (),
+    )
 
 
 def _settle(clock: Clock, outcomes: Outcomes, deadline_s: float) -> None:
@@ -196,8 +215,16 @@ def _service(
         _transfer_over(scenario.links),
         ServiceTotals({stage: control.stages[stage].budget_s for stage in Stage}),
         outcomes,
+        _prefixes(control.profile, scenario.workload),
     )
     return service, shapes
+
+
+def _prefixes(profile: ModelProfile, work: Workload) -> Prefixes | None:
+    if work.prefix_blocks is None:
+        return None
+    tokens = work.prefix_blocks.block_tokens
+    return Prefixes(tokens, tokens * profile.kv_bytes_per_token)
 
 
 def _transfer_over(links: Sequence[Link]) -> Transfer:
@@ -214,10 +241,7 @@ def speeds(control: ControlPolicy, work: Workload, system: System) -> Speeds:
     """Return what one replica of each stage does per second at the workload's mean request."""
     profile = control.profile
     at = {stage: HardwareClass(b.hardware[0], b.tp) for stage, b in control.stages.items()}
-    context = float(np.mean(work.context_tokens)) if len(work.arrival_s) else 1.0
-    output = float(np.mean(work.output_tokens)) if len(work.arrival_s) else 1.0
-    context, output = max(1.0, context), max(1.0, output)
-    mix = Mix(prompt_tokens=context, context_tokens=context, output_tokens=output)
+    mix = _mean_request(profile, work)
     decode = at[Stage.DECODE]
     kv_tokens = kv_capacity_tokens(profile, Stage.DECODE, decode, control.accelerators)
     slots = control.stages[Stage.DECODE].slots
@@ -232,6 +256,18 @@ def speeds(control: ControlPolicy, work: Workload, system: System) -> Speeds:
         },
         image_s=profile.encode[encode].image_s,
         images_at_once=at[Stage.PREFILL].tp,
+    )
+
+
+def _mean_request(profile: ModelProfile, work: Workload) -> Mix:
+    if not len(work):
+        return Mix(prompt_tokens=1.0, context_tokens=1.0, output_tokens=1.0)
+    text, images = float(np.mean(text_tokens(work, profile.image_tokens))), float(np.mean(work.images))
+    prompt = text + profile.kappa * images * profile.image_tokens
+    return Mix(
+        prompt_tokens=prompt,
+        context_tokens=prompt + images * profile.image_kv_positions,
+        output_tokens=float(np.mean(work.output_tokens)),
     )
 
 

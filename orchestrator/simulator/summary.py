@@ -41,6 +41,8 @@ class Summary:
         endings: Requests by how they ended.
         utilisation: Fraction of provisioned replica-seconds with work, by stage.
         scale_events: Decisions that changed a count, by stage.
+        embedding_hits: Fraction of image tokens that embedding caches supplied; 0.0 if no image repeats.
+        prefix_hits: Likewise of prompt tokens and prefix caches.
         span_s: First arrival to last end.
         wall_s: Seconds that the simulation took.
     """
@@ -55,6 +57,8 @@ class Summary:
     endings: Mapping[str, int]
     utilisation: Mapping[str, float]
     scale_events: Mapping[str, int]
+    embedding_hits: float
+    prefix_hits: float
     span_s: float
     events: int
     wall_s: float
@@ -97,6 +101,8 @@ def summarise(run: Run) -> Summary:
             stage: run.busy_s[stage] / seconds for stage, seconds in run.replica_s.items() if seconds > 0.0
         },
         scale_events={str(stage): count for stage, count in run.scale_events.items()},
+        embedding_hits=run.embedding_hits,
+        prefix_hits=run.prefix_hits,
         span_s=run.span_s,
         events=run.events,
         wall_s=run.wall_s,
