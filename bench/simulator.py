@@ -1,20 +1,27 @@
-"""`simulator`: how many requests a second the simulator gets through, and in how much memory."""
+"""`simulator`: how many requests a second it gets through, beside vidur, and in how much memory."""
 
 import resource
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 
-from bench.report import Figure, Say, figure
-from orchestrator.simulator.run import simulate
+from bench import vidur_peer
+from bench.report import Figure, Say, against, figure
+from orchestrator.core.capacity import kv_capacity_tokens
+from orchestrator.core.control_types import Changes, Create
+from orchestrator.core.profile import HardwareClass
+from orchestrator.simulator.run import Scenario, simulate
 from orchestrator.simulator.scenario import load_subject
 from orchestrator.simulator.workload import Workload
+from stages.types import Stage
 
 ROOT = Path(__file__).parents[1]
 POLICY = ROOT / "policies/examples/internvl-26b.yaml"
@@ -23,6 +30,10 @@ FLEET = "l40s=4x8,h100=12x8"
 """128 accelerators in racks of 32."""
 _REQUESTS = 1_000_000
 _QUICK = 50_000
+TEXT_TRACE = ROOT / "data/traces/azure_llm_2023_conv.csv.gz"
+_TEXT_REQUESTS, _TEXT_ROUNDS = 4_000, 3
+_TEXT_REPLICAS, _TEXT_HARDWARE = 4, "a100"
+"""Four accelerators each."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +59,7 @@ def run(say: Say, quick: bool) -> list[Figure]:
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
         cost = process.submit(measure, requests).result()
     goals = not quick
+    beside = _beside_vidur(say, quick)
     return [
         figure("simulator.window", window_s, "s", "<= 2"),
         figure("simulator.long", [cost.wall_s], "s", "<= 300" if goals else ""),
@@ -55,6 +67,7 @@ def run(say: Say, quick: bool) -> list[Figure]:
         figure("simulator.long.request", [1e6 * cost.wall_s / requests], "µs"),
         figure("simulator.long.events", [cost.events / cost.wall_s], "/s"),
         figure("simulator.long.memory", [cost.peak_bytes / 1e6], "MB", "<= 1000"),
+        *beside,
     ]
 
 
@@ -90,3 +103,82 @@ def _command_s() -> float:
     began_s = time.perf_counter()
     subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
     return time.perf_counter() - began_s
+
+
+def _beside_vidur(say: Say, quick: bool) -> list[Figure]:
+    """Simulate the same text requests with ours and with vidur, in turn, each in a process of its own."""
+    if find_spec("vidur") is None:
+        say("vidur has no package for this platform; left out")
+        return []
+    requests = _TEXT_REQUESTS // 4 if quick else _TEXT_REQUESTS
+    say(f"{requests:,} text requests on {_TEXT_REPLICAS} replicas, {_TEXT_ROUNDS} times, and with vidur")
+    pairs = [(_alone(text_ours, requests), _alone(text_vidur, requests)) for _ in range(_TEXT_ROUNDS)]
+    ours, theirs = zip(*pairs, strict=True)
+
+    def beside(name: str, unit: str, value: Callable[[vidur_peer.Simulated], float]) -> Figure:
+        values = list(map(value, ours))
+        return against(f"simulator.text.{name}", values, "vidur", list(map(value, theirs)), unit)
+
+    return [
+        beside("requests", "/s", lambda found: requests / found.wall_s),
+        beside("events", "/s", lambda found: found.events / found.wall_s),
+        beside("events_a_request", "", lambda found: found.events / requests),
+        beside("latency", "s", lambda found: found.latency_s),
+    ]
+
+
+def _alone(measured: Callable[[int], vidur_peer.Simulated], requests: int) -> vidur_peer.Simulated:
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
+        return process.submit(measured, requests).result()
+
+
+def text_ours(requests: int) -> vidur_peer.Simulated:
+    """Simulate text requests on replicas that prefill and decode, each request sent to the next in turn."""
+    scenario = _text_scenario(requests)
+    began_s = time.perf_counter()
+    ran = simulate(scenario)
+    wall_s = time.perf_counter() - began_s
+    tokens, outcomes = scenario.workload.output_tokens, ran.outcomes
+    latency_s = outcomes.ttft_s + outcomes.tpot_s * np.maximum(tokens - 1, 1)
+    return vidur_peer.Simulated(
+        wall_s=wall_s, events=ran.events + requests, latency_s=float(np.mean(latency_s, dtype=np.float64))
+    )
+
+
+def text_vidur(requests: int) -> vidur_peer.Simulated:
+    """Simulate the same requests on as many replicas with vidur."""
+    scenario = _text_scenario(requests)
+    control = scenario.control
+    where = HardwareClass(_TEXT_HARDWARE, control.stages[Stage.DECODE].tp)
+    return vidur_peer.measure(
+        vidur_peer.Cluster(
+            replicas=_TEXT_REPLICAS,
+            prefill=control.profile.prefill[where],
+            decode=control.profile.decode[where],
+            chunk_tokens=control.profile.chunk_tokens,
+            sequences=control.stages[Stage.DECODE].slots,
+            kv_tokens=kv_capacity_tokens(control.profile, Stage.DECODE, where, control.accelerators),
+        ),
+        scenario.workload,
+    )
+
+
+def _text_scenario(requests: int) -> Scenario:
+    subject = load_subject(POLICY, TEXT_TRACE)
+    work = subject.workload
+    subject = replace(subject, workload=work.slice(0.0, float(work.arrival_s[requests])))
+    control = subject.control
+    stages = {s: replace(b, hardware=(_TEXT_HARDWARE,), tp=4) for s, b in control.stages.items()}
+    create = Create(
+        service=control.service, stage=Stage.ENCODE, hardware=_TEXT_HARDWARE, tp=4, node_id="node"
+    )
+    return Scenario(
+        policy=subject.policy,
+        control=replace(control, stages=stages),
+        workload=subject.workload,
+        nodes=(),
+        first=Changes(create=(create,) * _TEXT_REPLICAS),
+        links=subject.hardware.links.of_levels(()),
+        system="monolith-round-robin",
+        scaled=False,
+    )
