@@ -31,7 +31,7 @@ FLEET = "l40s=4x8,h100=12x8"
 _REQUESTS = 1_000_000
 _QUICK = 50_000
 TEXT_TRACE = ROOT / "data/traces/azure_llm_2023_conv.csv.gz"
-_TEXT_REQUESTS, _TEXT_ROUNDS = 4_000, 3
+_TEXT_REQUESTS, _TEXT_ROUNDS = 1_000, 3
 _TEXT_REPLICAS, _TEXT_HARDWARE = 4, "a100"
 """Four accelerators each."""
 

@@ -1,5 +1,6 @@
 """vidur, Microsoft's and Georgia Tech's simulator of LLM serving, on requests and step times of ours."""
 
+import logging
 import os
 import tempfile
 import time
@@ -57,6 +58,7 @@ def measure(cluster: Cluster, work: Workload) -> Simulated:
     os.environ.setdefault("WANDB_MODE", "disabled")
     with tempfile.TemporaryDirectory() as folder:
         simulator, requests = _simulator(cluster, work, folder)
+        logging.getLogger("vidur").setLevel(logging.WARNING)
         from vidur.events.base_event import BaseEvent
 
         first, began_s = BaseEvent.generate_id(), time.perf_counter()
@@ -92,7 +94,6 @@ def _simulator(cluster: Cluster, work: Workload, folder: str) -> tuple[Any, Sequ
     )
     simulator = Simulator(
         config.SimulationConfig(
-            log_level="warning",
             cluster_config=config.ClusterConfig(
                 num_replicas=cluster.replicas,
                 replica_config=config.ReplicaConfig(num_pipeline_stages=1, tensor_parallel_size=1),
