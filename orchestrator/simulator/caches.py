@@ -35,6 +35,23 @@ NEW = Content()
 """Nothing of it was seen before: a trace that says nothing of contents."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hits:
+    """What caches supplied, and of how much.
+
+    Attributes:
+        image_tokens: Offered.
+        cached_image_tokens: Supplied by embedding caches.
+        prompt_tokens: Prefilled.
+        cached_prompt_tokens: Supplied by prefix caches.
+    """
+
+    image_tokens: float
+    cached_image_tokens: float
+    prompt_tokens: float
+    cached_prompt_tokens: float
+
+
 class EmbeddingCache:
     """The images whose embeddings a replica holds, least recently used out first.
 

@@ -12,8 +12,8 @@ from orchestrator.core.scaling.oracle import OracleParams
 from orchestrator.core.scaling.params import Params
 from orchestrator.core.scaling.periodic import Hour, PeriodicParams
 from orchestrator.simulator.foresight import WINDOW_S, needs
-from orchestrator.simulator.run import simulate
-from orchestrator.simulator.scenario import Subject
+from orchestrator.simulator.run import Scenario, simulate
+from orchestrator.simulator.scenario import Subject, scenario_of
 from orchestrator.simulator.summary import Summary, summarise
 from orchestrator.simulator.tune import tune
 from stages.types import Stage
@@ -29,24 +29,40 @@ def comparable() -> list[str]:
 
 
 def compare_policies(
-    subject: Subject, names: Sequence[str], seed: int, done: Callable[[str], None] = lambda name: None
+    subjects: Sequence[Subject],
+    names: Sequence[str],
+    seed: int,
+    done: Callable[[str], None] = lambda name: None,
 ) -> dict[str, Summary]:
-    """Run each policy with its default parameters, the file's own with its own, on the same work."""
+    """Run each policy with its default parameters, the files' own with their own, on the same work.
+
+    Args:
+        subjects: Services that share a fleet and all follow the policy.
+        names: Of scaling policies.
+        seed: Of cold starts: the same for everyone.
+        done: Hears of each policy that was run.
+    """
     found = {}
     for name in names:
-        found[name] = _run(subject, name, seed)
+        found[name] = summarise(simulate(_scenario(subjects, name, seed)))
         done(name)
     return found
 
 
-def _run(subject: Subject, name: str, seed: int) -> Summary:
+def _scenario(subjects: Sequence[Subject], name: str, seed: int) -> Scenario:
+    tenants = [subject.tenant(scaling=name, params=_params(subject, name, seed)) for subject in subjects]
+    scenario = scenario_of(tenants, subjects[0].nodes, seed=seed)
+    if name != "oracle-zero-lag":
+        return scenario
+    at_once = [replace(tenant, control=_started_at_once(tenant.control)) for tenant in tenants]
+    return replace(scenario, tenants=tuple(at_once))
+
+
+def _params(subject: Subject, name: str, seed: int) -> Params | None:
+    """Return the parameters of a policy that is told something; each service is tuned as if alone."""
     if name == "static-best":
-        return tune(subject, trials=STATIC_TRIALS, seed=seed).best.summary
-    params = _informed(subject, name) if name in _INFORMED else None
-    scenario = subject.scenario(scaling=name, params=params, seed=seed)
-    if name == "oracle-zero-lag":
-        scenario = replace(scenario, control=_started_at_once(scenario.control))
-    return summarise(simulate(scenario))
+        return tune(subject, trials=STATIC_TRIALS, seed=seed).best.params
+    return _informed(subject, name) if name in _INFORMED else None
 
 
 def _started_at_once(control: ControlPolicy) -> ControlPolicy:

@@ -6,10 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.core.queueing import servers_needed
-from orchestrator.simulator.prompts import text_tokens
-from orchestrator.simulator.run import speeds
 from orchestrator.simulator.scenario import Subject
 from orchestrator.simulator.systems import SYSTEMS
+from orchestrator.simulator.tenant import speeds
+from orchestrator.simulator.work import work_from_rows
 from stages.types import Stage
 
 WINDOW_S = 30.0
@@ -24,19 +24,26 @@ def needs(subject: Subject) -> dict[Stage, NDArray[np.int64]]:
     their own decoding time, at the saturated rate.
     """
     work, control = subject.workload, subject.control
-    speed = speeds(control, work, SYSTEMS["e-p-d"])
+    rates = speeds(control, work, SYSTEMS["e-p-d"]).rates
     windows = max(1, int(np.ceil(work.span_s / WINDOW_S)))
     window = np.minimum((work.arrival_s / WINDOW_S).astype(np.int64), windows - 1)
-    images = work.images.astype(np.float64) * control.profile.image_tokens
-    prompt = text_tokens(work, control.profile.image_tokens) + control.kappa * images
+    asked = work_from_rows(work, control.profile)
     counts = {
-        Stage.ENCODE: _by_wait(subject, Stage.ENCODE, images, work.images, window, windows, speed.rates),
+        Stage.ENCODE: _by_wait(
+            subject, Stage.ENCODE, asked.image_tokens, work.images, window, windows, rates
+        ),
         Stage.PREFILL: _by_wait(
-            subject, Stage.PREFILL, prompt, np.ones_like(work.images), window, windows, speed.rates
+            subject,
+            Stage.PREFILL,
+            asked.prompt_tokens,
+            np.ones_like(work.images),
+            window,
+            windows,
+            rates,
         ),
     }
     tokens = np.bincount(window, work.output_tokens, windows) / WINDOW_S
-    counts[Stage.DECODE] = np.ceil(tokens / speed.rates[Stage.DECODE]).astype(np.int64)
+    counts[Stage.DECODE] = np.ceil(tokens / rates[Stage.DECODE]).astype(np.int64)
     return {
         stage: np.clip(found, max(1, control.stages[stage].min), control.stages[stage].max)
         for stage, found in counts.items()
@@ -46,7 +53,7 @@ def needs(subject: Subject) -> dict[Stage, NDArray[np.int64]]:
 def _by_wait(
     subject: Subject,
     stage: Stage,
-    units: NDArray[np.float64],
+    units: NDArray[np.int64],
     jobs: NDArray[np.int32],
     window: NDArray[np.int64],
     windows: int,

@@ -6,6 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from cli.main import app
+from tests.orchestrator.simulator.test_several import second_policy
 from tests.orchestrator.simulator.test_simulate import POLICY, TRACE
 
 WITHOUT_TRACE = "".join(line for line in POLICY.open() if not line.startswith("demand:"))
@@ -81,3 +82,31 @@ def test_policy_diff_on_a_trace_says_what_the_edit_does(tmp_path):
     assert found["predicted"]["gpu_hours"]["new"] > found["predicted"]["gpu_hours"]["old"]
     assert found["predicted"]["attainment"]["new"] > found["predicted"]["attainment"]["old"]
     assert "GPU-hours" in run("policy", "diff", str(POLICY), str(edited), "--trace", str(TRACE)).output
+
+
+def test_several_policies_share_a_fleet(tmp_path):
+    """Each service has its figures, and what is spent adds up."""
+    policies = ["--policy", str(POLICY), "--policy", str(second_policy(tmp_path))]
+    traces = ["--trace", str(TRACE), "--trace", str(TRACE)]
+    found = json.loads(run("simulate", *policies, *traces, "--json").output)
+    assert list(found["services"]) == ["internvl-26b", "second"]
+    assert sum(each["gpu_hours"] for each in found["services"].values()) == pytest.approx(found["gpu_hours"])
+    report = tmp_path / "run.html"
+    result = run("simulate", *policies, "--report", str(report))
+    assert "busy" in result.output
+    assert "second, scaling coupled" in result.output
+    assert report.read_text().count("<svg") == 12
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        pytest.param(["--trace", str(TRACE)], "1 --trace for 2 --policy", id="traces"),
+        pytest.param(["--replicas", "encode=8"], "--replicas is for one --policy", id="replicas"),
+        pytest.param([], "names of their own", id="names"),
+    ],
+)
+def test_what_does_not_fit_several_policies_is_said(arguments, words):
+    result = run("simulate", "--policy", str(POLICY), "--policy", str(POLICY), *arguments)
+    assert result.exit_code == 2
+    assert words in result.output

@@ -9,10 +9,11 @@ import pytest
 from orchestrator.core.capacity import USABLE_MEMORY, Mix, decode_batch, kv_capacity_tokens
 from orchestrator.core.profile import HardwareClass
 from orchestrator.core.scaling.static import StaticParams
-from orchestrator.simulator.run import simulate, speeds
+from orchestrator.simulator.run import simulate
 from orchestrator.simulator.scenario import load_subject
 from orchestrator.simulator.systems import SYSTEMS
-from orchestrator.simulator.workload import Workload
+from orchestrator.simulator.tenant import speeds
+from orchestrator.simulator.workload import TRACED_IMAGE_TOKENS, Workload
 from stages.types import Stage
 
 ROOT = Path(__file__).parents[3]
@@ -37,7 +38,7 @@ def subject(tmp_path_factory):
     file.write_text(POLICY)
     trace = ROOT / "data/traces/azure_lmm_window_2024-10-16.csv"
     loaded = load_subject(file, trace)
-    tokens = TEXT + IMAGES * loaded.control.profile.image_tokens
+    tokens = TEXT + IMAGES * TRACED_IMAGE_TOKENS
     work = Workload(
         name="six",
         label="made",
@@ -68,7 +69,8 @@ class Scales:
 def test_images_move_with_the_kv_cache(subject):
     """From prefill to decode go the keys and values of the text and of both images."""
     scales = Scales()
-    simulate(replace(subject.scenario(scaling="static", params=StaticParams(encode=4)), links=[scales]))
+    scenario = subject.scenario(scaling="static", params=StaticParams(encode=4))
+    simulate(replace(scenario, tenants=(replace(scenario.only, links=[scales]),)))
     profile = subject.control.profile
     moved = [size for size in scales.seen if size != profile.embedding_bytes]
     assert moved == [kv_bytes(profile, 0)] * 6
@@ -82,7 +84,7 @@ def test_decode_holds_as_many_as_control_believes(subject):
     accelerators = {**subject.control.accelerators, "h20": h20}
     small = replace(subject, control=replace(subject.control, accelerators=accelerators))
     run = simulate(small.scenario(scaling="static", params=StaticParams(encode=12, prefill=6, decode=1)))
-    _, waves = np.unique(np.round(run.outcomes.ttft_s, 2), return_counts=True)
+    _, waves = np.unique(np.round(run.only.outcomes.ttft_s, 2), return_counts=True)
     assert waves.tolist() == [2, 2, 2]
     mix = Mix(
         prompt_tokens=TEXT, context_tokens=TEXT + IMAGES * profile.image_kv_positions, output_tokens=OUTPUT
@@ -97,8 +99,8 @@ def test_reading_images_slows_decode(subject):
     profile = subject.control.profile
     context = TEXT + IMAGES * profile.image_kv_positions + OUTPUT / 2
     expected_s = profile.decode[DECODE].itl_s(1, context)
-    run = simulate(replace(scenario, workload=subject.workload.slice(0.0, 1.0)))
-    assert float(run.outcomes.tpot_s.min()) == pytest.approx(expected_s, rel=0.02)
+    run = simulate(scenario)
+    assert float(run.only.outcomes.tpot_s.min()) == pytest.approx(expected_s, rel=0.02)
 
 
 def test_speeds_are_those_of_requests_with_images(subject):
