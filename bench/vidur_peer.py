@@ -58,7 +58,6 @@ def measure(cluster: Cluster, work: Workload) -> Simulated:
     os.environ.setdefault("WANDB_MODE", "disabled")
     with tempfile.TemporaryDirectory() as folder:
         simulator, requests = _simulator(cluster, work, folder)
-        logging.getLogger("vidur").setLevel(logging.WARNING)
         from vidur.events.base_event import BaseEvent
 
         first, began_s = BaseEvent.generate_id(), time.perf_counter()
@@ -81,6 +80,7 @@ def _simulator(cluster: Cluster, work: Workload, folder: str) -> tuple[Any, Sequ
     from vidur.simulator import Simulator
     from vidur.types import ExecutionTimePredictorType, RequestGeneratorType
 
+    logging.getLogger("vidur").setLevel(logging.WARNING)  # importing it has set another
     columns = (work.arrival_s, work.context_tokens, work.output_tokens)
     requests = [Request(*row) for row in zip(*[c.tolist() for c in columns], strict=True)]
     Generators.unregister(RequestGeneratorType.SYNTHETIC)
