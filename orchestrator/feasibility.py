@@ -75,7 +75,7 @@ def _ttft(policy: Policy, profile: ModelProfile) -> Iterator[InfeasibleError]:
 
 
 def _tpot(policy: Policy, profile: ModelProfile) -> Iterator[InfeasibleError]:
-    context = TEXT_TOKENS + profile.kappa * profile.image_tokens
+    context = TEXT_TOKENS + int(profile.kappa * profile.image_tokens + profile.image_kv_positions)
     itl_s, where = min(
         (profile.decode[where].itl_s(1, context), where) for where in _classes(policy, Stage.DECODE)
     )

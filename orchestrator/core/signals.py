@@ -210,8 +210,9 @@ def _idle(sample: ServiceSample | None, state: SignalState, now_s: float) -> boo
 
 def _mix(state: SignalState, policy: ControlPolicy) -> Mix:
     requests = state.requests.mean()
-    # With cross-attention, images are not in the cache that grows and is read with every token.
-    tokens = state.text.mean() + policy.kappa * state.images.mean()
+    profile = policy.profile
+    positions = policy.kappa + profile.image_kv_positions / profile.image_tokens  # of one image token
+    tokens = state.text.mean() + positions * state.images.mean()
     return Mix(
         prompt_tokens=max(1.0, state.prompt.mean(PRIOR.prompt_tokens) * (1.0 - state.prompt_hits.mean())),
         context_tokens=max(1.0, tokens / requests) if requests > 0.0 else PRIOR.context_tokens,

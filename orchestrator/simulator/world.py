@@ -208,8 +208,10 @@ class World:
     def _gone(self, replica: SimReplica) -> None:
         if self.replicas.pop(replica.replica_id, None) is None:
             return
-        pool = self._hosted[replica.service].service.pool_of[replica.stage]
+        service = self._hosted[replica.service].service
+        pool = service.pool_of[replica.stage]
         pool.replicas.remove(replica)
+        service.forget(pool)
         pool.ended_busy_s += replica.engine.busy_s()
         key = (replica.service, replica.stage, replica.hardware)
         spent_s = replica.tp * (self._clock.now_s - replica.created_s)

@@ -5,7 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from orchestrator.core.capacity import Mix, decode_rate, kv_capacity_tokens
 from orchestrator.core.control_types import PlacedReplica, ReplicaState, ServiceSample, StageSample
+from orchestrator.core.profile import HardwareClass
 from orchestrator.core.signals import IDLE_S, STALE_S, SignalState, summarize
 from orchestrator.core.types import StageTag
 from orchestrator.simulator.scenario import load_subject
@@ -55,6 +57,20 @@ def test_rates_are_those_that_were_offered(policy):
     assert signals.stages[Stage.PREFILL].offered == pytest.approx(3 * (100 + 2 * 1_280))
     assert signals.output_tokens == pytest.approx(50)
     assert signals.attainment == 1.0
+
+
+def test_images_in_cross_attention_layers_take_room_in_decode(policy):
+    """With kappa = 0, an image is as many positions of decode's KV as take its bytes."""
+    own = policy.profile
+    profile = replace(own, kappa=0, image_kv_bytes=3_000 * own.kv_bytes_per_token)
+    crossed = replace(policy, kappa=0, profile=profile)
+    signals, _, _ = fed(crossed, 600, lambda rng: 3)
+    decode = crossed.stages[Stage.DECODE]
+    where = HardwareClass(decode.hardware[0], decode.tp)
+    mix = Mix(prompt_tokens=1.0, context_tokens=100 + 2 * 3_000, output_tokens=50)
+    room = kv_capacity_tokens(profile, Stage.DECODE, where, policy.accelerators)
+    rate = decode_rate(profile, where, mix, tpot_s=policy.tpot_s, slots=decode.slots, kv_tokens=room)
+    assert signals.stages[Stage.DECODE].rate == pytest.approx(rate)
 
 
 def test_variability_of_pairs_is_twice_that_of_single_images(policy):
