@@ -1,16 +1,17 @@
 """One service of a scenario, and how it is made to run in a world."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from orchestrator.core.capacity import Mix, decode_rate, encode_rate, kv_capacity_tokens, prefill_rate
 from orchestrator.core.control_types import ControlPolicy
 from orchestrator.core.links import Link
-from orchestrator.core.profile import HardwareClass
+from orchestrator.core.profile import HardwareClass, ModelProfile
 from orchestrator.policy import Policy
-from orchestrator.simulator.build import ReplicaShape
+from orchestrator.simulator.build import ReplicaShape, slowed
+from orchestrator.simulator.caches import Prefixes
 from orchestrator.simulator.clock import Clock
 from orchestrator.simulator.outcomes import Outcomes
 from orchestrator.simulator.pool import Pool
@@ -32,6 +33,7 @@ class Tenant:
         control: What control needs of it.
         links: links[n] joins replicas that share n leading topology levels.
         system: A key of `SYSTEMS`.
+        slowdown: What engines take as a multiple of what the profile says; nobody is told.
     """
 
     policy: Policy
@@ -39,6 +41,7 @@ class Tenant:
     workload: Workload
     links: Sequence[Link]
     system: str = "e-p-d"
+    slowdown: float = 1.0
 
     @property
     def name(self) -> str:
@@ -58,10 +61,11 @@ class Tenant:
             _transfer_over(self.links),
             ServiceTotals({stage: self.control.stages[stage].budget_s for stage in Stage}),
             outcomes,
+            self._prefixes(),
         )
+        actual = replace(self.control, profile=slowed(self.control.profile, self.slowdown))
         shapes = {
-            pool: ReplicaShape(stages=stages, system=system, policy=self.control)
-            for pool, stages in pools.items()
+            pool: ReplicaShape(stages=stages, system=system, policy=actual) for pool, stages in pools.items()
         }
         return Hosted(service=service, shapes=shapes, policy=self.control)
 
@@ -74,6 +78,12 @@ class Tenant:
             required_level=self.control.edges.prefill_decode if stages[0] is Stage.DECODE else 0,
             pick=system.pick(),
         )
+
+    def _prefixes(self) -> Prefixes | None:
+        blocks = self.workload.prefix_blocks
+        if blocks is None:
+            return None
+        return Prefixes(blocks.block_tokens, blocks.block_tokens * self.control.profile.kv_bytes_per_token)
 
     def _promises(self) -> Promises:
         return Promises(
@@ -88,10 +98,7 @@ def speeds(control: ControlPolicy, work: Workload, system: System) -> Speeds:
     """Return what one replica of each stage does per second at the workload's mean request."""
     profile = control.profile
     at = {stage: HardwareClass(b.hardware[0], b.tp) for stage, b in control.stages.items()}
-    context = float(np.mean(work_from_rows(work, profile).prompt_tokens)) if len(work.arrival_s) else 1.0
-    output = float(np.mean(work.output_tokens)) if len(work.arrival_s) else 1.0
-    context, output = max(1.0, context), max(1.0, output)
-    mix = Mix(prompt_tokens=context, context_tokens=context, output_tokens=output)
+    mix = _mean_request(profile, work)
     decode = at[Stage.DECODE]
     kv_tokens = kv_capacity_tokens(profile, Stage.DECODE, decode, control.accelerators)
     slots = control.stages[Stage.DECODE].slots
@@ -106,6 +113,17 @@ def speeds(control: ControlPolicy, work: Workload, system: System) -> Speeds:
         },
         image_s=profile.encode[encode].image_s,
         images_at_once=at[Stage.PREFILL].tp,
+    )
+
+
+def _mean_request(profile: ModelProfile, work: Workload) -> Mix:
+    if not len(work):
+        return Mix(prompt_tokens=1.0, context_tokens=1.0, output_tokens=1.0)
+    prompt = float(np.mean(work_from_rows(work, profile).prompt_tokens))
+    return Mix(
+        prompt_tokens=prompt,
+        context_tokens=prompt + float(np.mean(work.images)) * profile.image_kv_positions,
+        output_tokens=float(np.mean(work.output_tokens)),
     )
 
 

@@ -1,7 +1,7 @@
 """The simulated cluster: nodes, replicas that start and drain, and the loop that controls them."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -13,10 +13,10 @@ from orchestrator.core.control_types import (
     PlacedReplica,
     Remove,
     ReplicaState,
-    ServiceSample,
     Snapshot,
 )
 from orchestrator.core.decide import Decision, ServiceState, decide
+from orchestrator.core.observe import Observed, ServiceView, observe
 from orchestrator.core.profile import HardwareClass
 from orchestrator.simulator.build import ReplicaShape
 from orchestrator.simulator.clock import Clock
@@ -32,6 +32,8 @@ NODE_KEPT_S = 600.0
 """A node without replicas is given back after so long; the next replica there waits for a new one."""
 SWITCH_S = 5.0
 """From an empty replica of one role to a ready one of the other; SGLang does it by /pd_role_switch."""
+SILENT = ServiceView(counts=(), readings={})
+"""What is seen of a service when nothing is to be had."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +86,7 @@ class World:
         self._scaled = scaled
         self._watch = watch
         self._policies = {name: each.policy for name, each in hosted.items()}
+        self._observed: Mapping[str, Observed] = {}
         self._state: Mapping[str, ServiceState] = {}
         self._boots = 0
         self._emptied_s: dict[str, float] = {}
@@ -103,12 +106,14 @@ class World:
 
     def snapshot(self) -> Snapshot:
         """Observe."""
-        return Snapshot(
-            services={name: self._sample(name) for name in self._hosted},
-            replicas=(*[replica.placed() for replica in self.replicas.values()], *self._waiting.values()),
-            nodes=tuple([node for node in self.nodes.values() if not self.outages.nodes[node.node_id]]),
-            quotas=self.outages.quotas(),
+        snapshot, self._observed = observe(
+            {name: self._view(name) for name in self._hosted},
+            (*[replica.placed() for replica in self.replicas.values()], *self._waiting.values()),
+            [node for node in self.nodes.values() if not self.outages.nodes[node.node_id]],
+            self._observed,
+            self._clock.now_s,
         )
+        return replace(snapshot, quotas=self.outages.quotas())
 
     def apply(self, changes: Changes) -> None:
         """Drain what is to go, start what is to come."""
@@ -150,11 +155,8 @@ class World:
         for replica in stalled:
             self._ready(replica)
 
-    def _sample(self, service: str) -> ServiceSample | None:
-        if self.outages.is_silent(service):
-            return None
-        hosted = self._hosted[service].service
-        return hosted.totals.sample(self._clock.now_s, hosted.now())
+    def _view(self, service: str) -> ServiceView:
+        return SILENT if self.outages.is_silent(service) else self._hosted[service].service.view()
 
     def _tick(self, _: None) -> None:
         now_s = self._clock.now_s
@@ -263,8 +265,10 @@ class World:
     def _gone(self, replica: SimReplica) -> None:
         if self.replicas.pop(replica.replica_id, None) is None:
             return
-        pool = self._hosted[replica.service].service.pool_of[replica.stage]
+        service = self._hosted[replica.service].service
+        pool = service.pool_of[replica.stage]
         pool.replicas.remove(replica)
+        service.forget(pool)
         pool.ended_busy_s += replica.engine.busy_s()
         key = (replica.service, replica.stage, replica.hardware)
         spent_s = replica.tp * (self._clock.now_s - replica.created_s)

@@ -200,20 +200,31 @@ def _alive(simulation):
     return Counter(r.stage for r in simulation.world.replicas.values() if r.state in states)
 
 
-def test_nothing_becomes_ready_while_the_provisioner_is_stuck(scenario):
+@pytest.fixture(scope="module")
+def growing(subject):
+    """Control that wants twice the replicas that there are at the start."""
+    scenario = subject.scenario(scaling="static", params=StaticParams(encode=8, prefill=2, decode=2))
+    more = StaticParams(encode=16, prefill=4, decode=4)
+    tenant = replace(scenario.only, control=replace(scenario.only.control, params=more))
+    return replace(scenario, tenants=(tenant,))
+
+
+def test_nothing_becomes_ready_while_the_provisioner_is_stuck(growing):
     """What would have been ready is so at the end of the fault."""
-    stuck = StuckProvisioner(at_s=0.0, for_s=5_000.0)
-    timeline = simulate(replace(scenario, faults=(stuck,))).only.timeline
-    first = timeline[0].counts
-    assert all(m.counts[s].ready <= first[s].ready for m in timeline for s in Stage)
-    assert any(moment.counts[Stage.ENCODE].coming for moment in timeline)
+    stuck = StuckProvisioner(at_s=0.0, for_s=90.0)
+    work = replace(growing.only.workload, span_s=200.0, arrival_s=growing.only.workload.arrival_s * 5.0)
+    scenario = replace(growing, tenants=(replace(growing.only, workload=work),), faults=(stuck,))
+    ready = {moment.at_s: moment.counts[Stage.ENCODE].ready for moment in simulate(scenario).only.timeline}
+    assert {count for at_s, count in ready.items() if at_s < 90.0} == {8}
+    assert {count for at_s, count in ready.items() if at_s > 90.0} == {16}
 
 
-def test_a_quota_stops_growth_and_takes_nothing_away(scenario):
-    """Replicas that run keep their accelerators; new ones wait without a node, and the timeline says so."""
-    free, cut = (
-        simulate(replace(scenario, faults=faults)).only.accelerator_s
-        for faults in ((), (QuotaCut(at_s=0.0, hardware="l40s", most=0),))
-    )
-    assert cut[Stage.ENCODE, "l40s"] < free[Stage.ENCODE, "l40s"]
-    assert cut[Stage.ENCODE, "l40s"] > 0.0
+def test_a_quota_stops_growth_and_takes_nothing_away(growing):
+    """Replicas that run keep their accelerators; others wait without a node."""
+    quota = QuotaCut(at_s=0.0, hardware="l40s", most=0)
+    free, cut = (simulate(replace(growing, faults=faults)) for faults in ((), (quota,)))
+    assert there(cut, 0) == there(free, 0)
+    assert there(cut, -1)[Stage.ENCODE] == 16
+    spent = [run.only.accelerator_s[Stage.ENCODE, "l40s"] / run.span_s for run in (cut, free)]
+    assert spent[0] == pytest.approx(8.0)
+    assert spent[1] > 12.0

@@ -1,17 +1,15 @@
 """A replica takes another role: it finishes its work, keeps its place, and starts warm."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
 
 from orchestrator.core.control_types import Changes, Switch
-from orchestrator.core.scaling.coupled_params import CoupledParams
 from orchestrator.core.scaling.static import StaticParams
 from orchestrator.simulator.outcomes import Ending
-from orchestrator.simulator.run import Simulation
+from orchestrator.simulator.run import Simulation, simulate
 from orchestrator.simulator.scenario import load_subject, scenario_of
-from orchestrator.simulator.summary import summarise
 from orchestrator.simulator.world import SWITCH_S
 from stages.types import Stage
 from tests.orchestrator.simulator.test_faults import check_now
@@ -78,42 +76,35 @@ def test_accelerators_are_paid_for_without_a_gap_and_once(scenario):
     assert sum(run.only.accelerator_s.values()) == pytest.approx(accelerators * run.span_s)
 
 
-def test_control_switches_roles_when_the_mix_is_not_what_the_counts_are_for(scenario):
-    """Long prompts, then long answers, from counts for their mean: cheaper than cold starts."""
-    (with_switch, orders), (without, none) = (turned(scenario, role_switch=each) for each in (True, False))
-    assert orders
-    assert not none
-    assert all({order.stage, order.to} == {Stage.PREFILL, Stage.DECODE} for order in orders)
-    assert with_switch.attainment >= without.attainment
-    assert with_switch.gpu_hours < without.gpu_hours
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Switching(StaticParams):
+    """Fixed counts of a service whose engine can switch roles."""
+
+    role_switch: bool = True
+
+
+def test_a_turned_ratio_is_reached_without_cold_starts(scenario):
+    """Six prefill and two decode replicas become two and six, each 5 s after it is empty."""
+    warm, cold = (turned(scenario, role_switch=each) for each in (True, False))
+    assert reached_s(warm) < 30.0 < reached_s(cold)
 
 
 def turned(scenario, role_switch):
-    """Return the figures of a run whose load turns, and the switches."""
+    """Return a run from six prefill and two decode replicas, of which control wants two and six."""
     tenant = scenario.only
     alike = {
         stage: replace(bounds, hardware=("h100",), tp=4) if stage is not Stage.ENCODE else bounds
         for stage, bounds in tenant.control.stages.items()
     }
-    params = CoupledParams(role_switch=role_switch)
-    control = replace(tenant.control, stages=alike, scaling="coupled", params=params)
-    tenant = replace(tenant, control=control, workload=turning(tenant.workload, 4_000))
-    simulation, orders = Simulation(scenario_of([tenant], scenario.nodes)), []
-    apply = simulation.world.apply
-    simulation.world.apply = lambda changes: (orders.extend(changes.switch), apply(changes))
-    return summarise(simulation.run()), orders
-
-
-def turning(like, requests):
-    """Return half the requests with long prompts and short answers, then half the other way round."""
-    half = requests // 2
-    return replace(
-        like,
-        arrival_s=np.arange(requests) * 0.1,
-        images=np.zeros(requests, np.int32),
-        context_tokens=np.repeat(np.array([24_000, 500], np.int32), half),
-        output_tokens=np.repeat(np.array([20, 1_500], np.int32), half),
-        span_s=requests * 0.1,
-        prefix_blocks=None,
-        content_ids=None,
+    control = replace(
+        tenant.control, stages=alike, scaling="static", params=StaticParams(encode=24, prefill=6, decode=2)
     )
+    first = scenario_of([replace(tenant, control=control)], scenario.nodes)
+    control = replace(control, params=Switching(encode=24, prefill=2, decode=6, role_switch=role_switch))
+    slow = replace(tenant.workload, arrival_s=tenant.workload.arrival_s * 5.0, span_s=300.0)
+    return simulate(replace(first, tenants=(replace(tenant, control=control, workload=slow),)))
+
+
+def reached_s(run):
+    """Return when six decode replicas were ready."""
+    return next(m.at_s for m in run.only.timeline if m.counts[Stage.DECODE].ready == 6)
