@@ -27,7 +27,7 @@ from tests.orchestrator.simulator.test_simulate import POLICY, TRACE
 
 FLEET = "l40s=4x8,h100=12x8"
 SPAN_S = 40.0
-BURST_S = 300.0  # of the trace; there are many images in it
+BURST_S = 100.0  # of the trace; there are many images in it
 
 times = st.floats(0.0, 2 * SPAN_S)
 spans = st.floats(1.0, 3 * SPAN_S)
@@ -159,6 +159,31 @@ def test_a_lost_decode_does_not_say_its_tokens_again(subject):
     longest = np.argmax(before.only.tenant.workload.output_tokens)
     once, twice = (run.only.outcomes.tpot_s[longest] for run in (before, after))
     assert once < twice < 1.5 * once
+
+
+def test_embeddings_of_a_lost_node_are_encoded_again(subject):
+    """A prompt that waits for the one prefill replica goes back to encode, and is answered."""
+    simulation = Simulation(
+        subject.scenario(scaling="static", params=StaticParams(encode=24, prefill=1, decode=4))
+    )
+    world, (service,) = simulation.world, simulation.services
+    again = []
+
+    def lose_embeddings(_):
+        waiting = [hop for hop in service.pool_of[Stage.PREFILL].waiting() if hop.request.embeddings_at]
+        if not waiting or again:
+            return
+        request = waiting[0].request
+        nodes = [embedding.node_id for embedding in request.embeddings_at]
+        world.lose([r for r in world.replicas.values() if r.node_id in nodes], nodes)
+        again.append(request)
+        assert request.images_left == len(nodes)
+        assert waiting[0] not in service.pool_of[Stage.PREFILL].waiting()
+
+    for tick in range(int(SPAN_S / 0.02)):
+        simulation.clock.at(0.02 * tick, lose_embeddings, None)
+    run = simulation.run()
+    assert run.only.outcomes.ending[again[0].index] == Ending.ANSWERED
 
 
 def test_a_lost_node_comes_back(scenario):
