@@ -81,6 +81,7 @@ class Hop:
         prompt_tokens: Prompt tokens that it prefills there.
         steps: Decode steps that it makes there; the first token comes from prefill.
         context_tokens: KV positions that it starts to decode with.
+        decoding: Its replica has prefilled it, and decodes it too.
         tokens: Work in the unit of the pool's first stage, for the router.
         kv_bytes: KV cache that it holds there.
         content: Names the image, for cache affinity; empty if nothing repeats.
@@ -98,6 +99,7 @@ class Hop:
         "cached_tokens",
         "content",
         "context_tokens",
+        "decoding",
         "images",
         "kv_bytes",
         "prefix_tokens",
@@ -137,4 +139,5 @@ class Hop:
         self.queued_s = 0.0
         self.replica: SimReplica | None = None
         self.attempt = 0
+        self.decoding = False
         self.steps_waited = 0

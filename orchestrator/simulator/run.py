@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from orchestrator.core.control_types import Changes, Node
+from orchestrator.core.control_types import Changes, Node, Snapshot
+from orchestrator.core.decide import Decision, decide
 from orchestrator.core.types import Reason
 from orchestrator.simulator.caches import NEW, Content, Hits
 from orchestrator.simulator.clock import Clock
@@ -17,7 +18,7 @@ from orchestrator.simulator.tenant import Tenant
 from orchestrator.simulator.timeline import Moment, Recorder, Timeline
 from orchestrator.simulator.work import work_from_rows
 from orchestrator.simulator.workload import Workload
-from orchestrator.simulator.world import World
+from orchestrator.simulator.world import Decide, Watch, World
 from stages.types import Stage
 
 _SETTLE_S = 10.0
@@ -37,6 +38,7 @@ class Scenario:
         first: The replicas that are there at the start.
         scaled: Whether control changes the counts; only disaggregated systems are scaled.
         seed: Of cold starts.
+        control: What decides.
     """
 
     tenants: tuple[Tenant, ...]
@@ -44,6 +46,7 @@ class Scenario:
     first: Changes
     scaled: bool = True
     seed: int = 0
+    control: Decide = decide
 
     @property
     def only(self) -> Tenant:
@@ -119,8 +122,17 @@ class Run:
         return replace(self, services=(service,))
 
 
-def simulate(scenario: Scenario, progress: Progress = lambda fraction: None) -> Run:
+def simulate(
+    scenario: Scenario,
+    progress: Progress = lambda fraction: None,
+    watch: Watch = lambda now_s, snapshot, decision: None,
+) -> Run:
     """Run a scenario to its end: every request has ended once.
+
+    Args:
+        scenario: What to run.
+        progress: Hears how far it is.
+        watch: Hears of every decision.
 
     Raises:
         ValueError: Two services have one name.
@@ -131,6 +143,11 @@ def simulate(scenario: Scenario, progress: Progress = lambda fraction: None) -> 
     if len(outcomes) < len(scenario.tenants):
         raise ValueError("services of one scenario have different names")
     recorder = Recorder(outcomes)
+
+    def both(now_s: float, snapshot: Snapshot, decision: Decision) -> None:
+        recorder.take(now_s, snapshot, decision)
+        watch(now_s, snapshot, decision)
+
     hosted = {tenant.name: tenant.hosted(clock, outcomes[tenant.name]) for tenant in scenario.tenants}
     world = World(
         clock,
@@ -138,7 +155,8 @@ def simulate(scenario: Scenario, progress: Progress = lambda fraction: None) -> 
         hosted,
         np.random.default_rng(scenario.seed),
         scaled=scenario.scaled,
-        watch=recorder.take,
+        control=scenario.control,
+        watch=both,
     )
     world.start(scenario.first)
     services = [hosted[tenant.name].service for tenant in scenario.tenants]

@@ -25,6 +25,12 @@ from orchestrator.simulator.replica import SimReplica
 from orchestrator.simulator.service import Service
 from stages.types import Stage
 
+Decide = Callable[[Snapshot, Mapping[str, ControlPolicy], Mapping[str, ServiceState], float], Decision]
+"""What control is: `core.decide.decide`, or something that experiments compare it with."""
+
+Watch = Callable[[float, Snapshot, Decision], None]
+"""Hears of every decision, at its time."""
+
 TICK_S = 5.0
 NODE_KEPT_S = 600.0
 """A node without replicas is given back after so long; the next replica there waits for a new one."""
@@ -53,6 +59,7 @@ class World:
         hosted: Services by name.
         rng: Samples cold starts.
         scaled: Whether control runs.
+        control: What it is.
         watch: Hears of every decision.
 
     Attributes:
@@ -69,13 +76,15 @@ class World:
         rng: np.random.Generator,
         *,
         scaled: bool,
-        watch: Callable[[float, Snapshot, Decision], None] = lambda now_s, snapshot, decision: None,
+        control: Decide = decide,
+        watch: Watch = lambda now_s, snapshot, decision: None,
     ) -> None:
         self._clock = clock
         self._nodes = {node.node_id: node for node in nodes}
         self._hosted = hosted
         self._rng = rng
         self._scaled = scaled
+        self._decide = control
         self._watch = watch
         self._policies = {name: each.policy for name, each in hosted.items()}
         self._observed: Mapping[str, Observed] = {}
@@ -135,7 +144,7 @@ class World:
     def _tick(self, _: None) -> None:
         now_s = self._clock.now_s
         snapshot = self.snapshot()
-        decision = decide(snapshot, self._policies, self._state, now_s)
+        decision = self._decide(snapshot, self._policies, self._state, now_s)
         self._state = decision.state
         self._watch(now_s, snapshot, decision)
         self.apply(decision.changes)
