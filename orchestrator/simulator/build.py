@@ -1,10 +1,16 @@
 """Makes engines and replicas from a profile."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from orchestrator.core.capacity import USABLE_MEMORY
 from orchestrator.core.control_types import ControlPolicy
-from orchestrator.core.profile import HardwareClass
+from orchestrator.core.profile import (
+    DecodeTiming,
+    EncodeTiming,
+    HardwareClass,
+    ModelProfile,
+    PrefillTiming,
+)
 from orchestrator.simulator.clock import Clock
 from orchestrator.simulator.engines import (
     UNBOUNDED,
@@ -22,6 +28,29 @@ CORES_PER_ACCELERATOR = 8
 
 EMBEDDING_SHARE = 0.05
 """Fraction of a replica's memory that keeps embeddings of images; of what `USABLE_MEMORY` leaves over."""
+
+
+def slowed(profile: ModelProfile, factor: float) -> ModelProfile:
+    """Return a profile by which all engines take so many times as long."""
+    return replace(
+        profile,
+        encode={at: EncodeTiming(image_s=factor * t.image_s) for at, t in profile.encode.items()},
+        prefill={
+            at: PrefillTiming(
+                points=tuple((tokens, factor * seconds) for tokens, seconds in t.points),
+                floor_s=factor * t.floor_s,
+            )
+            for at, t in profile.prefill.items()
+        },
+        decode={
+            at: DecodeTiming(
+                step_s=factor * t.step_s,
+                sequence_s=factor * t.sequence_s,
+                context_token_s=factor * t.context_token_s,
+            )
+            for at, t in profile.decode.items()
+        },
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,24 +1,20 @@
 """The scaling policies side by side on the same work."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
 
-import numpy as np
-
-from orchestrator.core.control_types import ControlPolicy
-from orchestrator.core.profile import ColdStart
 from orchestrator.core.scaling import SCALERS
-from orchestrator.core.scaling.oracle import OracleParams
 from orchestrator.core.scaling.params import Params
-from orchestrator.core.scaling.periodic import Hour, PeriodicParams
-from orchestrator.simulator.foresight import WINDOW_S, needs
-from orchestrator.simulator.run import Scenario, simulate
-from orchestrator.simulator.scenario import Subject, scenario_of
-from orchestrator.simulator.summary import Summary, summarise
+from orchestrator.simulator.evaluate import evaluate
+from orchestrator.simulator.foresight import foreseen, timetable
+from orchestrator.simulator.scenario import Subject
+from orchestrator.simulator.summary import Summary
 from orchestrator.simulator.tune import tune
-from stages.types import Stage
 
-_INFORMED = ("oracle", "oracle-zero-lag", "periodic")
+_INFORMED: Mapping[str, Callable[[Subject], Params]] = {
+    "oracle": foreseen,
+    "oracle-zero-lag": foreseen,
+    "periodic": timetable,
+}
 STATIC_TRIALS = 12
 """Simulations that the search for the best fixed counts may take."""
 
@@ -44,43 +40,13 @@ def compare_policies(
     """
     found = {}
     for name in names:
-        found[name] = summarise(simulate(_scenario(subjects, name, seed)))
+        found[name] = evaluate(subjects, name, [_params(s, name, seed) for s in subjects], seed)
         done(name)
     return found
-
-
-def _scenario(subjects: Sequence[Subject], name: str, seed: int) -> Scenario:
-    tenants = [subject.tenant(scaling=name, params=_params(subject, name, seed)) for subject in subjects]
-    scenario = scenario_of(tenants, subjects[0].nodes, seed=seed)
-    if name != "oracle-zero-lag":
-        return scenario
-    at_once = [replace(tenant, control=_started_at_once(tenant.control)) for tenant in tenants]
-    return replace(scenario, tenants=tuple(at_once))
 
 
 def _params(subject: Subject, name: str, seed: int) -> Params | None:
     """Return the parameters of a policy that is told something; each service is tuned as if alone."""
     if name == "static-best":
         return tune(subject, trials=STATIC_TRIALS, seed=seed).best.params
-    return _informed(subject, name) if name in _INFORMED else None
-
-
-def _started_at_once(control: ControlPolicy) -> ControlPolicy:
-    at_once = ColdStart(node_s=(0.0, 0.0), pull_s=(0.0, 0.0), load_s=(0.0, 0.0))
-    profile = replace(control.profile, cold_start=dict.fromkeys(Stage, at_once))
-    return replace(control, profile=profile)
-
-
-def _informed(subject: Subject, name: str) -> Params:
-    """Return the parameters of a policy that is told what the trace will bring."""
-    table = needs(subject)
-    if name != "periodic":
-        times_s = tuple(WINDOW_S * index for index in range(len(table[Stage.ENCODE])))
-        return OracleParams(times_s=times_s, counts={s: tuple(n.tolist()) for s, n in table.items()})
-    hour = (np.arange(len(table[Stage.ENCODE])) * WINDOW_S // 3600.0).astype(np.int64) % 24
-    return PeriodicParams(
-        hours=tuple(
-            Hour(hour=int(h), **{str(stage): int(counts[hour == h].max()) for stage, counts in table.items()})
-            for h in np.unique(hour)
-        )
-    )
+    return _INFORMED[name](subject) if name in _INFORMED else None

@@ -33,6 +33,7 @@ class Subject:
 
     Attributes:
         notes: What was repaired in the trace.
+        slowdown: See `Tenant`.
     """
 
     policy: Policy
@@ -41,6 +42,7 @@ class Subject:
     nodes: tuple[Node, ...]
     hardware: Hardware
     notes: Notes = ()
+    slowdown: float = 1.0
 
     def tenant(self, *, scaling: str | None = None, params: Params | None = None) -> Tenant:
         """Return the service as one of a scenario's.
@@ -54,7 +56,13 @@ class Subject:
             name = scaling or control.scaling
             control = replace(control, scaling=name, params=params or SCALERS[name].params())
         links = self.hardware.links.of_levels(control.levels)
-        return Tenant(policy=self.policy, control=control, workload=self.workload, links=links)
+        return Tenant(
+            policy=self.policy,
+            control=control,
+            workload=self.workload,
+            links=links,
+            slowdown=self.slowdown,
+        )
 
     def scenario(
         self, *, scaling: str | None = None, params: Params | None = None, seed: int = 0

@@ -9,10 +9,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from orchestrator.core.admission import AdmissionBounds, admit, encode_held, stage_load
+from orchestrator.core.counts import Backlog
+from orchestrator.core.observe import Reading, ServiceView
 from orchestrator.core.profile import ModelProfile
 from orchestrator.core.tagger import tag
 from orchestrator.core.types import MediaShape, Queued, Reason, Rejected, StageLoad, StageTag
 from orchestrator.core.waiting import WaitingParams, due_s
+from orchestrator.output_length import OutputLength
 from orchestrator.simulator.caches import NEW, Content, Prefixes
 from orchestrator.simulator.clock import Clock
 from orchestrator.simulator.engines import Milestones
@@ -20,9 +23,10 @@ from orchestrator.simulator.hop import NO_PREFIX, Hop, Request
 from orchestrator.simulator.outcomes import Ending, Outcomes
 from orchestrator.simulator.pool import Pool
 from orchestrator.simulator.replica import SimReplica
-from orchestrator.totals import ServiceTotals, StageNow
+from orchestrator.totals import ServiceTotals, judge, ttft_ratio
 from stages.types import Modality, Stage
 
+COUNTER = "simulated"
 SERVED = frozenset({Modality.TEXT, Modality.IMAGE, Modality.VIDEO})
 
 Transfer = Callable[[int, tuple[str, ...], tuple[str, ...]], float]
@@ -103,6 +107,7 @@ class Service:
         self._image = MediaShape(modality=Modality.IMAGE, tokens=profile.image_tokens)
         self.pools = pools
         self.pool_of = {stage: pool for pool in pools for stage in pool.stages}
+        self._outputs = OutputLength()
         self.totals = totals
         self.outcomes = outcomes
         self.reasons: Counter[tuple[Stage | None, Reason]] = Counter()
@@ -142,9 +147,14 @@ class Service:
         pool = self.pool_of[stage]
         return stage_load(stage, pool.replicas, pool.waiting_tokens, self._speeds.rates[pool.stage])
 
-    def now(self) -> dict[Stage, StageNow]:
-        """Return what control looks at beside the totals."""
-        return {stage: _now(self.pool_of[stage]) for stage in Stage}
+    def view(self) -> ServiceView:
+        """Return what control sees of it."""
+        pools = self.pool_of
+        waiting = {s: Backlog(float(pools[s].waiting_tokens), pools[s].depth) for s in Stage}
+        return ServiceView(
+            counts=(self.totals.count(COUNTER, self._clock.now_s, waiting),),
+            readings={s: [Reading(r, r.engine.busy_s()) for r in pools[s].replicas] for s in Stage},
+        )
 
     def dispatch(self, pool: Pool) -> None:
         """Start what can be started."""
@@ -277,8 +287,8 @@ class Service:
     def _first_token(self, request: Request) -> None:
         if not request.first_token_s:
             request.first_token_s = self._clock.now_s
-            target_s = request.due_s - request.arrival_s
-            self.totals.first_token((self._clock.now_s - request.arrival_s) / target_s, self._clock.now_s)
+            now_s = self._clock.now_s
+            self.totals.first_token(ttft_ratio(request.arrival_s, request.due_s, now_s), now_s)
 
     def _prefilled(self, hop: Hop) -> None:
         tokens = hop.request.tag.prefill_tokens
@@ -329,7 +339,7 @@ class Service:
         context = self._context(request.tag)
         hop = Hop(
             request,
-            tokens=request.output_tokens,
+            tokens=self._outputs.expect(request.output_tokens),
             steps=request.output_tokens - 1,
             context_tokens=context,
             kv_bytes=self._kv_bytes(request.tag, request.output_tokens),
@@ -340,11 +350,12 @@ class Service:
     def _answer(self, request: Request) -> None:
         now_s = self._clock.now_s
         request.ended = True
+        self._outputs.observe(request.output_tokens)
         ttft_s = request.first_token_s - request.arrival_s
-        tpot_s = (now_s - request.first_token_s) / max(1, request.output_tokens - 1)
-        attained = request.first_token_s <= request.due_s and tpot_s <= self._promises.tpot_s
+        target_s = self._promises.tpot_s
+        tpot_s, attained = judge(request.due_s, request.first_token_s, now_s, request.output_tokens, target_s)
         self.outcomes.answer(request.index, ttft_s, tpot_s, attained)
-        self.totals.completed(request.output_tokens, tpot_s / self._promises.tpot_s, attained, now_s)
+        self.totals.completed(request.output_tokens, tpot_s / target_s, attained, now_s)
 
     def _expire(self, request: Request) -> None:
         if not request.ended:
@@ -361,17 +372,3 @@ class Service:
 def _source_domain(hop: Hop) -> tuple[str, ...]:
     source = hop.request.prefilled_on
     return source.domain if source is not None else ()
-
-
-def _now(pool: Pool) -> StageNow:
-    ready = pool.ready()
-    kv_bytes = sum(r.total_kv_bytes for r in ready)
-    held = sum(r.total_kv_bytes - r.free_kv_bytes for r in ready)
-    pending = 0 if pool.stage is Stage.DECODE else sum(r.pending_tokens for r in pool.replicas)
-    return StageNow(
-        waiting_units=float(pool.waiting_tokens + pending),
-        waiting_jobs=pool.depth,
-        running_jobs=sum(r.in_flight for r in pool.replicas),
-        kv_usage=held / kv_bytes if kv_bytes else 0.0,
-        busy_s=pool.busy_s(),
-    )

@@ -1,7 +1,7 @@
 """One service of a scenario, and how it is made to run in a world."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -10,7 +10,7 @@ from orchestrator.core.control_types import ControlPolicy
 from orchestrator.core.links import Link
 from orchestrator.core.profile import HardwareClass, ModelProfile
 from orchestrator.policy import Policy
-from orchestrator.simulator.build import ReplicaShape
+from orchestrator.simulator.build import ReplicaShape, slowed
 from orchestrator.simulator.caches import Prefixes
 from orchestrator.simulator.clock import Clock
 from orchestrator.simulator.outcomes import Outcomes
@@ -33,6 +33,7 @@ class Tenant:
         control: What control needs of it.
         links: links[n] joins replicas that share n leading topology levels.
         system: A key of `SYSTEMS`.
+        slowdown: What engines take as a multiple of what the profile says; nobody is told.
     """
 
     policy: Policy
@@ -40,6 +41,7 @@ class Tenant:
     workload: Workload
     links: Sequence[Link]
     system: str = "e-p-d"
+    slowdown: float = 1.0
 
     @property
     def name(self) -> str:
@@ -61,9 +63,9 @@ class Tenant:
             outcomes,
             self._prefixes(),
         )
+        actual = replace(self.control, profile=slowed(self.control.profile, self.slowdown))
         shapes = {
-            pool: ReplicaShape(stages=stages, system=system, policy=self.control)
-            for pool, stages in pools.items()
+            pool: ReplicaShape(stages=stages, system=system, policy=actual) for pool, stages in pools.items()
         }
         return Hosted(service=service, shapes=shapes, policy=self.control)
 

@@ -11,11 +11,10 @@ from orchestrator.core.profile import HardwareClass
 from orchestrator.core.signals import IDLE_S, STALE_S, SignalState, summarize
 from orchestrator.core.types import StageTag
 from orchestrator.simulator.scenario import load_subject
-from orchestrator.totals import ServiceTotals, StageNow
+from orchestrator.totals import ServiceTotals
 from stages.types import Modality, Stage
+from tests.fakes.looks import Looks, reading
 from tests.orchestrator.simulator.test_simulate import POLICY, TRACE
-
-NOW = dict.fromkeys(Stage, StageNow())
 
 
 @pytest.fixture(scope="module")
@@ -38,15 +37,15 @@ def fed(policy, seconds: int, per_s, seed: int = 0):
     """Offer `per_s(rng)` requests with two images each second; return the signals after `seconds`."""
     rng, state = np.random.default_rng(seed), SignalState()
     totals = ServiceTotals({stage: policy.stages[stage].budget_s for stage in Stage})
-    signals = None
+    looks, signals = Looks(totals), None
     for second in range(seconds):
         for offset in sorted(rng.uniform(0.0, 1.0, per_s(rng))):
             totals.offered(tagged(images=2), second + offset)
             totals.completed(50, 0.5, True, second + offset)
         if second % 5 == 4:
-            sample = totals.sample(second + 1.0, NOW)
+            sample = looks.at(second + 1.0)
             signals, state = summarize(sample, (), policy, state, second + 1.0)
-    return signals, state, totals
+    return signals, state, looks
 
 
 def test_rates_are_those_that_were_offered(policy):
@@ -84,11 +83,11 @@ def test_variability_of_pairs_is_twice_that_of_single_images(policy):
 def test_a_lost_sample_costs_no_truth(policy):
     """Totals are cumulative: a rate over a gap is the mean over it."""
     totals = ServiceTotals(dict.fromkeys(Stage, 0.5))
-    state = SignalState()
-    _, state = summarize(totals.sample(0.0, NOW), (), policy, state, 0.0)
+    looks, state = Looks(totals), SignalState()
+    _, state = summarize(looks.at(0.0), (), policy, state, 0.0)
     for second in range(100):
         totals.offered(tagged(), float(second))
-    signals, _ = summarize(totals.sample(100.0, NOW), (), policy, state, 100.0)
+    signals, _ = summarize(looks.at(100.0), (), policy, state, 100.0)
     assert signals.requests == pytest.approx(1.0)
 
 
@@ -101,12 +100,11 @@ def test_an_old_sample_is_not_fresh(policy):
 
 
 def test_a_service_is_idle_when_nothing_came_for_a_while_and_nothing_is_left(policy):
-    _, state, totals = fed(policy, 60, lambda rng: 1)
+    _, state, looks = fed(policy, 60, lambda rng: 1)
     at_s = 60.0 + IDLE_S + 5.0
-    idle, _ = summarize(totals.sample(at_s, NOW), (), policy, state, at_s)
-    busy, _ = summarize(
-        totals.sample(at_s, {**NOW, Stage.DECODE: StageNow(running_jobs=1)}), (), policy, state, at_s
-    )
+    running = {Stage.DECODE: [reading(Stage.DECODE, in_flight=1)]}
+    idle, _ = summarize(looks.at(at_s), (), policy, state, at_s)
+    busy, _ = summarize(looks.at(at_s, readings=running), (), policy, state, at_s)
     assert idle.idle
     assert not busy.idle
 

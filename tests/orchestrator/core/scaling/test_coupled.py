@@ -334,6 +334,7 @@ RATIO_STEP = {
     "band": "always",
     "ratio": 0.75,
     "headroom": 0.7,
+    "settle_s": 0.0,
     "up": None,
     "down": 1.0,
 }
