@@ -40,8 +40,8 @@ def load_workload(spec: str, *, seed: int) -> tuple[Workload, Notes]:
             columns timestamp and requests, by default the shipped one; `twin-week:PER_MINUTE` for the twin of
             seven days, of 1,000,000 requests if of the shipped counts; `splice:TRACE@PER_MINUTE` for a day of
             the twin in which a trace takes the place of what the twin has at that time. A mix
-            (*5min_by_type*) is taken from the same folder if there is one. So are distributions (*window*, *numimages_pmf*,
-            *context_by_images*, *token_quantiles*), and else the shipped ones.
+            (*5min_by_type*) is taken from the same folder as the counts if there is one. So are distributions
+            (*window*, *numimages_pmf*, *context_by_images*, *token_quantiles*), and else the shipped ones.
         seed: Of the twin; traces do not depend on it.
 
     Raises:
