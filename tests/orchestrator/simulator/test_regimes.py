@@ -1,4 +1,4 @@
-"""Loads made for a purpose: what they offer, that coupled is quiet on a flat one, and what ablations yield."""
+"""Loads made for a purpose: what they offer, coupled on a flat one, and what ablations yield."""
 
 from dataclasses import replace
 
