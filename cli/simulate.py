@@ -295,6 +295,11 @@ def _print_run(subject: Subject, run: Run) -> None:
     console.print(_figures_table(request_figures(summary)))
     console.print(_figures_table(stage_figures(summary)))
     console.print(_timeline_table(run.only.timeline))
+    if summary.embedding_hits or summary.prefix_hits:
+        console.print(
+            f"caches supplied {percent_text(summary.embedding_hits)} of the image tokens and "
+            f"{percent_text(summary.prefix_hits)} of the prompt tokens"
+        )
     if len(run.scenario.tenants) > 1:
         console.print(f"{summary.gpu_hours:,.2f} GPU-hours, ${summary.cost_usd:,.2f}")
 

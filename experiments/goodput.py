@@ -14,12 +14,12 @@ from orchestrator.core.capacity import prefill_s
 from orchestrator.core.control_types import ControlPolicy
 from orchestrator.core.profile import HardwareClass
 from orchestrator.policy import Policy, load_policy
+from orchestrator.simulator.auto_rate import accelerator_s
 from orchestrator.simulator.fleet_spec import parse_fleet
 from orchestrator.simulator.load import load_workload
 from orchestrator.simulator.outcomes import Outcomes
 from orchestrator.simulator.run import Scenario, simulate
-from orchestrator.simulator.systems import SYSTEMS
-from orchestrator.simulator.tenant import Tenant, speeds
+from orchestrator.simulator.tenant import Tenant
 from orchestrator.simulator.work import work_from_rows
 from orchestrator.simulator.workload import Workload
 from stages.types import Stage
@@ -178,14 +178,7 @@ def accelerators(layout: Layout, control: ControlPolicy) -> int:
 
 def stage_gpu_s(control: ControlPolicy, work: Workload) -> dict[Stage, float]:
     """Return the accelerator-seconds of each stage for the mean request at the saturated rates."""
-    asked = work_from_rows(work, control.profile)
-    rates = speeds(control, work, SYSTEMS["e-p-d"]).rates
-    units = {
-        Stage.ENCODE: float(np.mean(asked.image_tokens)),
-        Stage.PREFILL: float(np.mean(asked.prompt_tokens)),
-        Stage.DECODE: float(np.mean(work.output_tokens)),
-    }
-    return {stage: units[stage] / rates[stage] * control.stages[stage].tp for stage in Stage}
+    return {stage: float(np.mean(each)) for stage, each in accelerator_s(control, work).items()}
 
 
 def bound_per_s(control: ControlPolicy, work: Workload, gpus: int) -> float:

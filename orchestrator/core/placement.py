@@ -52,7 +52,7 @@ def diff(placement: Placement, snapshot: Snapshot) -> Changes:
     return Changes(remove=placement.remove, create=tuple(create))
 
 
-def apply(changes: Changes, snapshot: Snapshot) -> Snapshot:
+def apply(changes: Changes, snapshot: Snapshot, now_s: float = 0.0) -> Snapshot:
     """Return the snapshot right after the changes: what is removed drains, what is created is pending."""
     removed = {remove.replica_id for remove in changes.remove}
     replicas = [
@@ -60,7 +60,7 @@ def apply(changes: Changes, snapshot: Snapshot) -> Snapshot:
         for r in snapshot.replicas
         if r.replica_id not in removed or r.node_id
     ]
-    return replace(snapshot, replicas=(*replicas, *_created(changes.create, replicas)))
+    return replace(snapshot, replicas=(*replicas, *_created(changes.create, replicas, now_s)))
 
 
 def kind(replica: PlacedReplica | Create) -> Kind:
@@ -68,7 +68,9 @@ def kind(replica: PlacedReplica | Create) -> Kind:
     return replica.service, replica.stage, replica.hardware, replica.tp
 
 
-def _created(creates: Iterable[Create], replicas: Iterable[PlacedReplica]) -> list[PlacedReplica]:
+def _created(
+    creates: Iterable[Create], replicas: Iterable[PlacedReplica], now_s: float
+) -> list[PlacedReplica]:
     taken = {replica.replica_id for replica in replicas}
     numbers: Counter[str] = Counter()
     created = []
@@ -76,12 +78,12 @@ def _created(creates: Iterable[Create], replicas: Iterable[PlacedReplica]) -> li
         stem = f"{create.service}-{create.stage}"
         while f"{stem}-{numbers[stem]:06d}" in taken:
             numbers[stem] += 1
-        created.append(_pending(create, f"{stem}-{numbers[stem]:06d}"))
+        created.append(_pending(create, f"{stem}-{numbers[stem]:06d}", now_s))
         numbers[stem] += 1
     return created
 
 
-def _pending(create: Create, replica_id: str) -> PlacedReplica:
+def _pending(create: Create, replica_id: str, now_s: float) -> PlacedReplica:
     return PlacedReplica(
         replica_id=replica_id,
         service=create.service,
@@ -91,4 +93,5 @@ def _pending(create: Create, replica_id: str) -> PlacedReplica:
         node_id=create.node_id,
         group=create.group,
         state=ReplicaState.PENDING,
+        since_s=now_s,
     )

@@ -26,6 +26,9 @@ from stages.types import Stage
 CORES_PER_ACCELERATOR = 8
 """Processor cores that prepare images beside one accelerator; p4d.24xlarge and p5.48xlarge have 12 to 24."""
 
+EMBEDDING_SHARE = 0.05
+"""Fraction of a replica's memory that keeps embeddings of images; of what `USABLE_MEMORY` leaves over."""
+
 
 def slowed(profile: ModelProfile, factor: float) -> ModelProfile:
     """Return a profile by which all engines take so many times as long."""
@@ -81,6 +84,13 @@ class ReplicaShape:
         memory = self.policy.accelerators[where.hardware].memory_bytes * where.tp * USABLE_MEMORY
         return max(0, int(memory - weights))
 
+    def cached_images(self, where: HardwareClass) -> int:
+        """Return how many images' embeddings one replica keeps; 0 if it does not encode."""
+        if Stage.ENCODE not in self.stages:
+            return 0
+        memory = self.policy.accelerators[where.hardware].memory_bytes * where.tp * EMBEDDING_SHARE
+        return int(memory // self.policy.profile.embedding_bytes)
+
     def engine(self, where: HardwareClass, clock: Clock, milestones: Milestones) -> Engine:
         """Return a new engine on this hardware."""
         profile, stages = self.policy.profile, self.stages
@@ -91,6 +101,7 @@ class ReplicaShape:
                 image_s=profile.encode[where].image_s,
                 preprocess_s=profile.preprocess_s,
                 cores=CORES_PER_ACCELERATOR * where.tp,
+                cached_images=self.cached_images(where),
             )
         if stages == (Stage.DECODE,):
             return DecodeEngine(clock, milestones, profile.decode[where])
@@ -109,4 +120,5 @@ class ReplicaShape:
             preprocess_s=profile.preprocess_s if encodes else 0.0,
             sequences=self.policy.stages[Stage.DECODE].slots if decodes else UNBOUNDED,
             kv_bytes=self.kv_bytes(where) if several else UNBOUNDED,
+            cached_images=self.cached_images(where),
         )

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from orchestrator.core.profile import DecodeTiming, PrefillTiming
+from orchestrator.simulator.caches import EmbeddingCache
 from orchestrator.simulator.clock import Clock
 from orchestrator.simulator.decode_batch import DecodeBatch
 from orchestrator.simulator.hop import Hop
@@ -75,16 +76,25 @@ class EncodeEngine:
     """Images one after another on the accelerator, each prepared on a processor core before.
 
     With first come, first served and known times, an image's end is known when it comes: one event an image.
+    What the embedding cache has takes no time, as in `stages.encode_engine`.
     """
 
     def __init__(
-        self, clock: Clock, milestones: Milestones, *, image_s: float, preprocess_s: float, cores: int
+        self,
+        clock: Clock,
+        milestones: Milestones,
+        *,
+        image_s: float,
+        preprocess_s: float,
+        cores: int,
+        cached_images: int = 0,
     ) -> None:
         self._clock = clock
         self._done = milestones.done
         self._image_s = image_s
         self._preprocess_s = preprocess_s
         self._cores_free_s = [0.0] * cores
+        self._cache = EmbeddingCache(cached_images)
         self._free_s = 0.0
         self._busy_s = 0.0
         self._stopped = False
@@ -92,11 +102,17 @@ class EncodeEngine:
     def submit(self, hop: Hop) -> None:
         """See `Engine`."""
         now_s = self._clock.now_s
+        if hop.content and (ready_s := self._cache.find(hop.content)) is not None:
+            hop.cached_images, hop.images = hop.images, 0
+            self._clock.at(max(now_s, ready_s), self._finish, hop)
+            return
         prepared_s = max(now_s, self._cores_free_s[0]) + self._preprocess_s
         heapq.heapreplace(self._cores_free_s, prepared_s)
         work_s = self._image_s * hop.images
         self._free_s = max(prepared_s, self._free_s) + work_s
         self._busy_s += work_s
+        if hop.content:
+            self._cache.hold(hop.content, self._free_s)
         self._clock.at(self._free_s, self._finish, hop)
 
     def busy_s(self) -> float:
@@ -176,6 +192,7 @@ class StepEngine:
         preprocess_s: Processor seconds before an image can be encoded.
         sequences: Prompts and decodes that it works on at once; the others wait in front of it.
         kv_bytes: KV cache for them.
+        cached_images: Embeddings that it keeps.
     """
 
     def __init__(
@@ -191,6 +208,7 @@ class StepEngine:
         preprocess_s: float = 0.0,
         sequences: int = UNBOUNDED,
         kv_bytes: int = UNBOUNDED,
+        cached_images: int = 0,
     ) -> None:
         self._clock = clock
         self._to = milestones
@@ -202,6 +220,7 @@ class StepEngine:
         self._preprocess_s = preprocess_s
         self._sequences_left = sequences
         self._kv_bytes_left = kv_bytes
+        self._cache = EmbeddingCache(cached_images)
         self._waiting: deque[Hop] = deque()
         self._to_encode: deque[Hop] = deque()
         self._to_prefill: list[Hop] = []
@@ -215,6 +234,8 @@ class StepEngine:
     def submit(self, hop: Hop) -> None:
         """See `Engine`."""
         self._busy.enter()
+        if hop.images and hop.request.content.images:
+            self._look_up(hop)
         if hop.images and self._preprocess_s:
             self._clock.after(self._preprocess_s, self._take, hop)
         else:
@@ -237,6 +258,18 @@ class StepEngine:
         if not self._stepping:
             self._catch_up()
             self._go_on()
+
+    def _look_up(self, hop: Hop) -> None:
+        names = [hop.request.content.image(number) for number in range(hop.images)]
+        hop.cached_images = sum(self._cache.find(name) is not None for name in names)
+        hop.images -= hop.cached_images
+
+    def _encoded(self, hop: Hop) -> None:
+        self._to_prefill.append(hop)
+        content = hop.request.content
+        if content.images:
+            for number in range(len(hop.request.tag.item_tokens)):
+                self._cache.hold(content.image(number), self._clock.now_s)
 
     def _let_in(self) -> None:
         """Let hops in from the front, first come, first served, while there is room."""
@@ -309,7 +342,7 @@ class StepEngine:
             self._batch.step()
             self._finish_done(self._batch)
         if not chunk and not self._to_encode[0].images:
-            self._to_prefill.append(self._to_encode.popleft())
+            self._encoded(self._to_encode.popleft())
         for hop, tokens in chunk:
             hop.prompt_tokens -= tokens
             if not hop.prompt_tokens:

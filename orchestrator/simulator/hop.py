@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from orchestrator.core.types import StageTag
+from orchestrator.simulator.caches import NEW, Content
 
 if TYPE_CHECKING:
     from orchestrator.simulator.replica import SimReplica
+
+NO_PREFIX: Mapping[str, int] = {}
 
 
 class Request:
@@ -19,6 +23,7 @@ class Request:
         output_tokens: Tokens that its completion will turn out to have; ≥ 1.
         due_s: When its first token is due.
         deadline_s: When it is given up.
+        content: What of it may have been seen before.
         images_left: Images not yet encoded.
         embeddings_at: Domains of the replicas that hold its embeddings.
         prefilled_on: The replica that still holds its KV cache for decode to pull, and `prefill_hop`
@@ -29,6 +34,7 @@ class Request:
 
     __slots__ = (
         "arrival_s",
+        "content",
         "deadline_s",
         "due_s",
         "embeddings_at",
@@ -43,7 +49,14 @@ class Request:
     )
 
     def __init__(
-        self, index: int, tag: StageTag, output_tokens: int, arrival_s: float, due_s: float, deadline_s: float
+        self,
+        index: int,
+        tag: StageTag,
+        output_tokens: int,
+        arrival_s: float,
+        due_s: float,
+        deadline_s: float,
+        content: Content = NEW,
     ) -> None:
         self.index = index
         self.tag = tag
@@ -51,6 +64,7 @@ class Request:
         self.arrival_s = arrival_s
         self.due_s = due_s
         self.deadline_s = deadline_s
+        self.content = content
         self.images_left = len(tag.item_tokens)
         self.embeddings_at: list[tuple[str, ...]] = []
         self.prefilled_on: SimReplica | None = None
@@ -70,6 +84,9 @@ class Hop:
         tokens: Work in the unit of the pool's first stage, for the router.
         kv_bytes: KV cache that it holds there.
         content: Names the image, for cache affinity; empty if nothing repeats.
+        prefix_tokens: Prompt tokens that replicas are believed to hold when it begins to wait, by replica id.
+        cached_images: Images whose embeddings its replica held, and so not among `images`.
+        cached_tokens: Prompt tokens whose KV its replica held, and so not among `prompt_tokens`.
         queued_s: When it began to wait.
         replica: Where it is; None while it waits.
         attempt: Grows when its replica is lost, so that what was due for it there is ignored.
@@ -77,10 +94,13 @@ class Hop:
 
     __slots__ = (
         "attempt",
+        "cached_images",
+        "cached_tokens",
         "content",
         "context_tokens",
         "images",
         "kv_bytes",
+        "prefix_tokens",
         "prompt_tokens",
         "queued_s",
         "replica",
@@ -101,6 +121,7 @@ class Hop:
         context_tokens: int = 0,
         kv_bytes: int = 0,
         content: str = "",
+        prefix_tokens: Mapping[str, int] = NO_PREFIX,
     ) -> None:
         self.request = request
         self.tokens = tokens
@@ -110,6 +131,9 @@ class Hop:
         self.context_tokens = context_tokens
         self.kv_bytes = kv_bytes
         self.content = content
+        self.prefix_tokens = prefix_tokens
+        self.cached_images = 0
+        self.cached_tokens = 0
         self.queued_s = 0.0
         self.replica: SimReplica | None = None
         self.attempt = 0

@@ -14,8 +14,6 @@ from stages.types import Stage
 Pick = Callable[[RouteQuery, Sequence[ReplicaView], Mapping[str, float]], Route]
 """How a pool picks a replica: `core.router.route`, or the way of a system that is compared with ours."""
 
-NO_PREFIX: Mapping[str, int] = {}
-
 
 class Pool:
     """Replicas that do the same stages of one service.
@@ -126,7 +124,7 @@ class Pool:
             tokens=hop.tokens,
             kv_bytes=hop.kv_bytes,
             affinity_key=hop.content,
-            prefix_tokens=NO_PREFIX,
+            prefix_tokens=hop.prefix_tokens,
             domain=domain,
             required_level=self._required_level,
         )

@@ -9,12 +9,14 @@ import numpy as np
 
 from orchestrator.core.control_types import Changes, Node
 from orchestrator.core.types import Reason
+from orchestrator.simulator.caches import NEW, Content, Hits
 from orchestrator.simulator.clock import Clock
 from orchestrator.simulator.outcomes import Ending, Outcomes
 from orchestrator.simulator.service import Service
 from orchestrator.simulator.tenant import Tenant
 from orchestrator.simulator.timeline import Moment, Recorder, Timeline
 from orchestrator.simulator.work import work_from_rows
+from orchestrator.simulator.workload import Workload
 from orchestrator.simulator.world import World
 from stages.types import Stage
 
@@ -66,6 +68,7 @@ class ServiceRun:
         timeline: A moment for each decision that changed something, and the first.
         scale_events: Decisions that changed a stage's count, by stage.
         reasons: Of admission (stage None) and of routing, with counts.
+        hits: What caches supplied.
     """
 
     tenant: Tenant
@@ -76,6 +79,7 @@ class ServiceRun:
     timeline: Sequence[Moment]
     scale_events: Mapping[Stage, int]
     reasons: Mapping[tuple[Stage | None, Reason], int]
+    hits: Hits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,9 +162,10 @@ def _feed(tenants: Sequence[Tenant], services: Sequence[Service], clock: Clock, 
     """Let the requests arrive in the order of their times; of one time, in the order of the services."""
     total = sum(len(tenant.workload) for tenant in tenants)
     arrivals = heapq.merge(*[_arrivals(number, tenant) for number, tenant in enumerate(tenants)])
+    content_of = [_contents(tenant.workload) for tenant in tenants]
     for count, (arrival_s, number, index, images, prompt, output_tokens) in enumerate(arrivals, 1):
         clock.run_until(arrival_s)
-        services[number].arrive(index, images, prompt, output_tokens)
+        services[number].arrive(index, images, prompt, output_tokens, content_of[number](index))
         if not count % _BATCH or count == total:
             progress(count / total)
 
@@ -175,6 +180,17 @@ def _arrivals(number: int, tenant: Tenant) -> Iterator[tuple[float, int, int, in
         for index, row in enumerate(zip(*[c[rows].tolist() for c in columns], strict=True), start):
             arrival_s, images, prompt, output_tokens = row
             yield arrival_s, number, index, images, prompt, output_tokens
+
+
+def _contents(work: Workload) -> Callable[[int], Content]:
+    """Return what says of a request what it shares with others."""
+    images, prompts = work.content_ids, work.prefix_blocks
+    if images is None and prompts is None:
+        return lambda index: NEW
+    return lambda index: Content(
+        images=str(images[index]) if images is not None else "",
+        blocks=prompts.of(index).tolist() if prompts else (),
+    )
 
 
 def _settle(clock: Clock, outcomes: Sequence[Outcomes], deadline_s: float) -> None:
@@ -195,6 +211,7 @@ def _service_run(
         for (name, stage, hardware), seconds in spent.items()
         if name == tenant.name
     }
+    totals = service.totals
     replica_s: dict[Stage, float] = {}
     for (stage, _), seconds in accelerator_s.items():
         replica_s[stage] = replica_s.get(stage, 0.0) + seconds / tenant.control.stages[stage].tp
@@ -207,4 +224,10 @@ def _service_run(
         timeline=timeline.moments,
         scale_events=timeline.scale_events,
         reasons=dict(service.reasons),
+        hits=Hits(
+            image_tokens=totals.image_tokens,
+            cached_image_tokens=totals.image_hit_tokens,
+            prompt_tokens=totals.prompt_tokens,
+            cached_prompt_tokens=totals.prompt_hit_tokens,
+        ),
     )

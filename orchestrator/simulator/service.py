@@ -9,19 +9,24 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from orchestrator.core.admission import AdmissionBounds, admit, encode_held, stage_load
+from orchestrator.core.counts import Backlog
+from orchestrator.core.observe import Reading, ServiceView
 from orchestrator.core.profile import ModelProfile
 from orchestrator.core.tagger import tag
 from orchestrator.core.types import MediaShape, Queued, Reason, Rejected, StageLoad, StageTag
 from orchestrator.core.waiting import WaitingParams, due_s
+from orchestrator.output_length import OutputLength
+from orchestrator.simulator.caches import NEW, Content, Prefixes
 from orchestrator.simulator.clock import Clock
 from orchestrator.simulator.engines import Milestones
-from orchestrator.simulator.hop import Hop, Request
+from orchestrator.simulator.hop import NO_PREFIX, Hop, Request
 from orchestrator.simulator.outcomes import Ending, Outcomes
 from orchestrator.simulator.pool import Pool
 from orchestrator.simulator.replica import SimReplica
-from orchestrator.totals import ServiceTotals, StageNow
+from orchestrator.totals import ServiceTotals, judge, ttft_ratio
 from stages.types import Modality, Stage
 
+COUNTER = "simulated"
 SERVED = frozenset({Modality.TEXT, Modality.IMAGE, Modality.VIDEO})
 
 Transfer = Callable[[int, tuple[str, ...], tuple[str, ...]], float]
@@ -76,6 +81,7 @@ class Service:
         transfer: How long moving bytes takes.
         totals: Counts for control.
         outcomes: Records what becomes of each request.
+        prefixes: What replicas hold of prompts; None if the requests say nothing of what they share.
     """
 
     def __init__(
@@ -88,16 +94,20 @@ class Service:
         transfer: Transfer,
         totals: ServiceTotals,
         outcomes: Outcomes,
+        prefixes: Prefixes | None = None,
     ) -> None:
         self._clock = clock
         self._profile = profile
+        self._image_kv_positions = profile.image_kv_positions
         self._promises = promises
         self._speeds = speeds
         self._transfer = transfer
+        self._prefixes = prefixes
         self._next = dict(zip(pools, (*pools[1:], None), strict=True))
         self._image = MediaShape(modality=Modality.IMAGE, tokens=profile.image_tokens)
         self.pools = pools
         self.pool_of = {stage: pool for pool in pools for stage in pool.stages}
+        self._outputs = OutputLength()
         self.totals = totals
         self.outcomes = outcomes
         self.reasons: Counter[tuple[Stage | None, Reason]] = Counter()
@@ -105,7 +115,7 @@ class Service:
         self.milestones = Milestones(prefilled=self._prefilled, done=self._done)
 
     def arrive(
-        self, index: int, images: int, text_tokens: int, output_tokens: int, content: str = ""
+        self, index: int, images: int, text_tokens: int, output_tokens: int, content: Content = NEW
     ) -> None:
         """A request comes in."""
         now_s = self._clock.now_s
@@ -128,17 +138,23 @@ class Service:
             now_s,
             due_s(now_s, isolated_s, self._promises.waiting),
             now_s + slack_s,
+            content,
         )
-        self._send_in(request, content, held=isinstance(admission, Queued))
+        self._send_in(request, held=isinstance(admission, Queued))
 
     def load(self, stage: Stage) -> StageLoad:
         """Return a stage's load, as the gateway sees it."""
         pool = self.pool_of[stage]
         return stage_load(stage, pool.replicas, pool.waiting_tokens, self._speeds.rates[pool.stage])
 
-    def now(self) -> dict[Stage, StageNow]:
-        """Return what control looks at beside the totals."""
-        return {stage: _now(self.pool_of[stage]) for stage in Stage}
+    def view(self) -> ServiceView:
+        """Return what control sees of it."""
+        pools = self.pool_of
+        waiting = {s: Backlog(float(pools[s].waiting_tokens), pools[s].depth) for s in Stage}
+        return ServiceView(
+            counts=(self.totals.count(COUNTER, self._clock.now_s, waiting),),
+            readings={s: [Reading(r, r.engine.busy_s()) for r in pools[s].replicas] for s in Stage},
+        )
 
     def dispatch(self, pool: Pool) -> None:
         """Start what can be started."""
@@ -160,20 +176,25 @@ class Service:
         for hop in sorted(replica.running, key=lambda hop: (hop.request.index, hop.queued_s)):
             hop.attempt += 1
             request = hop.request
-            if hop.images and not hop.prompt_tokens and not hop.steps:
+            if self.pool_of[replica.stage].stages == (Stage.ENCODE,):
                 self._push(self.pools[0], self._image_hop(request, hop.content))
             else:
                 self._push(self.pool_of[Stage.PREFILL], self._prompt_hop(request))
         replica.running.clear()
 
+    def forget(self, pool: Pool) -> None:
+        """A replica of the pool is gone, and what it kept with it."""
+        if self._prefixes:
+            self._prefixes.keep_only([r.replica_id for r in pool.replicas])
+
     def _held(self) -> bool:
         return encode_held(self.load(Stage.PREFILL), self._promises.bounds)
 
-    def _send_in(self, request: Request, content: str, held: bool) -> None:
+    def _send_in(self, request: Request, held: bool) -> None:
         first = self.pools[0]
         if first.stages == (Stage.ENCODE,) and request.images_left:
-            for _ in request.tag.item_tokens:
-                self._push(first, self._image_hop(request, content))
+            for number in range(request.images_left):
+                self._push(first, self._image_hop(request, request.content.image(number)))
             if not held:
                 self.dispatch(first)
         else:
@@ -194,6 +215,7 @@ class Service:
         images = len(tagged.item_tokens) if Stage.ENCODE in stages else 0
         steps = request.output_tokens - 1 if decodes else 0
         context = self._context(tagged)
+        blocks, prefixes = request.content.blocks, self._prefixes
         rates = self._speeds.rates
         seconds = images * self._speeds.image_s + steps / rates[Stage.DECODE] if len(stages) > 1 else 0.0
         return Hop(
@@ -203,12 +225,17 @@ class Service:
             prompt_tokens=tagged.prefill_tokens,
             steps=steps,
             context_tokens=context,
-            kv_bytes=(context + (request.output_tokens if decodes else 0)) * self._profile.kv_bytes_per_token,
+            kv_bytes=self._kv_bytes(tagged, request.output_tokens if decodes else 0),
+            prefix_tokens=prefixes.believed(blocks) if prefixes and blocks else NO_PREFIX,
         )
 
     def _context(self, tagged: StageTag) -> int:
-        # With cross-attention, images are not in the cache that grows and is read with every token.
-        return tagged.prefill_tokens
+        """Return the KV positions of a prompt; an image in cross-attention layers is read like as many."""
+        return tagged.prefill_tokens + int(len(tagged.item_tokens) * self._image_kv_positions)
+
+    def _kv_bytes(self, tagged: StageTag, output_tokens: int = 0) -> int:
+        tokens, images = tagged.prefill_tokens + output_tokens, len(tagged.item_tokens)
+        return tokens * self._profile.kv_bytes_per_token + images * self._profile.image_kv_bytes
 
     def _start(self, hop: Hop, replica: SimReplica) -> None:
         replica.take(hop)
@@ -229,8 +256,7 @@ class Service:
             size = self._profile.embedding_bytes
             return sum([self._transfer(size, source, replica.domain) for source in request.embeddings_at])
         if replica.stage is Stage.DECODE and request.prefilled_on is not None:
-            size = hop.context_tokens * self._profile.kv_bytes_per_token
-            return self._transfer(size, request.prefilled_on.domain, replica.domain)
+            return self._transfer(self._kv_bytes(request.tag), request.prefilled_on.domain, replica.domain)
         return 0.0
 
     def _begin(self, started: tuple[Hop, int]) -> None:
@@ -240,6 +266,8 @@ class Service:
             return
         if replica.stage is Stage.DECODE:
             self._pulled(hop)
+        if self._prefixes and hop.prompt_tokens:
+            self._prefixes.use(hop, replica)
         replica.engine.submit(hop)
 
     def _pulled(self, hop: Hop) -> None:
@@ -259,12 +287,17 @@ class Service:
     def _first_token(self, request: Request) -> None:
         if not request.first_token_s:
             request.first_token_s = self._clock.now_s
-            target_s = request.due_s - request.arrival_s
-            self.totals.first_token((self._clock.now_s - request.arrival_s) / target_s, self._clock.now_s)
+            now_s = self._clock.now_s
+            self.totals.first_token(ttft_ratio(request.arrival_s, request.due_s, now_s), now_s)
 
     def _prefilled(self, hop: Hop) -> None:
-        self.totals.prefilled(hop.request.tag.prefill_tokens, 0)
-        self.totals.done(Stage.PREFILL, hop.request.tag.prefill_tokens)
+        tokens = hop.request.tag.prefill_tokens
+        self.totals.prefilled(tokens, hop.cached_tokens)
+        self.totals.done(Stage.PREFILL, tokens - hop.cached_tokens)
+        if hop.cached_images:
+            self.totals.image_hit(hop.cached_images * self._profile.image_tokens)
+        if self._prefixes and hop.replica is not None:
+            self._prefixes.keep(hop, hop.replica)
         if Stage.DECODE in self.pool_of[Stage.PREFILL].stages:
             self._first_token(hop.request)
 
@@ -278,7 +311,7 @@ class Service:
             replica.free_kv(hop)
             self._answer(request)
         elif pool.stages == (Stage.ENCODE,):
-            self._encoded(request, replica)
+            self._encoded(hop, replica)
         else:
             request.prefilled_on, request.prefill_hop = replica, hop
             self._to_decode(request)
@@ -288,10 +321,14 @@ class Service:
         if pool.stage is Stage.PREFILL and self.pools[0] is not pool and self.pools[0].depth:
             self.dispatch(self.pools[0])  # its backpressure may have ended
 
-    def _encoded(self, request: Request, replica: SimReplica) -> None:
+    def _encoded(self, hop: Hop, replica: SimReplica) -> None:
+        request = hop.request
         request.images_left -= 1
         request.embeddings_at.append(replica.domain)
-        self.totals.done(Stage.ENCODE, self._profile.image_tokens)
+        if hop.cached_images:
+            self.totals.image_hit(self._profile.image_tokens)
+        else:
+            self.totals.done(Stage.ENCODE, self._profile.image_tokens)
         if not request.images_left and not request.ended:
             pool = self.pool_of[Stage.PREFILL]
             self._push(pool, self._prompt_hop(request))
@@ -302,10 +339,10 @@ class Service:
         context = self._context(request.tag)
         hop = Hop(
             request,
-            tokens=request.output_tokens,
+            tokens=self._outputs.expect(request.output_tokens),
             steps=request.output_tokens - 1,
             context_tokens=context,
-            kv_bytes=(context + request.output_tokens) * self._profile.kv_bytes_per_token,
+            kv_bytes=self._kv_bytes(request.tag, request.output_tokens),
         )
         self._push(pool, hop)
         self.dispatch(pool)
@@ -313,11 +350,12 @@ class Service:
     def _answer(self, request: Request) -> None:
         now_s = self._clock.now_s
         request.ended = True
+        self._outputs.observe(request.output_tokens)
         ttft_s = request.first_token_s - request.arrival_s
-        tpot_s = (now_s - request.first_token_s) / max(1, request.output_tokens - 1)
-        attained = request.first_token_s <= request.due_s and tpot_s <= self._promises.tpot_s
+        target_s = self._promises.tpot_s
+        tpot_s, attained = judge(request.due_s, request.first_token_s, now_s, request.output_tokens, target_s)
         self.outcomes.answer(request.index, ttft_s, tpot_s, attained)
-        self.totals.completed(request.output_tokens, tpot_s / self._promises.tpot_s, attained, now_s)
+        self.totals.completed(request.output_tokens, tpot_s / target_s, attained, now_s)
 
     def _expire(self, request: Request) -> None:
         if not request.ended:
@@ -334,17 +372,3 @@ class Service:
 def _source_domain(hop: Hop) -> tuple[str, ...]:
     source = hop.request.prefilled_on
     return source.domain if source is not None else ()
-
-
-def _now(pool: Pool) -> StageNow:
-    ready = pool.ready()
-    kv_bytes = sum(r.total_kv_bytes for r in ready)
-    held = sum(r.total_kv_bytes - r.free_kv_bytes for r in ready)
-    pending = 0 if pool.stage is Stage.DECODE else sum(r.pending_tokens for r in pool.replicas)
-    return StageNow(
-        waiting_units=float(pool.waiting_tokens + pending),
-        waiting_jobs=pool.depth,
-        running_jobs=sum(r.in_flight for r in pool.replicas),
-        kv_usage=held / kv_bytes if kv_bytes else 0.0,
-        busy_s=pool.busy_s(),
-    )

@@ -45,6 +45,8 @@ class Summary:
         fleet_provisioned: Fraction of the fleet's accelerator-seconds that replicas were provisioned for.
         fleet_busy: Fraction of them in which replicas had work.
         scale_events: Decisions that changed a count, by stage.
+        embedding_hits: Fraction of image tokens that embedding caches supplied; 0.0 if no image repeats.
+        prefix_hits: Likewise of prompt tokens and prefix caches.
         span_s: First arrival to last end.
         wall_s: Seconds that the simulation took.
     """
@@ -61,6 +63,8 @@ class Summary:
     fleet_provisioned: float
     fleet_busy: float
     scale_events: Mapping[str, int]
+    embedding_hits: float
+    prefix_hits: float
     span_s: float
     events: int
     wall_s: float
@@ -96,10 +100,17 @@ def summarise(run: Run) -> Summary:
         fleet_provisioned=HOUR_S * gpu_hours / fleet_s if fleet_s else 0.0,
         fleet_busy=sum(_busy_accelerator_s(service) for service in services) / fleet_s if fleet_s else 0.0,
         scale_events={str(stage): sum(s.scale_events[stage] for s in services) for stage in Stage},
+        embedding_hits=_share([(s.hits.cached_image_tokens, s.hits.image_tokens) for s in services]),
+        prefix_hits=_share([(s.hits.cached_prompt_tokens, s.hits.prompt_tokens) for s in services]),
         span_s=run.span_s,
         events=run.events,
         wall_s=run.wall_s,
     )
+
+
+def _share(parts: Sequence[tuple[float, float]]) -> float:
+    whole = sum(whole for _, whole in parts)
+    return sum(part for part, _ in parts) / whole if whole else 0.0
 
 
 def _named(names: Iterable[str]) -> str:

@@ -8,9 +8,10 @@ import numpy as np
 from orchestrator.core.capacity import Mix, decode_rate, encode_rate, kv_capacity_tokens, prefill_rate
 from orchestrator.core.control_types import ControlPolicy
 from orchestrator.core.links import Link
-from orchestrator.core.profile import HardwareClass
+from orchestrator.core.profile import HardwareClass, ModelProfile
 from orchestrator.policy import Policy
 from orchestrator.simulator.build import ReplicaShape, slowed
+from orchestrator.simulator.caches import Prefixes
 from orchestrator.simulator.clock import Clock
 from orchestrator.simulator.outcomes import Outcomes
 from orchestrator.simulator.pool import Pool
@@ -60,6 +61,7 @@ class Tenant:
             _transfer_over(self.links),
             ServiceTotals({stage: self.control.stages[stage].budget_s for stage in Stage}),
             outcomes,
+            self._prefixes(),
         )
         actual = replace(self.control, profile=slowed(self.control.profile, self.slowdown))
         shapes = {
@@ -77,6 +79,12 @@ class Tenant:
             pick=system.pick(),
         )
 
+    def _prefixes(self) -> Prefixes | None:
+        blocks = self.workload.prefix_blocks
+        if blocks is None:
+            return None
+        return Prefixes(blocks.block_tokens, blocks.block_tokens * self.control.profile.kv_bytes_per_token)
+
     def _promises(self) -> Promises:
         return Promises(
             bounds=self.policy.admission_bounds,
@@ -90,10 +98,7 @@ def speeds(control: ControlPolicy, work: Workload, system: System) -> Speeds:
     """Return what one replica of each stage does per second at the workload's mean request."""
     profile = control.profile
     at = {stage: HardwareClass(b.hardware[0], b.tp) for stage, b in control.stages.items()}
-    context = float(np.mean(work_from_rows(work, profile).prompt_tokens)) if len(work.arrival_s) else 1.0
-    output = float(np.mean(work.output_tokens)) if len(work.arrival_s) else 1.0
-    context, output = max(1.0, context), max(1.0, output)
-    mix = Mix(prompt_tokens=context, context_tokens=context, output_tokens=output)
+    mix = _mean_request(profile, work)
     decode = at[Stage.DECODE]
     kv_tokens = kv_capacity_tokens(profile, Stage.DECODE, decode, control.accelerators)
     slots = control.stages[Stage.DECODE].slots
@@ -108,6 +113,17 @@ def speeds(control: ControlPolicy, work: Workload, system: System) -> Speeds:
         },
         image_s=profile.encode[encode].image_s,
         images_at_once=at[Stage.PREFILL].tp,
+    )
+
+
+def _mean_request(profile: ModelProfile, work: Workload) -> Mix:
+    if not len(work):
+        return Mix(prompt_tokens=1.0, context_tokens=1.0, output_tokens=1.0)
+    prompt = float(np.mean(work_from_rows(work, profile).prompt_tokens))
+    return Mix(
+        prompt_tokens=prompt,
+        context_tokens=prompt + float(np.mean(work.images)) * profile.image_kv_positions,
+        output_tokens=float(np.mean(work.output_tokens)),
     )
 
 

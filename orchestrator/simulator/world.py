@@ -16,6 +16,7 @@ from orchestrator.core.control_types import (
     Snapshot,
 )
 from orchestrator.core.decide import Decision, ServiceState, decide
+from orchestrator.core.observe import Observed, observe
 from orchestrator.core.profile import HardwareClass
 from orchestrator.simulator.build import ReplicaShape
 from orchestrator.simulator.clock import Clock
@@ -77,6 +78,7 @@ class World:
         self._scaled = scaled
         self._watch = watch
         self._policies = {name: each.policy for name, each in hosted.items()}
+        self._observed: Mapping[str, Observed] = {}
         self._state: Mapping[str, ServiceState] = {}
         self._boots = 0
         self._emptied_s: dict[str, float] = {}
@@ -95,15 +97,14 @@ class World:
 
     def snapshot(self) -> Snapshot:
         """Observe."""
-        now_s = self._clock.now_s
-        return Snapshot(
-            services={
-                name: each.service.totals.sample(now_s, each.service.now())
-                for name, each in self._hosted.items()
-            },
-            replicas=(*[replica.placed() for replica in self.replicas.values()], *self._waiting.values()),
-            nodes=tuple(self._nodes.values()),
+        snapshot, self._observed = observe(
+            {name: each.service.view() for name, each in self._hosted.items()},
+            (*[replica.placed() for replica in self.replicas.values()], *self._waiting.values()),
+            self._nodes.values(),
+            self._observed,
+            self._clock.now_s,
         )
+        return snapshot
 
     def apply(self, changes: Changes) -> None:
         """Drain what is to go, start what is to come."""
@@ -207,8 +208,10 @@ class World:
     def _gone(self, replica: SimReplica) -> None:
         if self.replicas.pop(replica.replica_id, None) is None:
             return
-        pool = self._hosted[replica.service].service.pool_of[replica.stage]
+        service = self._hosted[replica.service].service
+        pool = service.pool_of[replica.stage]
         pool.replicas.remove(replica)
+        service.forget(pool)
         pool.ended_busy_s += replica.engine.busy_s()
         key = (replica.service, replica.stage, replica.hardware)
         spent_s = replica.tp * (self._clock.now_s - replica.created_s)
