@@ -19,7 +19,9 @@ def found_figures(found: Sequence[Found]) -> Figures:
         )
         for each in found
     ]
-    return Figures(("policy", "trials", "GPU-h", "attained", "parameters found, figures of the training"), rows)
+    return Figures(
+        ("policy", "trials", "GPU-h", "attained", "parameters found, figures of the training"), rows
+    )
 
 
 def found_as_json(found: Found) -> dict[str, Any]:

@@ -18,8 +18,18 @@ from orchestrator.core.scaling import SCALERS
 from orchestrator.core.scaling.static import StaticParams
 from orchestrator.policy import PolicyError
 from orchestrator.simulator.compare import comparable, compare_found, compare_policies
-from orchestrator.simulator.figures import Figures, percent_text, request_figures, stage_figures, times_text
+from orchestrator.simulator.fault_spec import FaultError, check_faults, parse_fault
+from orchestrator.simulator.faults import KINDS, Fault, kind_of
+from orchestrator.simulator.figures import (
+    Figures,
+    percent_text,
+    request_figures,
+    stage_figures,
+    strike_texts,
+    times_text,
+)
 from orchestrator.simulator.fleet_spec import FleetError
+from orchestrator.simulator.outages import Strike
 from orchestrator.simulator.report import report as report_of
 from orchestrator.simulator.run import Run, simulate
 from orchestrator.simulator.scenario import NoTraceError, Subject, load_subjects, scenario_of
@@ -61,6 +71,14 @@ Report = Annotated[
     typer.Option(help="Also draw the run into this HTML file, which opens offline.", dir_okay=False),
 ]
 
+Faults = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--fault",
+        help=f"What goes wrong, such as node-loss:at=3600,for=1800; any number of {', '.join(KINDS)}.",
+    ),
+]
+
 _TIMELINE_ROWS = 24
 
 
@@ -71,6 +89,7 @@ def simulate_command(
     replicas: Annotated[
         str, typer.Option(help="Fixed counts, such as encode=8,prefill=2,decode=2, instead of scaling.")
     ] = "",
+    fault: Faults = None,
     seed: Seed = 0,
     rate_scale: RateScale = 1.0,
     report: Report = None,
@@ -81,13 +100,14 @@ def simulate_command(
         _fail("--replicas is for one --policy")
     subjects = _load_all(policy, trace, fleet, rate_scale, seed)
     fixed = _fixed(replicas) if replicas else None
+    faults = _faults(fault or [], subjects)
     if report:
         _kept(report, lambda: check_writable(report))
     with _progress(as_json) as progress:
         task = progress.add_task("simulating", total=1.0)
         tenants = [each.tenant(scaling="static" if fixed else None, params=fixed) for each in subjects]
         run = simulate(
-            scenario_of(tenants, subjects[0].nodes, seed=seed),
+            scenario_of(tenants, subjects[0].nodes, faults=faults, seed=seed),
             lambda fraction: progress.update(task, completed=fraction),
         )
     if as_json:
@@ -112,6 +132,7 @@ def compare_command(
             min=0,
         ),
     ] = 0,
+    fault: Faults = None,
     seed: Seed = 0,
     rate_scale: RateScale = 1.0,
     as_json: AsJson = False,
@@ -120,6 +141,7 @@ def compare_command(
     if search and len(policy) > 1:
         _fail("--search is for one --policy")
     subjects = _load_all(policy, trace, fleet, rate_scale, seed)
+    faults = _faults(fault or [], subjects)
     names = [name.strip() for name in only.split(",") if name.strip()] or comparable()
     for name in names:
         if name not in SCALERS:
@@ -130,7 +152,7 @@ def compare_command(
         return
     with _progress(as_json) as progress:
         task = progress.add_task("comparing", total=len(names))
-        summaries = compare_policies(subjects, names, seed, lambda name: progress.advance(task))
+        summaries = compare_policies(subjects, names, seed, faults, lambda name: progress.advance(task))
     if as_json:
         typer.echo(json.dumps(_comparison(subjects, summaries), indent=2))
     else:
@@ -202,6 +224,15 @@ def _load_all(
         _fail(str(error))
 
 
+def _faults(texts: Sequence[str], subjects: Sequence[Subject]) -> list[Fault]:
+    try:
+        faults = [parse_fault(text) for text in texts]
+        check_faults(faults, [subject.control.service for subject in subjects], subjects[0].nodes)
+    except FaultError as error:
+        _fail(f"--fault: {error}")
+    return faults
+
+
 def _kept(file: Path, write: Callable[[], None]) -> None:
     try:
         write()
@@ -244,8 +275,13 @@ def _as_json(subject: Subject, run: Run) -> dict[str, Any]:
         "policy": subject.policy.service,
         "trace": {"name": subject.workload.name, "label": subject.workload.label, "notes": subject.notes},
         **asdict(summarise(run)),
+        "faults": [_strike_as_json(strike) for strike in run.strikes],
         "timeline": [asdict(moment) for moment in run.only.timeline],
     }
+
+
+def _strike_as_json(strike: Strike) -> dict[str, Any]:
+    return {"kind": kind_of(strike.fault), "at_s": strike.fault.at_s, "hit": strike.hit}
 
 
 def _comparison(subjects: Sequence[Subject], summaries: Mapping[str, Summary]) -> dict[str, Any]:
@@ -275,6 +311,8 @@ def _comparison(subjects: Sequence[Subject], summaries: Mapping[str, Summary]) -
 def _print_all(subjects: Sequence[Subject], run: Run) -> None:
     for subject in subjects:
         _print_run(subject, run.of(subject.control.service))
+    for text in strike_texts(run.strikes):
+        Console().print(text)
     summary = summarise(run)
     Console().print(
         f"{summary.gpu_hours:,.2f} GPU-hours, ${summary.cost_usd:,.2f}; of the fleet's accelerators "

@@ -51,7 +51,7 @@ def service(model: str, seed: int, scale: Scale) -> Subject:
         rng = np.random.default_rng((seed, 3))
         at_s = hours / 2.0 * HOUR_S
         return subject(
-            model, with_burst(plain, at_s=at_s, for_s=BURST_S, factor=BURST_FACTOR, rng=rng), FLEET
+            model, with_burst(plain, at_s=at_s, for_s=BURST_S, factor=BURST_FACTOR, rng=rng), FLEETS[model]
         )
 
     given = at_rate(1.0)

@@ -56,6 +56,8 @@ class PlaceReason(StrEnum):
     """It waited for a place, and another replica was placed instead."""
     UNBALANCED = "unbalanced"
     """Its group has more of this stage than its others need."""
+    ROLE_SWITCH = "role-switch"
+    """Its stage has more than it needs, and the other of prefill and decode less."""
     SCARCEST = "scarcest"
     LEAST_WORK = "least-work"
 
@@ -380,6 +382,11 @@ class ControlPolicy:
     profile: ModelProfile
     accelerators: Mapping[str, Accelerator]
 
+    @property
+    def switches_roles(self) -> bool:
+        """Whether the engine can turn a prefill replica into a decode replica and back, and shall."""
+        return bool(getattr(self.params, "role_switch", False))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScalerState:
@@ -426,8 +433,25 @@ class Remove:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Switch:
+    """Have a replica drain, then take another role in its place, with its accelerators and its weights.
+
+    Attributes:
+        stage: What it does now.
+        to: What it will do; from now on it is one of that stage that is starting.
+    """
+
+    replica_id: str
+    service: str
+    stage: Stage
+    to: Stage
+    reason: PlaceReason = PlaceReason.ROLE_SWITCH
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Changes:
     """What has to be done to the cluster, removals first."""
 
     remove: tuple[Remove, ...] = ()
+    switch: tuple[Switch, ...] = ()
     create: tuple[Create, ...] = ()

@@ -44,8 +44,12 @@ def auto_rate_scale(control: ControlPolicy, work: Workload, nodes: Sequence[Node
 def accelerator_s(control: ControlPolicy, work: Workload) -> dict[Stage, NDArray[np.float64]]:
     """Return the accelerator-seconds of each request by stage at the saturated rates; float64 [requests]."""
     asked, rates = work_from_rows(work, control.profile), speeds(control, work, SYSTEMS["e-p-d"]).rates
-    units = (asked.image_tokens, asked.prompt_tokens, work.output_tokens)
+    units: tuple[NDArray[np.int64], ...] = (
+        asked.image_tokens,
+        asked.prompt_tokens,
+        work.output_tokens.astype(np.int64),
+    )
     return {
-        stage: of_stage.astype(np.float64) * (control.stages[stage].tp / rates[stage])
+        stage: of_stage * np.float64(control.stages[stage].tp / rates[stage])
         for stage, of_stage in zip(Stage, units, strict=True)
     }

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from orchestrator.core.scaling import SCALERS
 from orchestrator.core.scaling.params import Params
 from orchestrator.simulator.evaluate import evaluate
+from orchestrator.simulator.faults import Fault
 from orchestrator.simulator.foresight import foreseen, timetable
 from orchestrator.simulator.scenario import Subject
 from orchestrator.simulator.search import Found, Trial, search
@@ -30,6 +31,7 @@ def compare_policies(
     subjects: Sequence[Subject],
     names: Sequence[str],
     seed: int,
+    faults: Sequence[Fault] = (),
     done: Callable[[str], None] = lambda name: None,
 ) -> dict[str, Summary]:
     """Run each policy with its default parameters, the files' own with their own, on the same work.
@@ -37,12 +39,14 @@ def compare_policies(
     Args:
         subjects: Services that share a fleet and all follow the policy.
         names: Of scaling policies.
-        seed: Of cold starts: the same for everyone.
+        seed: Of cold starts and of whom faults hit: the same for everyone.
+        faults: What goes wrong; the search for the best fixed counts knows nothing of it.
         done: Hears of each policy that was run.
     """
     found = {}
     for name in names:
-        found[name] = evaluate(subjects, name, [_params(s, name, seed) for s in subjects], seed)
+        params = [_params(subject, name, seed) for subject in subjects]
+        found[name] = evaluate(subjects, name, params, seed, faults)
         done(name)
     return found
 

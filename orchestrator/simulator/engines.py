@@ -40,6 +40,9 @@ class Engine(Protocol):
     def busy_s(self) -> float:
         """Return the seconds in which it has had work, up to now."""
 
+    def steps_left(self, hop: Hop) -> int | None:
+        """Return the decode steps that a hop has still to make, None if it does not decode here."""
+
     def stop(self) -> None:
         """Lose all work."""
 
@@ -119,6 +122,10 @@ class EncodeEngine:
         """See `Engine`. Of what is queued on the accelerator only the past counts."""
         return self._busy_s - max(0.0, self._free_s - self._clock.now_s)
 
+    def steps_left(self, hop: Hop) -> int | None:
+        """See `Engine`."""
+        return None
+
     def stop(self) -> None:
         """See `Engine`."""
         self._stopped = True
@@ -149,6 +156,11 @@ class DecodeEngine:
     def busy_s(self) -> float:
         """See `Engine`."""
         return self._busy.total_s()
+
+    def steps_left(self, hop: Hop) -> int | None:
+        """See `Engine`."""
+        self._catch_up()
+        return self._batch.steps_left(hop)
 
     def stop(self) -> None:
         """See `Engine`."""
@@ -244,6 +256,14 @@ class StepEngine:
     def busy_s(self) -> float:
         """See `Engine`."""
         return self._busy.total_s()
+
+    def steps_left(self, hop: Hop) -> int | None:
+        """See `Engine`."""
+        if self._batch is None:
+            return None
+        if not self._stepping:
+            self._catch_up()
+        return self._batch.steps_left(hop)
 
     def stop(self) -> None:
         """See `Engine`."""

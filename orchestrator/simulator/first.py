@@ -1,7 +1,7 @@
 """The first replicas of a simulation: what the policies settle at under the first hour's mean load."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -75,6 +75,8 @@ class _Plant:
     def apply(self, decision: Decision) -> None:
         for remove in decision.changes.remove:
             self.created.pop(remove.replica_id, None)
+        for switch in decision.changes.switch:
+            self.created[switch.replica_id] = replace(self.created[switch.replica_id], stage=switch.to)
         for create in decision.changes.create:
             if create.node_id:
                 self._boots += 1

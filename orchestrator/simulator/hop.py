@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from orchestrator.core.types import StageTag
 from orchestrator.simulator.caches import NEW, Content
@@ -12,6 +12,22 @@ if TYPE_CHECKING:
     from orchestrator.simulator.replica import SimReplica
 
 NO_PREFIX: Mapping[str, int] = {}
+
+
+class Embedding(NamedTuple):
+    """An image's embedding and where it lies.
+
+    Attributes:
+        domain: Of the node.
+        node_id: Whose blob store has it.
+        made_s: When it was put there.
+        content: See `Hop.content`.
+    """
+
+    domain: tuple[str, ...]
+    node_id: str
+    made_s: float
+    content: str
 
 
 class Request:
@@ -25,9 +41,10 @@ class Request:
         deadline_s: When it is given up.
         content: What of it may have been seen before.
         images_left: Images not yet encoded.
-        embeddings_at: Domains of the replicas that hold its embeddings.
+        embeddings_at: Its embeddings, as they were made.
         prefilled_on: The replica that still holds its KV cache for decode to pull, and `prefill_hop`
             the hop that made it.
+        said: Tokens that a decode had sent when it was lost; they need not be made again.
         first_token_s: When its first token was sent; 0.0 before.
         ended: Answered, refused or given up.
     """
@@ -45,6 +62,7 @@ class Request:
         "output_tokens",
         "prefill_hop",
         "prefilled_on",
+        "said",
         "tag",
     )
 
@@ -66,9 +84,10 @@ class Request:
         self.deadline_s = deadline_s
         self.content = content
         self.images_left = len(tag.item_tokens)
-        self.embeddings_at: list[tuple[str, ...]] = []
+        self.embeddings_at: list[Embedding] = []
         self.prefilled_on: SimReplica | None = None
         self.prefill_hop: Hop | None = None
+        self.said = 0
         self.first_token_s = 0.0
         self.ended = False
 
@@ -90,11 +109,13 @@ class Hop:
         cached_tokens: Prompt tokens whose KV its replica held, and so not among `prompt_tokens`.
         queued_s: When it began to wait.
         replica: Where it is; None while it waits.
+        begun: Whether all that it needs is on its replica, and its engine has it.
         attempt: Grows when its replica is lost, so that what was due for it there is ignored.
     """
 
     __slots__ = (
         "attempt",
+        "begun",
         "cached_images",
         "cached_tokens",
         "content",
@@ -138,6 +159,7 @@ class Hop:
         self.cached_tokens = 0
         self.queued_s = 0.0
         self.replica: SimReplica | None = None
+        self.begun = False
         self.attempt = 0
         self.decoding = False
         self.steps_waited = 0

@@ -79,6 +79,20 @@ class Pool:
         self._pushed += 1
         heapq.heappush(self._heap, (key, self._pushed, hop))
 
+    def waiting(self) -> list[Hop]:
+        """Return the hops that wait, the most urgent first."""
+        return [entry[2] for entry in sorted(self._heap, key=lambda entry: entry[:2])]
+
+    def withdraw(self, unwanted: Callable[[Hop], bool]) -> list[Hop]:
+        """Take out the hops that are unwanted; return them, the most urgent first."""
+        gone = [hop for hop in self.waiting() if unwanted(hop)]
+        if gone:
+            taken = set(gone)
+            self._heap = [entry for entry in self._heap if entry[2] not in taken]
+            heapq.heapify(self._heap)
+            self.waiting_tokens -= sum(hop.tokens for hop in gone)
+        return gone
+
     def pop_expired(self, now_s: float) -> Hop | None:
         """Take out the most urgent hop if its request is over or past its deadline."""
         if self._heap:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
 from orchestrator.simulator.charts import ratio_plot, replica_plot, ttft_plot, waiting_plot
-from orchestrator.simulator.figures import Figures, percent_text, request_figures, stage_figures
+from orchestrator.simulator.figures import Figures, percent_text, request_figures, stage_figures, strike_texts
 from orchestrator.simulator.plot import Plot, svg
 from orchestrator.simulator.run import Run
 from orchestrator.simulator.summary import Summary, summarise
@@ -81,6 +81,7 @@ def _facts(run: Run, summary: Summary) -> str:
         {
             "fleet": _fleet(run),
             "seed": str(summary.seed),
+            "faults": "; ".join(strike_texts(run.strikes)) or "none",
             "spent": f"{_spent(summary)} in {summary.span_s:,.0f} s",
             "fleet provisioned": percent_text(summary.fleet_provisioned),
             "fleet busy": percent_text(summary.fleet_busy),

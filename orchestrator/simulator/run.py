@@ -12,13 +12,15 @@ from orchestrator.core.decide import Decision, decide
 from orchestrator.core.types import Reason
 from orchestrator.simulator.caches import NEW, Content, Hits
 from orchestrator.simulator.clock import Clock
+from orchestrator.simulator.faults import Fault
+from orchestrator.simulator.outages import Injector, Strike
 from orchestrator.simulator.outcomes import Ending, Outcomes
 from orchestrator.simulator.service import Service
 from orchestrator.simulator.tenant import Tenant
 from orchestrator.simulator.timeline import Moment, Recorder, Timeline
 from orchestrator.simulator.work import work_from_rows
 from orchestrator.simulator.workload import Workload
-from orchestrator.simulator.world import Decide, Watch, World
+from orchestrator.simulator.world import Decide, Watch, World, unwatched
 from stages.types import Stage
 
 _SETTLE_S = 10.0
@@ -37,7 +39,8 @@ class Scenario:
         nodes: The fleet that they share.
         first: The replicas that are there at the start.
         scaled: Whether control changes the counts; only disaggregated systems are scaled.
-        seed: Of cold starts.
+        faults: What goes wrong, and when.
+        seed: Of cold starts and of whom faults hit.
         control: What decides.
     """
 
@@ -45,6 +48,7 @@ class Scenario:
     nodes: tuple[Node, ...]
     first: Changes
     scaled: bool = True
+    faults: tuple[Fault, ...] = ()
     seed: int = 0
     control: Decide = decide
 
@@ -91,6 +95,7 @@ class Run:
 
     Attributes:
         services: In the order of the scenario.
+        strikes: The faults that happened, with whom they hit.
         span_s: First arrival to last end.
         events: Callbacks that the clock ran.
         wall_s: Seconds that the simulation took.
@@ -98,6 +103,7 @@ class Run:
 
     scenario: Scenario
     services: tuple[ServiceRun, ...]
+    strikes: Sequence[Strike]
     span_s: float
     events: int
     wall_s: float
@@ -125,7 +131,7 @@ class Run:
 def simulate(
     scenario: Scenario,
     progress: Progress = lambda fraction: None,
-    watch: Watch = lambda now_s, snapshot, decision: None,
+    watch: Watch = unwatched,
 ) -> Run:
     """Run a scenario to its end: every request has ended once.
 
@@ -137,43 +143,68 @@ def simulate(
     Raises:
         ValueError: Two services have one name.
     """
-    began_s = time.perf_counter()
-    clock = Clock()
-    outcomes = {tenant.name: Outcomes(len(tenant.workload)) for tenant in scenario.tenants}
-    if len(outcomes) < len(scenario.tenants):
-        raise ValueError("services of one scenario have different names")
-    recorder = Recorder(outcomes)
+    return Simulation(scenario, watch).run(progress)
 
-    def both(now_s: float, snapshot: Snapshot, decision: Decision) -> None:
-        recorder.take(now_s, snapshot, decision)
-        watch(now_s, snapshot, decision)
 
-    hosted = {tenant.name: tenant.hosted(clock, outcomes[tenant.name]) for tenant in scenario.tenants}
-    world = World(
-        clock,
-        scenario.nodes,
-        hosted,
-        np.random.default_rng(scenario.seed),
-        scaled=scenario.scaled,
-        control=scenario.control,
-        watch=both,
-    )
-    world.start(scenario.first)
-    services = [hosted[tenant.name].service for tenant in scenario.tenants]
-    _feed(scenario.tenants, services, clock, progress)
-    deadline_s = max(tenant.policy.admission.deadline_s for tenant in scenario.tenants)
-    _settle(clock, list(outcomes.values()), deadline_s)
-    spent = world.provisioned_s(clock.now_s)
-    return Run(
-        scenario=scenario,
-        services=tuple(
-            _service_run(tenant, service, recorder.timelines[tenant.name], spent)
-            for tenant, service in zip(scenario.tenants, services, strict=True)
-        ),
-        span_s=clock.now_s,
-        events=clock.events,
-        wall_s=time.perf_counter() - began_s,
-    )
+class Simulation:
+    """A scenario in the making.
+
+    Args:
+        scenario: What to run.
+        watch: Hears of every decision.
+
+    Attributes:
+        clock: The virtual clock.
+        services: In the order of the scenario.
+        world: Where they are.
+    """
+
+    def __init__(self, scenario: Scenario, watch: Watch = unwatched) -> None:
+        tenants = scenario.tenants
+        if len({tenant.name for tenant in tenants}) < len(tenants):
+            raise ValueError("services of one scenario have different names")
+        self._scenario = scenario
+        self._recorder = Recorder([tenant.name for tenant in tenants])
+        self._watch = watch
+        self.clock = Clock()
+        hosted = {t.name: t.hosted(self.clock, Outcomes(len(t.workload))) for t in tenants}
+        self.services = [hosted[tenant.name].service for tenant in tenants]
+        self.world = World(
+            self.clock,
+            scenario.nodes,
+            hosted,
+            np.random.default_rng(scenario.seed),
+            scaled=scenario.scaled,
+            control=scenario.control,
+            watch=self._heard,
+        )
+        # Of a generator of their own, so that faults change nothing else that is random.
+        self._injector = Injector(self.world, self.clock, np.random.default_rng([scenario.seed, 1]))
+
+    def run(self, progress: Progress = lambda fraction: None) -> Run:
+        """Run to the end, once."""
+        began_s, scenario, clock = time.perf_counter(), self._scenario, self.clock
+        self.world.start(scenario.first)
+        self._injector.schedule(scenario.faults)
+        _feed(scenario.tenants, self.services, clock, progress)
+        deadline_s = max(tenant.policy.admission.deadline_s for tenant in scenario.tenants)
+        _settle(clock, self.services, deadline_s)
+        spent = self.world.provisioned_s(clock.now_s)
+        return Run(
+            scenario=scenario,
+            services=tuple(
+                _service_run(tenant, service, self._recorder.timelines[tenant.name], spent)
+                for tenant, service in zip(scenario.tenants, self.services, strict=True)
+            ),
+            strikes=tuple(self._injector.strikes),
+            span_s=clock.now_s,
+            events=clock.events,
+            wall_s=time.perf_counter() - began_s,
+        )
+
+    def _heard(self, now_s: float, snapshot: Snapshot, decision: Decision) -> None:
+        self._recorder.take(now_s, snapshot, decision)
+        self._watch(now_s, snapshot, decision)
 
 
 def _feed(tenants: Sequence[Tenant], services: Sequence[Service], clock: Clock, progress: Progress) -> None:
@@ -211,14 +242,16 @@ def _contents(work: Workload) -> Callable[[int], Content]:
     )
 
 
-def _settle(clock: Clock, outcomes: Sequence[Outcomes], deadline_s: float) -> None:
+def _settle(clock: Clock, services: Sequence[Service], deadline_s: float) -> None:
     """Run until every request has ended; what is not begun ends by its deadline."""
     patience_s = clock.now_s + 100.0 * deadline_s
-    while clock.now_s < patience_s and not all(each.ending.all() for each in outcomes):
+    while clock.now_s < patience_s and not all(service.outcomes.ending.all() for service in services):
         clock.run_until(clock.now_s + _SETTLE_S)
-    for each in outcomes:
-        for index in np.flatnonzero(each.ending == Ending.OPEN):
-            each.end(int(index), Ending.FAILED)
+        for service in services:
+            service.give_up_expired()
+    for service in services:
+        for index in np.flatnonzero(service.outcomes.ending == Ending.OPEN):
+            service.outcomes.end(int(index), Ending.FAILED)
 
 
 def _service_run(

@@ -10,6 +10,7 @@ from orchestrator.control_policy import Hardware, load_control_policy
 from orchestrator.core.control_types import ControlPolicy, Node
 from orchestrator.core.scaling import SCALERS, Params
 from orchestrator.policy import Policy, load_policy
+from orchestrator.simulator.faults import Fault
 from orchestrator.simulator.first import first_replicas
 from orchestrator.simulator.fleet_spec import FleetError, default_fleet, parse_fleet
 from orchestrator.simulator.load import load_workload
@@ -71,16 +72,19 @@ class Subject:
         return scenario_of([self.tenant(scaling=scaling, params=params)], self.nodes, seed=seed)
 
 
-def scenario_of(tenants: Sequence[Tenant], nodes: tuple[Node, ...], *, seed: int = 0) -> Scenario:
+def scenario_of(
+    tenants: Sequence[Tenant], nodes: tuple[Node, ...], *, faults: Sequence[Fault] = (), seed: int = 0
+) -> Scenario:
     """Return a scenario in which services share a fleet and begin at their policies' steady state.
 
     Args:
         tenants: One or several, of different names.
         nodes: The fleet.
-        seed: Of cold starts.
+        faults: What goes wrong.
+        seed: Of cold starts and of whom faults hit.
     """
     first = first_replicas(tenants, nodes)
-    return Scenario(tenants=tuple(tenants), nodes=nodes, first=first, seed=seed)
+    return Scenario(tenants=tuple(tenants), nodes=nodes, first=first, faults=tuple(faults), seed=seed)
 
 
 def load_subject(

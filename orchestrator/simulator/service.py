@@ -5,7 +5,7 @@ engines do in between takes the time that the profile and the links say.
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from orchestrator.core.admission import AdmissionBounds, admit, encode_held, stage_load
@@ -19,7 +19,7 @@ from orchestrator.output_length import OutputLength
 from orchestrator.simulator.caches import NEW, Content, Prefixes
 from orchestrator.simulator.clock import Clock
 from orchestrator.simulator.engines import Milestones
-from orchestrator.simulator.hop import NO_PREFIX, Hop, Request
+from orchestrator.simulator.hop import NO_PREFIX, Embedding, Hop, Request
 from orchestrator.simulator.outcomes import Ending, Outcomes
 from orchestrator.simulator.pool import Pool
 from orchestrator.simulator.replica import SimReplica
@@ -82,6 +82,11 @@ class Service:
         totals: Counts for control.
         outcomes: Records what becomes of each request.
         prefixes: What replicas hold of prompts; None if the requests say nothing of what they share.
+
+    Attributes:
+        reasons: Of admission (stage None) and of routing, with counts.
+        on_idle: Hears of replicas that drain and have become empty.
+        node_lost_s: When a node was last lost, by its id.
     """
 
     def __init__(
@@ -111,6 +116,8 @@ class Service:
         self.totals = totals
         self.outcomes = outcomes
         self.reasons: Counter[tuple[Stage | None, Reason]] = Counter()
+        self._roused = False
+        self.node_lost_s: dict[str, float] = {}
         self.on_idle: Callable[[SimReplica], None] = lambda replica: None
         self.milestones = Milestones(prefilled=self._prefilled, done=self._done)
 
@@ -165,6 +172,7 @@ class Service:
         while pool.depth:
             while hop := pool.pop_expired(self._clock.now_s):
                 self._expire(hop.request)
+                self._rouse()
             placed = pool.pop_placeable(_source_domain)
             if placed is None:
                 return
@@ -172,17 +180,73 @@ class Service:
             self.reasons[pool.stage, reason] += 1
             self._start(hop, replica)
 
-    def lost(self, replica: SimReplica) -> None:
-        """A replica died: what it had is done again, a decode from its prompt and what it had said."""
-        replica.engine.stop()
-        for hop in sorted(replica.running, key=lambda hop: (hop.request.index, hop.queued_s)):
-            hop.attempt += 1
-            request = hop.request
-            if self.pool_of[replica.stage].stages == (Stage.ENCODE,):
-                self._push(self.pools[0], self._image_hop(request, hop.content))
-            else:
-                self._push(self.pool_of[Stage.PREFILL], self._prompt_hop(request))
-        replica.running.clear()
+    def dispatch_all(self) -> None:
+        """Start what can be started of every stage, the last first: it makes room for those before."""
+        for pool in reversed(self.pools):
+            self.dispatch(pool)
+
+    def give_up_expired(self) -> None:
+        """End the requests that wait and are past their deadlines, and give their room to others."""
+        now_s = self._clock.now_s
+        expired = [
+            hop
+            for pool in self.pools
+            if pool.depth
+            for hop in pool.withdraw(lambda hop: hop.request.ended or now_s >= hop.request.deadline_s)
+        ]
+        for hop in expired:
+            self._expire(hop.request)
+            self._rouse()
+
+    def _rouse(self) -> None:
+        """Have every stage look for work at this moment: what was given up has made room somewhere."""
+        if not self._roused:
+            self._roused = True
+            self._clock.after(0.0, self._on_roused, None)
+
+    def _on_roused(self, _: None) -> None:
+        self._roused = False
+        self.dispatch_all()
+
+    def is_gone(self, embedding: Embedding) -> bool:
+        """Return whether the node of an embedding was lost since it was made."""
+        lost_s = self.node_lost_s.get(embedding.node_id)
+        return lost_s is not None and embedding.made_s <= lost_s
+
+    def cancel(self, hop: Hop, replica: SimReplica) -> None:
+        """Take a hop that has not begun off its replica."""
+        hop.attempt += 1
+        replica.give_back(hop)
+        replica.free_kv(hop)
+        if replica.draining and replica.empty:
+            self.on_idle(replica)
+
+    def push_images(self, request: Request, contents: Iterable[str]) -> None:
+        """Let images that are to be encoded again wait for it."""
+        for content in contents:
+            request.images_left += 1
+            self.push_image(request, content)
+
+    def push_image(self, request: Request, content: str) -> None:
+        """Let an image wait to be encoded."""
+        hop = Hop(request, tokens=self._profile.image_tokens, images=1, content=content)
+        self._push(self.pools[0], hop)
+
+    def push_prompt(self, request: Request) -> None:
+        """Let a prompt, with what was said already, wait for prefill."""
+        self._push(self.pool_of[Stage.PREFILL], self._prompt_hop(request))
+
+    def push_decode(self, request: Request) -> None:
+        """Let a KV cache wait for decode."""
+        expected = self._outputs.expect(request.output_tokens)
+        hop = Hop(
+            request,
+            tokens=max(1, expected - request.said),
+            steps=request.output_tokens - request.said - 1,
+            context_tokens=self._context(request),
+            kv_bytes=self._kv_bytes(request, request.output_tokens),
+        )
+        self._push(self.pool_of[Stage.DECODE], hop)
 
     def forget(self, pool: Pool) -> None:
         """A replica of the pool is gone, and what it kept with it."""
@@ -196,47 +260,46 @@ class Service:
         first = self.pools[0]
         if first.stages == (Stage.ENCODE,) and request.images_left:
             for number in range(request.images_left):
-                self._push(first, self._image_hop(request, request.content.image(number)))
+                self.push_image(request, request.content.image(number))
             if not held:
                 self.dispatch(first)
         else:
-            pool = self.pool_of[Stage.PREFILL]
-            self._push(pool, self._prompt_hop(request))
-            self.dispatch(pool)
+            self.push_prompt(request)
+            self.dispatch(self.pool_of[Stage.PREFILL])
 
     def _push(self, pool: Pool, hop: Hop) -> None:
         pool.push(hop, hop.tokens / self._speeds.rates[pool.stage], self._clock.now_s)
-
-    def _image_hop(self, request: Request, content: str) -> Hop:
-        return Hop(request, tokens=self._profile.image_tokens, images=1, content=content)
 
     def _prompt_hop(self, request: Request) -> Hop:
         """Return the hop of the pool that prefills, with all that its replicas do."""
         tagged, stages = request.tag, self.pool_of[Stage.PREFILL].stages
         decodes = Stage.DECODE in stages
         images = len(tagged.item_tokens) if Stage.ENCODE in stages else 0
-        steps = request.output_tokens - 1 if decodes else 0
-        context = self._context(tagged)
+        prompt = tagged.prefill_tokens + request.said
+        steps = request.output_tokens - request.said - 1 if decodes else 0
         blocks, prefixes = request.content.blocks, self._prefixes
         rates = self._speeds.rates
         seconds = images * self._speeds.image_s + steps / rates[Stage.DECODE] if len(stages) > 1 else 0.0
         return Hop(
             request,
-            tokens=tagged.prefill_tokens + int(seconds * rates[Stage.PREFILL]),
+            tokens=prompt + int(seconds * rates[Stage.PREFILL]),
             images=images,
-            prompt_tokens=tagged.prefill_tokens,
+            prompt_tokens=prompt,
             steps=steps,
-            context_tokens=context,
-            kv_bytes=self._kv_bytes(tagged, request.output_tokens if decodes else 0),
+            context_tokens=self._context(request),
+            kv_bytes=self._kv_bytes(request, request.output_tokens if decodes else request.said),
             prefix_tokens=prefixes.believed(blocks) if prefixes and blocks else NO_PREFIX,
         )
 
-    def _context(self, tagged: StageTag) -> int:
+    def _context(self, request: Request) -> int:
         """Return the KV positions of a prompt; an image in cross-attention layers is read like as many."""
-        return tagged.prefill_tokens + int(len(tagged.item_tokens) * self._image_kv_positions)
+        tagged = request.tag
+        images = int(len(tagged.item_tokens) * self._image_kv_positions)
+        return tagged.prefill_tokens + request.said + images
 
-    def _kv_bytes(self, tagged: StageTag, output_tokens: int = 0) -> int:
-        tokens, images = tagged.prefill_tokens + output_tokens, len(tagged.item_tokens)
+    def _kv_bytes(self, request: Request, output_tokens: int) -> int:
+        """Return the KV of a prompt and so many tokens of its completion."""
+        tokens, images = request.tag.prefill_tokens + output_tokens, len(request.tag.item_tokens)
         return tokens * self._profile.kv_bytes_per_token + images * self._profile.image_kv_bytes
 
     def _start(self, hop: Hop, replica: SimReplica) -> None:
@@ -256,9 +319,12 @@ class Service:
         request = hop.request
         if replica.stage is Stage.PREFILL and request.embeddings_at:
             size = self._profile.embedding_bytes
-            return sum([self._transfer(size, source, replica.domain) for source in request.embeddings_at])
+            return sum(
+                [self._transfer(size, source.domain, replica.domain) for source in request.embeddings_at]
+            )
         if replica.stage is Stage.DECODE and request.prefilled_on is not None:
-            return self._transfer(self._kv_bytes(request.tag), request.prefilled_on.domain, replica.domain)
+            size = self._kv_bytes(request, request.said)
+            return self._transfer(size, request.prefilled_on.domain, replica.domain)
         return 0.0
 
     def _begin(self, started: tuple[Hop, int]) -> None:
@@ -266,6 +332,7 @@ class Service:
         replica = hop.replica
         if attempt != hop.attempt or replica is None:
             return
+        hop.begun = True
         if replica.stage is Stage.DECODE:
             self._pulled(hop)
         if self._prefixes and hop.prompt_tokens:
@@ -293,7 +360,7 @@ class Service:
             self.totals.first_token(ttft_ratio(request.arrival_s, request.due_s, now_s), now_s)
 
     def _prefilled(self, hop: Hop) -> None:
-        tokens = hop.request.tag.prefill_tokens
+        tokens = hop.request.tag.prefill_tokens + hop.request.said
         self.totals.prefilled(tokens, hop.cached_tokens)
         self.totals.done(Stage.PREFILL, tokens - hop.cached_tokens)
         if hop.cached_images:
@@ -323,7 +390,8 @@ class Service:
             self._encoded(hop, replica)
         else:
             request.prefilled_on, request.prefill_hop = replica, hop
-            self._to_decode(request)
+            self.push_decode(request)
+            self.dispatch(self.pool_of[Stage.DECODE])
         if replica.draining and replica.empty:
             self.on_idle(replica)
         self.dispatch(pool)
@@ -333,28 +401,15 @@ class Service:
     def _encoded(self, hop: Hop, replica: SimReplica) -> None:
         request = hop.request
         request.images_left -= 1
-        request.embeddings_at.append(replica.domain)
+        made = Embedding(replica.domain, replica.node_id, self._clock.now_s, hop.content)
+        request.embeddings_at.append(made)
         if hop.cached_images:
             self.totals.image_hit(self._profile.image_tokens)
         else:
             self.totals.done(Stage.ENCODE, self._profile.image_tokens)
         if not request.images_left and not request.ended:
-            pool = self.pool_of[Stage.PREFILL]
-            self._push(pool, self._prompt_hop(request))
-            self.dispatch(pool)
-
-    def _to_decode(self, request: Request) -> None:
-        pool = self.pool_of[Stage.DECODE]
-        context = self._context(request.tag)
-        hop = Hop(
-            request,
-            tokens=self._outputs.expect(request.output_tokens),
-            steps=request.output_tokens - 1,
-            context_tokens=context,
-            kv_bytes=self._kv_bytes(request.tag, request.output_tokens),
-        )
-        self._push(pool, hop)
-        self.dispatch(pool)
+            self.push_prompt(request)
+            self.dispatch(self.pool_of[Stage.PREFILL])
 
     def _answer(self, request: Request) -> None:
         now_s = self._clock.now_s

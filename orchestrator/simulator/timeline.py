@@ -70,6 +70,7 @@ class Recorder:
         draining = Counter(
             (r.service, r.stage) for r in snapshot.replicas if r.state is ReplicaState.DRAINING
         )
+        changed |= {(switch.service, s) for switch in changes.switch for s in (switch.stage, switch.to)}
         for service, timeline in self.timelines.items():
             moment = Moment(
                 at_s=now_s,

@@ -1,7 +1,7 @@
 """The simulated cluster: nodes, replicas that start and drain, and the loop that controls them."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -16,11 +16,13 @@ from orchestrator.core.control_types import (
     Snapshot,
 )
 from orchestrator.core.decide import Decision, ServiceState, decide
-from orchestrator.core.observe import Observed, observe
+from orchestrator.core.observe import Observed, ServiceView, observe
 from orchestrator.core.profile import HardwareClass
 from orchestrator.simulator.build import ReplicaShape
 from orchestrator.simulator.clock import Clock
+from orchestrator.simulator.outages import Outages
 from orchestrator.simulator.pool import Pool
+from orchestrator.simulator.recovery import recover
 from orchestrator.simulator.replica import SimReplica
 from orchestrator.simulator.service import Service
 from stages.types import Stage
@@ -31,9 +33,18 @@ Decide = Callable[[Snapshot, Mapping[str, ControlPolicy], Mapping[str, ServiceSt
 Watch = Callable[[float, Snapshot, Decision], None]
 """Hears of every decision, at its time."""
 
+
+def unwatched(now_s: float, snapshot: Snapshot, decision: Decision) -> None:
+    """Hear of a decision and do nothing."""
+
+
 TICK_S = 5.0
 NODE_KEPT_S = 600.0
 """A node without replicas is given back after so long; the next replica there waits for a new one."""
+SWITCH_S = 5.0
+"""From an empty replica of one role to a ready one of the other; SGLang does it by /pd_role_switch."""
+SILENT = ServiceView(counts=(), readings={})
+"""What is seen of a service when nothing is to be had."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,9 +74,10 @@ class World:
         watch: Hears of every decision.
 
     Attributes:
+        nodes: Every node that there would be without faults, by id.
+        outages: What does not work now.
         replicas: Every one that exists, by id.
         accelerator_s: Accelerator-seconds of replicas that are gone, by (service, stage, hardware).
-        decisions: How many were taken.
     """
 
     def __init__(
@@ -77,10 +89,11 @@ class World:
         *,
         scaled: bool,
         control: Decide = decide,
-        watch: Watch = lambda now_s, snapshot, decision: None,
+        watch: Watch = unwatched,
     ) -> None:
         self._clock = clock
-        self._nodes = {node.node_id: node for node in nodes}
+        self.nodes = {node.node_id: node for node in nodes}
+        self.outages = Outages()
         self._hosted = hosted
         self._rng = rng
         self._scaled = scaled
@@ -92,10 +105,11 @@ class World:
         self._boots = 0
         self._emptied_s: dict[str, float] = {}
         self._waiting: dict[str, PlacedReplica] = {}
+        self._stalled: list[SimReplica] = []
         self.replicas: dict[str, SimReplica] = {}
         self.accelerator_s: dict[tuple[str, Stage, str], float] = {}
         for each in hosted.values():
-            each.service.on_idle = self._gone
+            each.service.on_idle = self._emptied
 
     def start(self, changes: Changes) -> None:
         """Have the first replicas ready, and control begin."""
@@ -107,18 +121,20 @@ class World:
     def snapshot(self) -> Snapshot:
         """Observe."""
         snapshot, self._observed = observe(
-            {name: each.service.view() for name, each in self._hosted.items()},
+            {name: self._view(name) for name in self._hosted},
             (*[replica.placed() for replica in self.replicas.values()], *self._waiting.values()),
-            self._nodes.values(),
+            [node for node in self.nodes.values() if not self.outages.nodes[node.node_id]],
             self._observed,
             self._clock.now_s,
         )
-        return snapshot
+        return replace(snapshot, quotas=self.outages.quotas())
 
     def apply(self, changes: Changes) -> None:
         """Drain what is to go, start what is to come."""
         for remove in changes.remove:
             self._remove(remove)
+        for switch in changes.switch:
+            self._switch(self.replicas[switch.replica_id], switch.to)
         for create in changes.create:
             if create.node_id:
                 self._boot(self._create(create))
@@ -133,16 +149,33 @@ class World:
             total[key] = total.get(key, 0.0) + replica.tp * (now_s - replica.created_s)
         return total
 
-    def lose(self, replica: SimReplica) -> None:
-        """A replica dies; what it had is done again elsewhere."""
-        service = self._hosted[replica.service].service
-        self._gone(replica)
-        service.lost(replica)
-        for pool in service.pools:
-            service.dispatch(pool)
+    def lose(self, replicas: Sequence[SimReplica], node_ids: Sequence[str] = ()) -> None:
+        """Replicas die, and what lies on nodes is gone; what they had is done again elsewhere."""
+        for replica in replicas:
+            self._gone(replica)
+        for name, hosted in self._hosted.items():
+            dead = [replica for replica in replicas if replica.service == name]
+            if dead or node_ids:
+                recover(hosted.service, dead, node_ids, self._clock.now_s)
+                hosted.service.dispatch_all()
+
+    def returned(self, node_ids: Sequence[str]) -> None:
+        """Nodes are there again; they are given back like those that were emptied now."""
+        self._emptied_s.update(dict.fromkeys(node_ids, self._clock.now_s))
+
+    def unstuck(self) -> None:
+        """Replicas become ready that would have been, had nothing been stuck."""
+        stalled, self._stalled = self._stalled, []
+        for replica in stalled:
+            self._ready(replica)
+
+    def _view(self, service: str) -> ServiceView:
+        return SILENT if self.outages.is_silent(service) else self._hosted[service].service.view()
 
     def _tick(self, _: None) -> None:
         now_s = self._clock.now_s
+        for hosted in self._hosted.values():
+            hosted.service.give_up_expired()
         snapshot = self.snapshot()
         decision = self._decide(snapshot, self._policies, self._state, now_s)
         self._state = decision.state
@@ -200,19 +233,48 @@ class World:
         self._clock.after(delay_s, self._ready, replica)
 
     def _ready(self, replica: SimReplica) -> None:
-        if replica.replica_id in self.replicas and replica.state is ReplicaState.STARTING:
-            replica.enter(ReplicaState.READY, self._clock.now_s)
-            hosted = self._hosted[replica.service]
-            hosted.service.dispatch(hosted.service.pool_of[replica.stage])
+        if replica.replica_id not in self.replicas or replica.state is not ReplicaState.STARTING:
+            return
+        if self.outages.stuck:
+            self._stalled.append(replica)
+            return
+        replica.enter(ReplicaState.READY, self._clock.now_s)
+        self._hosted[replica.service].service.dispatch_all()
 
     def _remove(self, remove: Remove) -> None:
         self._waiting.pop(remove.replica_id, None)
         replica = self.replicas.get(remove.replica_id)
         if replica is None:
             return
+        replica.becomes = None
+        self._drain(replica)
+
+    def _switch(self, replica: SimReplica, to: Stage) -> None:
+        """Let a replica finish its work, then begin as one of another stage; nothing starts cold."""
+        replica.becomes = to
+        self._drain(replica)
+
+    def _drain(self, replica: SimReplica) -> None:
         replica.enter(ReplicaState.DRAINING, self._clock.now_s)
         if replica.empty:
-            self._gone(replica)
+            self._emptied(replica)
+
+    def _emptied(self, replica: SimReplica) -> None:
+        """A replica that drained has no work left."""
+        if replica.becomes and replica.replica_id in self.replicas:
+            after = self._create(
+                Create(
+                    service=replica.service,
+                    stage=replica.becomes,
+                    hardware=replica.hardware,
+                    tp=replica.tp,
+                    node_id=replica.node_id,
+                    domain=replica.domain,
+                    group=replica.group,
+                )
+            )
+            self._clock.after(SWITCH_S, self._ready, after)
+        self._gone(replica)
 
     def _gone(self, replica: SimReplica) -> None:
         if self.replicas.pop(replica.replica_id, None) is None:

@@ -1,4 +1,4 @@
-"""Whole simulations: conservation, determinism, Little's law, and control that follows the load."""
+"""Whole simulations: conservation, determinism, Little's law, work conservation, and control."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +10,7 @@ from orchestrator.core.control_types import Changes, Create
 from orchestrator.core.scaling.static import StaticParams
 from orchestrator.simulator.compare import compare_policies
 from orchestrator.simulator.outcomes import Ending
-from orchestrator.simulator.run import simulate
+from orchestrator.simulator.run import Simulation, simulate
 from orchestrator.simulator.scenario import load_subject
 from orchestrator.simulator.summary import summarise
 from orchestrator.simulator.systems import SYSTEMS
@@ -53,6 +53,26 @@ def test_fixed_replicas_cost_their_number_times_the_span(subject):
     run = simulate(scenario)
     accelerators = sum(create.tp for create in scenario.first.create)
     assert sum(run.only.accelerator_s.values()) == pytest.approx(accelerators * run.span_s)
+
+
+def test_the_number_in_the_system_is_the_rate_times_the_mean_time_there(subject):
+    """Little's law: requests seen in queues and replicas, against what the outcomes say, within 1 %."""
+    simulation, seen = Simulation(subject.scenario()), []
+    for tick in range(20_000):
+        simulation.clock.at(0.05 * tick + 0.013, lambda _: seen.append(_in_system(simulation)), None)
+    outcomes = simulation.run().only.outcomes
+    answered = outcomes.ending == Ending.ANSWERED
+    steps = subject.workload.output_tokens[answered] - 1
+    stays_s = outcomes.ttft_s[answered] + outcomes.tpot_s[answered] * np.maximum(1, steps)
+    assert np.all(answered | (outcomes.ending == Ending.REFUSED))
+    assert float(np.mean(seen)) == pytest.approx(float(stays_s.sum()) / (0.05 * len(seen)), rel=0.01)
+
+
+def _in_system(simulation):
+    pools = simulation.services[0].pools
+    hops = [*[hop for pool in pools for hop in pool.waiting()]]
+    hops += [hop for pool in pools for replica in pool.replicas for hop in replica.running]
+    return len({hop.request.index for hop in hops})
 
 
 @pytest.mark.parametrize("system", [name for name in SYSTEMS if name != "e-p-d"])
