@@ -12,11 +12,12 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from cli.found import found_as_json, found_figures
 from cli.report_file import check_writable, write_whole
 from orchestrator.core.scaling import SCALERS
 from orchestrator.core.scaling.static import StaticParams
 from orchestrator.policy import PolicyError
-from orchestrator.simulator.compare import comparable, compare_policies
+from orchestrator.simulator.compare import comparable, compare_found, compare_policies
 from orchestrator.simulator.fault_spec import FaultError, check_faults, parse_fault
 from orchestrator.simulator.faults import KINDS, Fault, kind_of
 from orchestrator.simulator.figures import (
@@ -124,18 +125,31 @@ def compare_command(
     trace: Traces = None,
     fleet: Fleet = None,
     only: Annotated[str, typer.Option(help="Scaling policies, with commas; by default all.")] = "",
+    search: Annotated[
+        int,
+        typer.Option(
+            help="Tune each policy in so many trials first, on --seed, and compare them on the next seed.",
+            min=0,
+        ),
+    ] = 0,
     fault: Faults = None,
     seed: Seed = 0,
     rate_scale: RateScale = 1.0,
     as_json: AsJson = False,
 ) -> None:
     """Put scaling policies side by side on the same work; figures are simulated."""
+    if search and len(policy) > 1:
+        _fail("--search is for one --policy")
     subjects = _load_all(policy, trace, fleet, rate_scale, seed)
     faults = _faults(fault or [], subjects)
     names = [name.strip() for name in only.split(",") if name.strip()] or comparable()
     for name in names:
         if name not in SCALERS:
             _fail(f"there is no scaling policy {name}; there are {', '.join(comparable())}")
+    if search:
+        test = _load_all(policy, trace, fleet, rate_scale, seed + 1)
+        _compare_found(subjects[0], test[0], names, search, seed, as_json)
+        return
     with _progress(as_json) as progress:
         task = progress.add_task("comparing", total=len(names))
         summaries = compare_policies(subjects, names, seed, faults, lambda name: progress.advance(task))
@@ -143,6 +157,25 @@ def compare_command(
         typer.echo(json.dumps(_comparison(subjects, summaries), indent=2))
     else:
         _print_comparison(subjects, summaries)
+
+
+def _compare_found(
+    train: Subject, test: Subject, names: Sequence[str], trials: int, seed: int, as_json: bool
+) -> None:
+    with _progress(as_json) as progress:
+        task = progress.add_task("searching", total=len(names) * (trials + 1))
+
+        def tried(name: str) -> None:
+            progress.update(task, advance=1, description=f"searching {name}")
+
+        compared = compare_found(train, test, names, trials=trials, seed=seed, tried=tried)
+    summaries = {name: searched.summary for name, searched in compared.items()}
+    if as_json:
+        found = {name: found_as_json(searched.found) for name, searched in compared.items()}
+        typer.echo(json.dumps({**_comparison([test], summaries), "found": found}, indent=2))
+    else:
+        _print_comparison([test], summaries)
+        Console().print(_figures_table(found_figures([each.found for each in compared.values()])))
 
 
 def tune_command(

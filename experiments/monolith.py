@@ -8,6 +8,7 @@ from orchestrator.core.capacity import encode_rate
 from orchestrator.core.control_types import (
     Changes,
     ControlPolicy,
+    Node,
     PlacedReplica,
     Remove,
     ReplicaState,
@@ -22,6 +23,9 @@ from orchestrator.core.profile import HardwareClass
 from orchestrator.core.scaling.steps import Clock, StepRules, step
 from orchestrator.core.scheduler import Placement
 from orchestrator.core.signals import summarize
+from orchestrator.simulator.auto_rate import accelerator_s
+from orchestrator.simulator.run import Scenario
+from orchestrator.simulator.summary import HOUR_S
 from orchestrator.simulator.tenant import Tenant
 from stages.types import Stage
 
@@ -45,9 +49,9 @@ class MonolithState(ScalerState):
 class MonolithScaler:
     """N = ⌈busy replica-seconds per second that the offered work takes / target⌉, every 30 s.
 
-    ModServe's formula (arXiv 2502.00937), with the work of all stages in one pool: image tokens, prompt tokens
-    and output tokens, each over the rate of a replica that does nothing else. A pure function of its arguments,
-    like `decide`.
+    ModServe's formula (arXiv 2502.00937), with the work of all stages in one pool: image tokens, prompt
+    tokens and output tokens, each over the rate of a replica that does nothing else. A pure function of its
+    arguments, like `decide`.
 
     Attributes:
         target: Fraction of a replica's time to plan with.
@@ -75,7 +79,7 @@ class MonolithScaler:
         return Decision(
             signals={name: signals},
             plans={name: ScalePlan(stages=dict.fromkeys(Stage, plan))},
-            placement=Placement(),
+            placement=Placement(kept=frozenset(r.replica_id for r in kept)),
             changes=_changes(plan.replicas, kept, policy, snapshot),
             state={name: ServiceState(signals=memory, scaler=scaler)},
         )
@@ -106,6 +110,32 @@ class MonolithScaler:
         return sum(offered[stage] / rates[stage] for stage in Stage if rates[stage]) / self.target
 
 
+def monolith_scenario(
+    tenant: Tenant, nodes: tuple[Node, ...], target: float, *, images_in_parallel: bool, seed: int
+) -> Scenario:
+    """Return a scenario of a service as a monolith that scales; it begins with what the first hour needs.
+
+    Args:
+        tenant: The service, split.
+        nodes: All of its first hardware.
+        target: See `MonolithScaler`.
+        images_in_parallel: See `MonolithScaler`.
+        seed: Of cold starts.
+    """
+    most = sum(node.accelerators for node in nodes) // TP
+    whole = as_monolith(tenant, images_in_parallel=images_in_parallel, most=most)
+    first_hour = tenant.workload.slice(0.0, min(HOUR_S, tenant.workload.span_s))
+    busy = sum(float(each.sum()) for each in accelerator_s(tenant.control, first_hour).values())
+    count = min(most, max(1, round(busy / first_hour.span_s / TP / target)))
+    return Scenario(
+        tenants=(whole,),
+        nodes=nodes,
+        first=packed(whole.control, {Stage.ENCODE: count}, nodes),
+        seed=seed,
+        control=MonolithScaler(target=target, images_in_parallel=images_in_parallel),
+    )
+
+
 def as_monolith(tenant: Tenant, *, images_in_parallel: bool, most: int) -> Tenant:
     """Return a service whose replicas do all stages on four accelerators each, up to `most` of them."""
     control = tenant.control
@@ -115,9 +145,7 @@ def as_monolith(tenant: Tenant, *, images_in_parallel: bool, most: int) -> Tenan
     return replace(tenant, control=replace(control, stages=stages), system=name)
 
 
-def _changes(
-    wanted: int, kept: list[PlacedReplica], policy: ControlPolicy, snapshot: Snapshot
-) -> Changes:
+def _changes(wanted: int, kept: list[PlacedReplica], policy: ControlPolicy, snapshot: Snapshot) -> Changes:
     if wanted < len(kept):
         last = sorted(kept, key=lambda r: (r.state is ReplicaState.READY, r.pending_units, r.replica_id))
         return Changes(

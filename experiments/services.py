@@ -1,4 +1,4 @@
-"""Services that scale, for the experiments of control: loads, variants and the figures that all of them report."""
+"""Services that scale, for the experiments of control: their loads, and the figures that all report."""
 
 from dataclasses import replace
 from functools import cache
@@ -11,10 +11,9 @@ from experiments.point import Row
 from orchestrator.control_policy import Hardware
 from orchestrator.simulator.fleet_spec import parse_fleet
 from orchestrator.simulator.scenario import Subject
-from orchestrator.simulator.summary import Summary
+from orchestrator.simulator.summary import HOUR_S, Summary
 from orchestrator.simulator.workload import Workload
 
-HOUR_S = 3_600.0
 _MIDNIGHT_S = 12 * HOUR_S
 """The shipped days begin at noon."""
 
@@ -37,14 +36,15 @@ def subject(model: str, work: Workload, fleet: str) -> Subject:
     )
 
 
-def day(seed: int, *, hours: float, rate: float) -> Workload:
-    """Return the first hours of a weekday of the twin, so many times as dense, images clipped to 16.
+def day(seed: int, *, hours: float, rate: float, begin_h: float = 0.0) -> Workload:
+    """Return some hours of a weekday of the twin, so many times as dense, images clipped to 16.
 
     Its requests are drawn anew from those of the same minute, since copies of one request next to each
     other would come in bursts of one size.
     """
     rng = np.random.default_rng((seed, 7))
-    work = twin(seed).clipped(16).slice(_MIDNIGHT_S, _MIDNIGHT_S + hours * HOUR_S)
+    begin_s = _MIDNIGHT_S + begin_h * HOUR_S
+    work = twin(seed).clipped(16).slice(begin_s, begin_s + hours * HOUR_S)
     return denser(work, rate, rng)
 
 

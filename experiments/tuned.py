@@ -1,4 +1,4 @@
-"""Parameters that a search has found, kept on disk: the points of an experiment that share them search once."""
+"""What a search has found, kept on disk: the points of an experiment that share it search once."""
 
 import hashlib
 import pickle

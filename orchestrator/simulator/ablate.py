@@ -94,8 +94,8 @@ class Ablation:
 def ablate(
     subject: Subject,
     *,
-    terms: Sequence[str] = tuple(TERMS),
-    regimes: Sequence[str] = tuple(REGIMES),
+    terms: Mapping[str, Mapping[str, object]] = TERMS,
+    regimes: Mapping[str, Regime] = REGIMES,
     seeds: Sequence[int] = (0, 1, 2),
     done: Callable[[], None] = lambda: None,
 ) -> Iterator[Ablation]:
@@ -103,21 +103,21 @@ def ablate(
 
     Args:
         subject: Its policy names coupled; its workload's requests are drawn from.
-        terms: Keys of `TERMS`.
-        regimes: Keys of `REGIMES`.
+        terms: Parameters that leave a term out, by its name.
+        regimes: By name.
         seeds: Of arrivals and starts.
         done: Hears of every simulation.
     """
     own = subject.control.params
     params = own if isinstance(own, CoupledParams) else CoupledParams()
-    for regime in regimes:
-        subjects = {seed: REGIMES[regime].of(subject, regime, seed) for seed in seeds}
+    for name, regime in regimes.items():
+        subjects = {seed: regime.of(subject, name, seed) for seed in seeds}
         whole = tuple(with_params(each, params, seed, done) for seed, each in subjects.items())
-        for term in terms:
-            changed: dict[str, Any] = dict(TERMS[term])
+        for term, left_out in terms.items():
+            changed: dict[str, Any] = dict(left_out)
             less = replace(params, **changed)
             without = tuple(with_params(each, less, seed, done) for seed, each in subjects.items())
-            yield Ablation(term=term, regime=regime, whole=whole, without=without)
+            yield Ablation(term=term, regime=name, whole=whole, without=without)
 
 
 def with_params(

@@ -18,7 +18,7 @@ FULL = 0.8
 
 
 def auto_rate_scale(control: ControlPolicy, work: Workload, nodes: Sequence[Node]) -> float:
-    """Return the factor on the requests per second at which the busiest five minutes take `FULL` of the fleet.
+    """Return the factor on the rate at which the busiest five minutes take `FULL` of the fleet.
 
     Demand is counted in accelerators that would be busy all the time at the saturated rates: the fewest
     that fixed counts could do with. Each stage is on its first hardware; the scarcest hardware decides.
@@ -44,9 +44,12 @@ def auto_rate_scale(control: ControlPolicy, work: Workload, nodes: Sequence[Node
 def accelerator_s(control: ControlPolicy, work: Workload) -> dict[Stage, NDArray[np.float64]]:
     """Return the accelerator-seconds of each request by stage at the saturated rates; float64 [requests]."""
     asked, rates = work_from_rows(work, control.profile), speeds(control, work, SYSTEMS["e-p-d"]).rates
-    units = {
-        Stage.ENCODE: asked.image_tokens,
-        Stage.PREFILL: asked.prompt_tokens,
-        Stage.DECODE: work.output_tokens,
+    units: tuple[NDArray[np.int64], ...] = (
+        asked.image_tokens,
+        asked.prompt_tokens,
+        work.output_tokens.astype(np.int64),
+    )
+    return {
+        stage: of_stage * np.float64(control.stages[stage].tp / rates[stage])
+        for stage, of_stage in zip(Stage, units, strict=True)
     }
-    return {stage: units[stage] / rates[stage] * control.stages[stage].tp for stage in Stage}

@@ -1,6 +1,7 @@
 """The scaling policies side by side on the same work."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 from orchestrator.core.scaling import SCALERS
 from orchestrator.core.scaling.params import Params
@@ -8,6 +9,7 @@ from orchestrator.simulator.evaluate import evaluate
 from orchestrator.simulator.faults import Fault
 from orchestrator.simulator.foresight import foreseen, timetable
 from orchestrator.simulator.scenario import Subject
+from orchestrator.simulator.search import Found, Trial, search
 from orchestrator.simulator.summary import Summary
 from orchestrator.simulator.tune import tune
 
@@ -47,6 +49,46 @@ def compare_policies(
         found[name] = evaluate(subjects, name, params, seed, faults)
         done(name)
     return found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Searched:
+    """What a policy was tuned to, and what came of that on other work."""
+
+    found: Found
+    summary: Summary
+
+
+def compare_found(
+    train: Subject,
+    test: Subject,
+    names: Sequence[str],
+    *,
+    trials: int,
+    seed: int,
+    tried: Callable[[str], None] = lambda name: None,
+) -> dict[str, Searched]:
+    """Tune each policy with the same budget on one workload and run it on another.
+
+    Args:
+        train: Where parameters are searched for.
+        test: Where they are judged; the oracles foresee it too.
+        names: Of scaling policies.
+        trials: Simulations of each search at most.
+        seed: Of searches and cold starts; of those of the judged runs one more.
+        tried: Hears of each trial and of each judged run.
+    """
+    compared = {}
+    for name in names:
+        found = search(train, name, trials=trials, seed=seed, tried=_told(tried, name))
+        summary = evaluate([test], name, [found.params(test)], seed + 1)
+        compared[name] = Searched(found=found, summary=summary)
+        tried(name)
+    return compared
+
+
+def _told(tried: Callable[[str], None], name: str) -> Callable[[Trial], None]:
+    return lambda trial: tried(name)
 
 
 def _params(subject: Subject, name: str, seed: int) -> Params | None:

@@ -189,9 +189,9 @@ class DecodeEngine:
 class StepEngine:
     """Prefill in chunks, and in the same steps encode or decode if the replica has those roles too.
 
-    A step takes either the images of the request that came first, or a chunk of prompts, whichever
-    came first; whoever decodes here makes one token in it and waits for all of it, which is the
-    interference that disaggregation avoids. Without images and prompts, decode runs in closed form.
+    A step takes either images, first come, first served, or a chunk of prompts, whichever came first;
+    whoever decodes here makes one token in it and waits for all of it, which is the interference that
+    disaggregation avoids. Without images and prompts, decode runs in closed form.
 
     Args:
         clock: The virtual clock.
@@ -316,15 +316,23 @@ class StepEngine:
         """Begin the next step, or let the batch run by itself."""
         self._plan += 1
         if self._encode_is_next():
-            hop = self._to_encode[0]
-            images = min(hop.images, self._images_at_once)
-            hop.images -= images
+            self._take_images()
             self._begin(self._image_s, [])
         elif self._to_prefill:
             chunk = self._pick_chunk()
             self._begin(self._prefill.step_s(sum(tokens for _, tokens in chunk)), chunk)
         elif self._batch is not None and len(self._batch):
             self._clock.after(self._batch.next_done_s(), self._on_done, self._plan)
+
+    def _take_images(self) -> None:
+        """Take the next images of a step, of as many requests as fit side by side."""
+        room = self._images_at_once
+        for hop in self._to_encode:
+            images = min(hop.images, room)
+            hop.images -= images
+            room -= images
+            if not room:
+                return
 
     def _encode_is_next(self) -> bool:
         if not self._to_encode:
@@ -361,7 +369,7 @@ class StepEngine:
         if self._batch is not None and len(self._batch):
             self._batch.step()
             self._finish_done(self._batch)
-        if not chunk and not self._to_encode[0].images:
+        while not chunk and self._to_encode and not self._to_encode[0].images:
             self._encoded(self._to_encode.popleft())
         for hop, tokens in chunk:
             hop.prompt_tokens -= tokens

@@ -100,6 +100,7 @@ class Hop:
         prompt_tokens: Prompt tokens that it prefills there.
         steps: Decode steps that it makes there; the first token comes from prefill.
         context_tokens: KV positions that it starts to decode with.
+        decoding: Its replica has prefilled it, and decodes it too.
         tokens: Work in the unit of the pool's first stage, for the router.
         kv_bytes: KV cache that it holds there.
         content: Names the image, for cache affinity; empty if nothing repeats.
@@ -119,6 +120,7 @@ class Hop:
         "cached_tokens",
         "content",
         "context_tokens",
+        "decoding",
         "images",
         "kv_bytes",
         "prefix_tokens",
@@ -159,4 +161,5 @@ class Hop:
         self.replica: SimReplica | None = None
         self.begun = False
         self.attempt = 0
+        self.decoding = False
         self.steps_waited = 0

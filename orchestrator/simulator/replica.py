@@ -13,6 +13,7 @@ class SimReplica:
         stage: The first stage of its pool.
         draining: Whether it takes no work: not yet, or no more.
         running: Hops that hold a credit on it, in the order that they came.
+        decoding_tokens: The part of `pending_tokens` that decodes, where prefill and decode are one.
         created_s: When its accelerators were taken.
         becomes: The stage of which it will be one when it is empty; None if it will not switch.
     """
@@ -20,6 +21,7 @@ class SimReplica:
     __slots__ = (
         "becomes",
         "created_s",
+        "decoding_tokens",
         "domain",
         "draining",
         "engine",
@@ -73,6 +75,7 @@ class SimReplica:
         self.slots = slots
         self.in_flight = 0
         self.pending_tokens = 0
+        self.decoding_tokens = 0
         self.free_kv_bytes = total_kv_bytes
         self.total_kv_bytes = total_kv_bytes
         self.running: dict[Hop, None] = {}
@@ -104,6 +107,14 @@ class SimReplica:
         self.running.pop(hop, None)
         self.in_flight -= 1
         self.pending_tokens -= hop.tokens
+        if hop.decoding:
+            self.decoding_tokens -= hop.tokens
+
+    def prefilled(self, hop: Hop, rest_tokens: int) -> None:
+        """Know that only so much of a hop's work is left, and that it decodes: it is not ahead of prompts."""
+        self.pending_tokens -= hop.tokens - rest_tokens
+        self.decoding_tokens += rest_tokens
+        hop.tokens, hop.decoding = rest_tokens, True
 
     def free_kv(self, hop: Hop) -> None:
         """Free the KV that the hop held."""

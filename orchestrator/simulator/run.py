@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from orchestrator.core.control_types import Changes, Node
+from orchestrator.core.control_types import Changes, Node, Snapshot
+from orchestrator.core.decide import Decision, decide
 from orchestrator.core.types import Reason
 from orchestrator.simulator.caches import NEW, Content, Hits
 from orchestrator.simulator.clock import Clock
@@ -19,7 +20,7 @@ from orchestrator.simulator.tenant import Tenant
 from orchestrator.simulator.timeline import Moment, Recorder, Timeline
 from orchestrator.simulator.work import work_from_rows
 from orchestrator.simulator.workload import Workload
-from orchestrator.simulator.world import World
+from orchestrator.simulator.world import Decide, Watch, World, unwatched
 from stages.types import Stage
 
 _SETTLE_S = 10.0
@@ -40,6 +41,7 @@ class Scenario:
         scaled: Whether control changes the counts; only disaggregated systems are scaled.
         faults: What goes wrong, and when.
         seed: Of cold starts and of whom faults hit.
+        control: What decides.
     """
 
     tenants: tuple[Tenant, ...]
@@ -48,6 +50,7 @@ class Scenario:
     scaled: bool = True
     faults: tuple[Fault, ...] = ()
     seed: int = 0
+    control: Decide = decide
 
     @property
     def only(self) -> Tenant:
@@ -125,17 +128,30 @@ class Run:
         return replace(self, services=(service,))
 
 
-def simulate(scenario: Scenario, progress: Progress = lambda fraction: None) -> Run:
+def simulate(
+    scenario: Scenario,
+    progress: Progress = lambda fraction: None,
+    watch: Watch = unwatched,
+) -> Run:
     """Run a scenario to its end: every request has ended once.
+
+    Args:
+        scenario: What to run.
+        progress: Hears how far it is.
+        watch: Hears of every decision.
 
     Raises:
         ValueError: Two services have one name.
     """
-    return Simulation(scenario).run(progress)
+    return Simulation(scenario, watch).run(progress)
 
 
 class Simulation:
     """A scenario in the making.
+
+    Args:
+        scenario: What to run.
+        watch: Hears of every decision.
 
     Attributes:
         clock: The virtual clock.
@@ -143,12 +159,13 @@ class Simulation:
         world: Where they are.
     """
 
-    def __init__(self, scenario: Scenario) -> None:
+    def __init__(self, scenario: Scenario, watch: Watch = unwatched) -> None:
         tenants = scenario.tenants
         if len({tenant.name for tenant in tenants}) < len(tenants):
             raise ValueError("services of one scenario have different names")
         self._scenario = scenario
         self._recorder = Recorder([tenant.name for tenant in tenants])
+        self._watch = watch
         self.clock = Clock()
         hosted = {t.name: t.hosted(self.clock, Outcomes(len(t.workload))) for t in tenants}
         self.services = [hosted[tenant.name].service for tenant in tenants]
@@ -158,7 +175,8 @@ class Simulation:
             hosted,
             np.random.default_rng(scenario.seed),
             scaled=scenario.scaled,
-            watch=self._recorder.take,
+            control=scenario.control,
+            watch=self._heard,
         )
         # Of a generator of their own, so that faults change nothing else that is random.
         self._injector = Injector(self.world, self.clock, np.random.default_rng([scenario.seed, 1]))
@@ -183,6 +201,10 @@ class Simulation:
             events=clock.events,
             wall_s=time.perf_counter() - began_s,
         )
+
+    def _heard(self, now_s: float, snapshot: Snapshot, decision: Decision) -> None:
+        self._recorder.take(now_s, snapshot, decision)
+        self._watch(now_s, snapshot, decision)
 
 
 def _feed(tenants: Sequence[Tenant], services: Sequence[Service], clock: Clock, progress: Progress) -> None:

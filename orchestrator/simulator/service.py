@@ -152,7 +152,9 @@ class Service:
     def load(self, stage: Stage) -> StageLoad:
         """Return a stage's load, as the gateway sees it."""
         pool = self.pool_of[stage]
-        return stage_load(stage, pool.replicas, pool.waiting_tokens, self._speeds.rates[pool.stage])
+        decoding = sum([r.decoding_tokens for r in pool.replicas]) if len(pool.stages) > 1 else 0
+        waiting = pool.waiting_tokens - decoding
+        return stage_load(stage, pool.replicas, waiting, self._speeds.rates[pool.stage])
 
     def view(self) -> ServiceView:
         """Return what control sees of it."""
@@ -367,6 +369,13 @@ class Service:
             self._prefixes.keep(hop, hop.replica)
         if Stage.DECODE in self.pool_of[Stage.PREFILL].stages:
             self._first_token(hop.request)
+            if hop.replica is not None:
+                hop.replica.prefilled(hop, self._decode_work(hop.steps))
+
+    def _decode_work(self, steps: int) -> int:
+        """Return the prompt tokens that could be prefilled in a decode's share of the time."""
+        rates = self._speeds.rates
+        return int(steps / rates[Stage.DECODE] * rates[Stage.PREFILL])
 
     def _done(self, hop: Hop) -> None:
         replica, request = hop.replica, hop.request

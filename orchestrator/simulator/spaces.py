@@ -181,7 +181,8 @@ SPACES: Mapping[str, Space] = {
         knobs={
             "wait_share": Knob(cheap=6.0, safe=0.5, start=1.5, log=True),
             "headroom": Knob(cheap=1.0, safe=0.5, start=0.85),
-            "settle_s": Knob(cheap=600.0, safe=3_600.0, start=900.0, log=True),
+            "settle_s": Knob(cheap=300.0, safe=3_600.0, start=600.0, log=True),
+            "hysteresis_out": Knob(cheap=0.4, safe=0.05, start=0.2, log=True),
         },
         params=_named("coupled"),
     ),

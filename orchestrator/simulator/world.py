@@ -27,6 +27,17 @@ from orchestrator.simulator.replica import SimReplica
 from orchestrator.simulator.service import Service
 from stages.types import Stage
 
+Decide = Callable[[Snapshot, Mapping[str, ControlPolicy], Mapping[str, ServiceState], float], Decision]
+"""What control is: `core.decide.decide`, or something that experiments compare it with."""
+
+Watch = Callable[[float, Snapshot, Decision], None]
+"""Hears of every decision, at its time."""
+
+
+def unwatched(now_s: float, snapshot: Snapshot, decision: Decision) -> None:
+    """Hear of a decision and do nothing."""
+
+
 TICK_S = 5.0
 NODE_KEPT_S = 600.0
 """A node without replicas is given back after so long; the next replica there waits for a new one."""
@@ -59,6 +70,7 @@ class World:
         hosted: Services by name.
         rng: Samples cold starts.
         scaled: Whether control runs.
+        control: What it is.
         watch: Hears of every decision.
 
     Attributes:
@@ -76,7 +88,8 @@ class World:
         rng: np.random.Generator,
         *,
         scaled: bool,
-        watch: Callable[[float, Snapshot, Decision], None] = lambda now_s, snapshot, decision: None,
+        control: Decide = decide,
+        watch: Watch = unwatched,
     ) -> None:
         self._clock = clock
         self.nodes = {node.node_id: node for node in nodes}
@@ -84,6 +97,7 @@ class World:
         self._hosted = hosted
         self._rng = rng
         self._scaled = scaled
+        self._decide = control
         self._watch = watch
         self._policies = {name: each.policy for name, each in hosted.items()}
         self._observed: Mapping[str, Observed] = {}
@@ -163,7 +177,7 @@ class World:
         for hosted in self._hosted.values():
             hosted.service.give_up_expired()
         snapshot = self.snapshot()
-        decision = decide(snapshot, self._policies, self._state, now_s)
+        decision = self._decide(snapshot, self._policies, self._state, now_s)
         self._state = decision.state
         self._watch(now_s, snapshot, decision)
         self.apply(decision.changes)

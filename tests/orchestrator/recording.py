@@ -65,6 +65,12 @@ def record(monkeypatch, scenario):
 
         return note
 
+    def hop_event(what, cached):
+        def note(service, hop, *_):
+            log.add(service._clock.now_s, what, hop.request, getattr(hop, cached))
+
+        return note
+
     def ended(service, index, ending):
         log.endings.append(ending)
         if ending is Ending.REFUSED:
@@ -83,8 +89,8 @@ def record(monkeypatch, scenario):
     before(Service, "_send_in", event("admitted"))
     before(Service, "_end", ended)
     before(Service, "_start", lambda s, hop, at: log.add(s._clock.now_s, "started", hop.request, at.stage))
-    before(Service, "_encoded", event("encoded"))
-    before(Service, "_prefilled", lambda s, hop: log.add(s._clock.now_s, "prefilled", hop.request))
+    before(Service, "_encoded", hop_event("encoded", "cached_images"))
+    before(Service, "_prefilled", hop_event("prefilled", "cached_tokens"))
     before(Service, "_first_token", event("first"))
     before(Service, "_answer", event("answered"))
     monkeypatch.setattr(World, "snapshot", snapshot)

@@ -176,12 +176,14 @@ class Replay:
     def _started(self, simulated, stage):
         self._ledger.start(f"{simulated.index}", stage)
 
-    def _encoded(self, simulated, _):
-        ref = EmbeddingRef(blob=BLOB, content_hash="", tokens=simulated.tag.item_tokens[0], dim=1)
+    def _encoded(self, simulated, cached):
+        tokens = simulated.tag.item_tokens[0]
+        ref = EmbeddingRef(blob=BLOB, content_hash="", tokens=tokens, dim=1, cached=bool(cached))
         self._ledger.reply(f"{simulated.index}", Stage.ENCODE, Encoded(ref), last=True)
 
-    def _prefilled(self, simulated, _):
-        ref = KVRef(blob=BLOB, tokens=simulated.tag.context_tokens, first_token=0)
+    def _prefilled(self, simulated, cached):
+        tokens = simulated.tag.context_tokens
+        ref = KVRef(blob=BLOB, tokens=tokens, first_token=0, cached_tokens=cached)
         self._ledger.reply(f"{simulated.index}", Stage.PREFILL, Prefilled(ref), last=True)
 
     def _first(self, simulated, _):

@@ -4,6 +4,7 @@ import asyncio
 from contextlib import aclosing
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from orchestrator.core.control_types import ReplicaState
@@ -11,21 +12,31 @@ from orchestrator.counting import Counting
 from orchestrator.policy import load_policy
 from orchestrator.simulator.outcomes import Ending
 from orchestrator.simulator.scenario import load_subject
+from orchestrator.simulator.workload import PrefixBlocks
 from stages.types import Stage
 from tests.orchestrator.recording import record
 from tests.orchestrator.replay import Replay
 from tests.orchestrator.simulator.test_simulate import POLICY, TRACE
 
+REQUESTS = 450
 COLUMNS = ("arrival_s", "images", "context_tokens", "output_tokens")
 MODEL = "OpenGVLab/InternVL2_5-26B"
 
 
 @pytest.fixture(scope="module")
 def log():
-    """Three quarters of a minute of a burst: waits, a refusal, and replicas that are asked for."""
-    subject = load_subject(POLICY, TRACE, rate_scale=8.0)
-    work = subject.workload
-    head = replace(work, **{name: getattr(work, name)[:300] for name in COLUMNS})
+    """A burst: waits, refusals, replicas that are asked for, images and prefixes that come again."""
+    subject = load_subject(POLICY, TRACE, rate_scale=10.0)
+    work, index = subject.workload, np.arange(REQUESTS)
+    with_images = np.cumsum(work.images[:REQUESTS] > 0)
+    head = replace(
+        work,
+        **{name: getattr(work, name)[:REQUESTS] for name in COLUMNS},
+        content_ids=with_images // 2,
+        prefix_blocks=PrefixBlocks(
+            offsets=np.arange(REQUESTS + 1), ids=(index % 40).astype(np.int32), block_tokens=16
+        ),
+    )
     with pytest.MonkeyPatch.context() as patched:
         return record(patched, replace(subject, workload=head).scenario())
 
@@ -55,13 +66,15 @@ def test_a_recorded_log_gives_the_gateway_the_snapshots_of_the_simulator(monkeyp
 
 
 def test_the_log_has_what_can_go_wrong(log):
-    """Every stage works and a stage waits, a request is refused and none expires, a replica is starting."""
+    """Every stage works, waits and finds things in caches; requests are refused, and replicas start."""
     snapshots = [event.more[0] for event in log.events if event.what == "tick"]
     samples = [sample for snapshot in snapshots for sample in snapshot.services.values()]
     assert log.endings
     assert set(log.endings) == {Ending.REFUSED}
     assert all(samples[-1].stages[stage].done_units and samples[-1].stages[stage].busy_s for stage in Stage)
     assert max(sample.stages[Stage.ENCODE].waiting_jobs for sample in samples) > 50
+    assert 0 < samples[-1].image_hit_tokens < samples[-1].image_tokens
+    assert 0 < samples[-1].prompt_hit_tokens < samples[-1].prompt_tokens
     assert max(sample.stages[Stage.DECODE].kv_usage for sample in samples) > 0.0
     assert any(r.state is ReplicaState.STARTING for snapshot in snapshots for r in snapshot.replicas)
 

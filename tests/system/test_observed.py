@@ -9,6 +9,7 @@ from orchestrator.ports import Snapshot
 from orchestrator.published import service_view
 from stages.types import Stage
 from tests.system.harness import System, digit_question, until
+from tests.system.kit import metrics
 
 
 class Controller:
@@ -40,7 +41,14 @@ class Controller:
 def test_a_controller_sees_what_was_asked_for_and_done(system: System) -> None:
     """The same image twice: offered twice, encoded at most once, and every stage was busy for a while."""
     controller = Controller(system)
-    before = controller.look()
+
+    def settled() -> ServiceSample | None:
+        """Reports are half a second old: wait until all that earlier tests asked for is in them."""
+        slo, sample = metrics(system), controller.look()
+        names = [f"tercet:slo_{name}_requests_total" for name in ("offered", "judged")]
+        return sample if [slo[name][""] for name in names] == [sample.requests, sample.judged] else None
+
+    before = until("the counts of earlier requests", settled)
     for _ in range(2):
         assert system.post(digit_question(3, max_tokens=4)).status_code == 200
 

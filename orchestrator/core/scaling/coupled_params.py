@@ -63,12 +63,12 @@ class CoupledParams(Params):
     headroom: float = 0.85
     encode_period_s: float = 5.0
     period_s: float = 30.0
-    hysteresis_out: float = 0.10
+    hysteresis_out: float = 0.2
     hysteresis_in: float = 0.20
     encode_cooldown_out_s: float = 30.0
     cooldown_out_s: float = 120.0
     cooldown_in_s: float = 300.0
-    settle_s: float = 900.0
+    settle_s: float = 600.0
     encode_up: float | None = None
     up: float | None = 1.0
     down: float = 0.5

@@ -94,16 +94,19 @@ class Turn:
         return guarded, replace(state, needs={**state.needs, stage: recent})
 
     def side(self, stage: Stage, need: float, state: CoupledState, rules: StepRules) -> Side:
-        """Return what moves a stage: its need, and for a shrinking the highest of late."""
-        count, recent = self.counts[stage], state.needs.get(stage)
-        settled = max(need, min(float(count), highest(recent))) if recent else need
+        """Return what moves a stage."""
         return Side(
-            count=count,
-            need=settled,
+            count=self.counts[stage],
+            need=need,
             rules=rules,
             bounds=self.policy.stages[stage],
             clock=clock_of(state.clocks, stage, self.now_s),
         )
+
+    def settled(self, stage: Stage, need: float, state: CoupledState, rules: StepRules) -> Side:
+        """Return what moves a stage that shrinks to its highest need of late and no further."""
+        highest_need = max(need, min(float(self.counts[stage]), highest(state.needs[stage])))
+        return self.side(stage, highest_need, state, rules)
 
     def stepped(
         self, stage: Stage, need: Need, state: CoupledState, rules: StepRules
@@ -112,7 +115,7 @@ class Turn:
         if not need.known:
             return propose(self.counts[stage], ScaleReason.NO_SIGNAL), state
         guarded, state = self.noted(stage, need, state)
-        side = self.side(stage, guarded, state, rules)
+        side = self.settled(stage, guarded, state, rules)
         move = step(side.count, side.need, rules, side.clock, side.bounds, self.now_s)
         return _plan(side, guarded, move), state
 
@@ -223,8 +226,13 @@ def _moves(turn: Turn, state: CoupledState, needs: Mapping[Stage, Need]) -> tupl
     guarded = {}
     for stage in (PREFILL, DECODE):
         guarded[stage], state = turn.noted(stage, needs[stage], state)
-    sides = {s: turn.side(s, guarded[s], state, rules) for s in (PREFILL, DECODE)}
-    switch = turn.params.role_switch and _alike(turn.policy)
+    sides = {s: turn.settled(s, guarded[s], state, rules) for s in guarded}
+    switch = None
+    if turn.params.role_switch and _alike(turn.policy):
+        switch = (
+            turn.side(PREFILL, guarded[PREFILL], state, rules),
+            turn.side(DECODE, guarded[DECODE], state, rules),
+        )
     moves = together(sides[PREFILL], sides[DECODE], turn.now_s, switch=switch)
     plans = {s: _plan(sides[s], guarded[s], m) for s, m in zip(sides, moves, strict=True)}
     return plans, state
