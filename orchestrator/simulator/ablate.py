@@ -41,6 +41,15 @@ def _drift() -> Load:
     return replace(flat(_MINUTES, text=6.0, images=0.2), output=_steps((20, 1.0), (50, 4.0)))
 
 
+def _shift() -> Load:
+    before, after = flat(25, text=6.0, images=0.4), flat(45, text=4.0, images=0.0)
+    return Load(
+        text=np.concatenate([before.text, after.text]),
+        images=np.concatenate([before.images, after.images]),
+        output=_steps((25, 1.0), (45, 5.0)),
+    )
+
+
 def _overload() -> Load:
     return replace(flat(_MINUTES, text=4.0, images=0.2), text=4.0 * _steps((20, 1.0), (8, 6.0), (42, 1.0)))
 
@@ -62,6 +71,7 @@ REGIMES: Mapping[str, Regime] = {
         load=flat(_MINUTES, text=5.0, images=0.8),
         slowdown=1.6,
     ),
+    "mix-shift": Regime(what="images end and completions become five times as long", load=_shift()),
     "calm": Regime(what="constant rates", load=flat(_MINUTES, text=4.0, images=0.6)),
 }
 """Loads by name, and what else is special about them."""
@@ -76,6 +86,7 @@ TERMS: Mapping[str, Mapping[str, object]] = {
     "band": {"band": "never"},
     "atomic": {"atomic": False},
     "settle": {"settle_s": 0.0},
+    "role_switch": {"role_switch": False},
     "backpressure": {"backpressure": False},
 }
 """Parameters that leave a term out."""
@@ -102,14 +113,15 @@ def ablate(
     """Yield each term in each regime; len(regimes) · (1 + len(terms)) · len(seeds) simulations.
 
     Args:
-        subject: Its policy names coupled; its workload's requests are drawn from.
+        subject: Its policy names coupled; its workload's requests are drawn from. Roles may switch, which
+            comes to something where prefill and decode are of one size on one kind of hardware.
         terms: Parameters that leave a term out, by its name.
         regimes: By name.
         seeds: Of arrivals and starts.
         done: Hears of every simulation.
     """
     own = subject.control.params
-    params = own if isinstance(own, CoupledParams) else CoupledParams()
+    params = replace(own if isinstance(own, CoupledParams) else CoupledParams(), role_switch=True)
     for name, regime in regimes.items():
         subjects = {seed: regime.of(subject, name, seed) for seed in seeds}
         whole = tuple(with_params(each, params, seed, done) for seed, each in subjects.items())
