@@ -6,8 +6,7 @@ from dataclasses import replace
 from orchestrator.core.control_types import ControlPolicy
 from orchestrator.core.profile import ColdStart
 from orchestrator.core.scaling.params import Params
-from orchestrator.simulator.faults import Fault
-from orchestrator.simulator.run import simulate
+from orchestrator.simulator.run import Scenario, simulate
 from orchestrator.simulator.scenario import Subject, scenario_of
 from orchestrator.simulator.summary import Summary, summarise
 from stages.types import Stage
@@ -22,7 +21,18 @@ def evaluate(
     seed: int,
     faults: Sequence[Fault] = (),
 ) -> Summary:
-    """Return a run's figures; the replicas of oracle-zero-lag start at once.
+    """Return a run's figures; see `scenario_under`."""
+    return summarise(simulate(scenario_under(subjects, scaling, params, seed, faults)))
+
+
+def scenario_under(
+    subjects: Sequence[Subject],
+    scaling: str,
+    params: Sequence[Params | None],
+    seed: int,
+    faults: Sequence[Fault] = (),
+) -> Scenario:
+    """Return services under one scaling policy; the replicas of oracle-zero-lag start at once.
 
     Args:
         subjects: Services that share the first one's fleet and all follow the policy.
@@ -36,7 +46,7 @@ def evaluate(
     if scaling == "oracle-zero-lag":
         at_once = [replace(tenant, control=_started_at_once(tenant.control)) for tenant in tenants]
         scenario = replace(scenario, tenants=tuple(at_once))
-    return summarise(simulate(scenario))
+    return scenario
 
 
 def _started_at_once(control: ControlPolicy) -> ControlPolicy:

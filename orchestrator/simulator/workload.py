@@ -123,6 +123,10 @@ class Workload:
             raise ValueError(f"cannot scale by rate {rate} and time {time}")
         return self._at_rate(rate, rng)._stretched(time)
 
+    def where(self, chosen: NDArray[np.bool_]) -> Self:
+        """Return the requests for which `chosen`, bool [requests], is true."""
+        return replace(self._take(np.flatnonzero(chosen), shift_s=0.0), span_s=self.span_s)
+
     def clipped(self, images: int = 16) -> Self:
         """Return the workload with at most so many images per request, as ModServe's experiments have it.
 

@@ -1,0 +1,163 @@
+"""E4: which scaling policy serves a mix of text and images for the fewest GPU-hours?"""
+
+from dataclasses import replace
+
+import numpy as np
+
+from experiments.point import Experiment, Findings, Point, Row, Scale, Section, point
+from experiments.services import day, figures, subject
+from experiments.stats import Interval, interval, ratios
+from experiments.tuned import found
+from experiments.write import table
+from orchestrator.core.scaling import SCALERS, Params
+from orchestrator.simulator.evaluate import scenario_under
+from orchestrator.simulator.run import ServiceRun, simulate
+from orchestrator.simulator.scenario import Subject
+from orchestrator.simulator.search import Found, search
+from orchestrator.simulator.summary import summarise
+from stages.types import Stage
+
+FLEET = "l40s=8x8,a100=32x8"
+TRAINING_SEED = 1_000
+ATTAINMENT = 0.99
+EQUAL = 0.01
+"""Within this of the best counts as equal."""
+_TEXT, _IMAGES = 3.0, 1.0
+"""Times the twin's rate: of its text requests for the text service, of all for the other."""
+
+
+def services(seed: int, scale: Scale) -> tuple[Subject, Subject]:
+    """Return InternVL-2.5-26B under the twin's mix, and Llama-3.2-11B under its text requests alone."""
+    hours, begin_h = (3.0, 7.0) if scale.quick else (24.0, 0.0)
+    mixed = subject("internvl-26b", day(seed, hours=hours, rate=_IMAGES, begin_h=begin_h), FLEET)
+    encode = replace(mixed.control.stages[Stage.ENCODE], hardware=("l40s", "a100"))
+    control = replace(mixed.control, stages={**mixed.control.stages, Stage.ENCODE: encode})
+    all_of_it = day(seed + 1, hours=hours, rate=_TEXT, begin_h=begin_h)
+    return (
+        replace(mixed, control=control),
+        subject("llama-11b", all_of_it.where(all_of_it.images == 0), FLEET),
+    )
+
+
+def points(scale: Scale) -> list[Point]:
+    """Return every policy."""
+    return [point(policy=name) for name in SCALERS]
+
+
+def measure(at: Point, seed: int, scale: Scale) -> Row:
+    """Return the figures of both services together, with parameters found on another day."""
+    policy, trials = at.text("policy"), 6 if scale.quick else 14
+    searched = found(f"E4 {scale.name} {policy}", lambda: _searched(policy, scale, trials))
+    subjects = services(seed, scale)
+    params = [each.params(subject) for each, subject in zip(searched, subjects, strict=True)]
+    run = simulate(scenario_under(subjects, policy, params, seed))
+    ratio = [part for service in run.services for part in _ratios(service)]
+    return {
+        **figures(summarise(run)),
+        "useful": _useful(run.services),
+        "ratio_spread": float(np.std(np.log(ratio))) if ratio else None,
+        "params": "; ".join(_short(each) for each in params),
+    }
+
+
+def _searched(policy: str, scale: Scale, trials: int) -> tuple[Found, ...]:
+    """Search for each service as if it were alone."""
+    return tuple(
+        search(each, policy, trials=trials, seed=TRAINING_SEED, goal=ATTAINMENT)
+        for each in services(TRAINING_SEED, scale)
+    )
+
+
+def _short(params: Params) -> str:
+    text = str(params)
+    return text if len(text) < 400 else f"{text[:400]}…"
+
+
+def _ratios(service: ServiceRun) -> list[float]:
+    """Return ready prefill over ready decode replicas at each moment that has both."""
+    counts = [moment.counts for moment in service.timeline]
+    pairs = [(c[Stage.PREFILL].ready, c[Stage.DECODE].ready) for c in counts]
+    return [prefill / decode for prefill, decode in pairs if prefill and decode]
+
+
+def _useful(services: tuple[ServiceRun, ...]) -> float:
+    """Return busy accelerator-seconds over provisioned ones."""
+    busy = provisioned = 0.0
+    for service in services:
+        stages = service.tenant.control.stages
+        busy += sum(seconds * stages[stage].tp for stage, seconds in service.busy_s.items())
+        provisioned += sum(service.accelerator_s.values())
+    return busy / provisioned if provisioned else 0.0
+
+
+def written(findings: Findings) -> Section:
+    """Return a table of policies, those that attained first, and what became of the goals."""
+    names = [name for name in SCALERS if findings.values(point(policy=name), "gpu_hours")]
+    oracle = findings.values(point(policy="oracle"), "gpu_hours")
+    rows = sorted((_row(findings, name, oracle) for name in names), key=lambda row: row[0])
+    heads = (
+        "policy", "GPU-hours", "over oracle", "cost $", "attained %", "TTFT p99 s", "busy %",
+        "events E, P, D per hour", "spread of ln P:D",
+    )  # fmt: skip
+    text = f"{table(heads, [row[1] for row in rows])}\n{_goals(findings, names)}"
+    return Section(text=text, plots={})
+
+
+def _row(findings: Findings, name: str, oracle: list[float]) -> tuple[tuple[bool, float], tuple[str, ...]]:
+    at = point(policy=name)
+    hours = interval(findings.values(at, "gpu_hours"))
+    attained = interval([100.0 * a for a in findings.values(at, "attainment")])
+    events = [interval(findings.values(at, f"events_per_h_{stage}")).mean for stage in Stage]
+    cells = (
+        name,
+        hours.text,
+        f"{interval(ratios(findings.values(at, 'gpu_hours'), oracle)).text} ×",
+        interval(findings.values(at, "cost_usd")).text,
+        attained.text,
+        interval(findings.values(at, "ttft_p99_s")).text,
+        interval([100.0 * u for u in findings.values(at, "useful")]).text,
+        ", ".join(f"{each:.1f}" for each in events),
+        interval(findings.values(at, "ratio_spread")).text,
+    )
+    return (attained.mean < 100.0 * ATTAINMENT, hours.mean), cells
+
+
+def _goals(findings: Findings, names: list[str]) -> str:
+    """Say in words what became of the goals."""
+    mine = point(policy="coupled")
+    lines = []
+    rivals = [n for n in names if n not in ("coupled", "oracle", "oracle-zero-lag")]
+    attaining = [n for n in rivals if _attained(findings, n).mean >= ATTAINMENT]
+    over = interval(
+        ratios(findings.values(mine, "gpu_hours"), findings.values(point(policy="oracle"), "gpu_hours"))
+    )
+    lines.append(
+        f"- coupled takes {over.text} times the GPU-hours of oracle (goal: at most 1.10) and attains "
+        f"{100.0 * _attained(findings, 'coupled').mean:.2f} % (goal: 99)."
+    )
+    for rival in attaining:
+        less = ratios(findings.values(mine, "gpu_hours"), findings.values(point(policy=rival), "gpu_hours"))
+        ratio = interval(less)
+        verdict = (
+            "cheaper" if ratio.mean < 1.0 - EQUAL else "equal" if ratio.mean <= 1.0 + EQUAL else "dearer"
+        )
+        lines.append(f"- coupled takes {ratio.text} times the GPU-hours of {rival}: {verdict}.")
+    missed = [n for n in rivals if n not in attaining]
+    if missed:
+        lines.append(f"- Below 99 % with what the search found: {', '.join(missed)}.")
+    return "\n".join(lines) + "\n"
+
+
+def _attained(findings: Findings, name: str) -> Interval:
+    return interval(findings.values(point(policy=name), "attainment"))
+
+
+E4 = Experiment(
+    name="E4",
+    title="Scaling policies for text and images together",
+    figure="gpu_hours",
+    points=points,
+    measure=measure,
+    expected_s=lambda at, scale: 150.0 if scale.quick else 1_500.0,
+    written=written,
+)
