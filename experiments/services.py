@@ -96,6 +96,7 @@ def figures(summary: Summary) -> Row:
         "gpu_hours": summary.gpu_hours,
         "cost_usd": summary.cost_usd,
         "attainment": summary.attainment,
+        "ttft_p50_s": everyone.ttft_s[50],
         "ttft_p99_s": everyone.ttft_s[99],
         "tpot_p99_s": everyone.tpot_s[99],
         "busy": summary.fleet_busy / summary.fleet_provisioned if summary.fleet_provisioned else None,

@@ -6,6 +6,7 @@ from dataclasses import replace
 from orchestrator.core.control_types import ControlPolicy
 from orchestrator.core.profile import ColdStart
 from orchestrator.core.scaling.params import Params
+from orchestrator.simulator.faults import Fault
 from orchestrator.simulator.run import Scenario, simulate
 from orchestrator.simulator.scenario import Subject, scenario_of
 from orchestrator.simulator.summary import Summary, summarise
