@@ -13,6 +13,7 @@ import typer
 from cli.advise import advise_command
 from cli.ask import ask
 from cli.experiments import experiments_command
+from cli.explain import explain_command
 from cli.models import models_app
 from cli.paths import POLICIES, state_home
 from cli.policy import policy_app
@@ -43,6 +44,7 @@ app.command("simulate")(simulate_command)
 app.command("compare")(compare_command)
 app.command("tune")(tune_command)
 app.command("experiments")(experiments_command)
+app.command("explain")(explain_command)
 
 
 @app.command()

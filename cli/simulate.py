@@ -111,7 +111,16 @@ def simulate_command(
             lambda fraction: progress.update(task, completed=fraction),
         )
     if as_json:
-        typer.echo(json.dumps(_run_as_json(subjects, run), indent=2))
+        inputs = {
+            "policies": [str(file) for file in policy],
+            "traces": trace or [],
+            "fleet": fleet,
+            "rate_scale": rate_scale,
+            "replicas": replicas,
+            "faults": fault or [],
+            "seed": seed,
+        }
+        typer.echo(json.dumps({"inputs": inputs, **_run_as_json(subjects, run)}, indent=2))
     else:
         _print_all(subjects, run)
     if report:

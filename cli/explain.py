@@ -1,0 +1,117 @@
+"""`tercet explain`: why a run of `tercet simulate` decided as it did, and what others would have done."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from cli.refuse import MISTAKEN, refuse
+from orchestrator.core.control_types import StagePlan, StageSignals
+from orchestrator.policy import PolicyError
+from orchestrator.simulator.explain import Explanation, NoSuchMomentError, explain
+from orchestrator.simulator.fault_spec import FaultError, parse_fault
+from orchestrator.simulator.figures import percent_text
+from orchestrator.simulator.fleet_spec import FleetError
+from orchestrator.simulator.scenario import NoTraceError, load_subject
+from orchestrator.simulator.trace_file import TraceError
+from orchestrator.yaml_file import FileError
+from stages.types import Stage
+
+
+def explain_command(
+    run: Annotated[Path, typer.Argument(help="What `tercet simulate --json` printed.", dir_okay=False)],
+    at: Annotated[float, typer.Option(help="Seconds since the beginning.", min=0.0)],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
+) -> None:
+    """Say why a decision was taken and what others would have done, with the regret of the run; simulated."""
+    inputs = _inputs(run)
+    try:
+        subject = load_subject(
+            Path(inputs["policies"][0]),
+            inputs["traces"][0] if inputs["traces"] else None,
+            fleet=inputs["fleet"],
+            rate_scale=inputs["rate_scale"],
+            seed=inputs["seed"],
+        )
+        faults = [parse_fault(text) for text in inputs["faults"]]
+        with Console(stderr=True).status("simulating the run and the oracle's"):
+            found = explain(subject, at, faults=faults, seed=inputs["seed"])
+    except (PolicyError, FileError, TraceError, FleetError, FaultError, NoTraceError, OSError) as error:
+        refuse(str(error), MISTAKEN)
+    except NoSuchMomentError as error:
+        refuse(f"{error}; choose --at between", MISTAKEN)
+    if as_json:
+        typer.echo(json.dumps(_as_json(found), indent=2))
+    else:
+        _print(found)
+
+
+def _inputs(run: Path) -> dict[str, Any]:
+    again = "make one with `tercet simulate --json > FILE`"
+    try:
+        inputs = json.loads(run.read_text(encoding="utf-8"))["inputs"]
+        several, fixed = len(inputs["policies"]) > 1, bool(inputs["replicas"])
+    except OSError as error:
+        refuse(f"{run}: {error.strerror}; {again}", MISTAKEN)
+    except (ValueError, TypeError, KeyError):
+        refuse(f"{run} is not what `tercet simulate --json` prints; {again}", MISTAKEN)
+    if several or fixed:
+        refuse(f"{run} is of several services or of fixed counts; explain one service that scales", MISTAKEN)
+    return dict(inputs)
+
+
+def _as_json(found: Explanation) -> dict[str, Any]:
+    return {
+        "kind": "profile-driven simulation",
+        "at_s": found.at_s,
+        "signals": asdict(found.signals),
+        "plan": asdict(found.plan),
+        "others": {
+            name: {stage: plan.replicas for stage, plan in other.stages.items()}
+            for name, other in found.others.items()
+        },
+        "own": {"gpu_hours": found.own.gpu_hours, "attainment": found.own.attainment},
+        "oracle": {"gpu_hours": found.oracle.gpu_hours, "attainment": found.oracle.attainment},
+        "regret": {"gpu_hours": found.regret_gpu_hours, "attainment": found.regret_attainment},
+    }
+
+
+def _print(found: Explanation) -> None:
+    console = Console()
+    console.print(f"The decision at {found.at_s:,.0f} s. Profile-driven simulation.")
+    table = Table("stage", "has", "wants", "need", "because", "after", "what it saw", box=SIMPLE_HEAD)
+    for stage in Stage:
+        table.add_row(stage, *_cells(found.plan.stages[stage], found.signals.stages[stage]))
+    console.print(table)
+    others = Table("policy", *Stage, "because", box=SIMPLE_HEAD)
+    for name, plan in found.others.items():
+        reasons = ", ".join(plan.stages[stage].reason for stage in Stage)
+        others.add_row(name, *[str(plan.stages[stage].replicas) for stage in Stage], reasons)
+    console.print("What others would have asked for, had they seen the same:")
+    console.print(others)
+    own, oracle = found.own, found.oracle
+    console.print(
+        f"The whole run took {own.gpu_hours:,.1f} GPU-hours and attained {percent_text(own.attainment)}; "
+        f"the oracle {oracle.gpu_hours:,.1f} and {percent_text(oracle.attainment)}: "
+        f"regret {found.regret_gpu_hours:+,.1f} GPU-hours, {100.0 * found.regret_attainment:+.2f} points."
+    )
+
+
+def _cells(plan: StagePlan, seen: StageSignals) -> tuple[str, ...]:
+    coming = f" + {seen.coming} coming" if seen.coming else ""
+    busy = percent_text(seen.utilisation)
+    wait = "–" if seen.wait_s is None else f"{seen.wait_s:.2f} s"
+    load = f"{seen.offered:,.0f} offered/s of {seen.ready * seen.rate:,.0f}, {seen.waiting_jobs:,.0f} waiting"
+    return (
+        f"{seen.ready}{coming}",
+        str(plan.replicas),
+        f"{plan.need:.2f}",
+        plan.reason,
+        " → ".join(plan.trail[:-1]) or "–",
+        f"{load}, wait {wait} of {seen.budget_s:g} s, busy {busy}",
+    )
