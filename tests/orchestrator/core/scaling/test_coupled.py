@@ -126,7 +126,8 @@ def test_encode_decides_every_5_s_the_others_every_30():
 def test_prefill_and_decode_move_together():
     """Prefill needs 1.2 replicas per replica, decode 1.05, which alone would be within its hysteresis."""
     seen = service(counts=(1, 10, 10), images=0.0, text=157_000.0, requests=53.5)
-    together, apart = decide(seen)[0], decide(seen, atomic=False)[0]
+    together = decide(seen, hysteresis_out=0.1)[0]
+    apart = decide(seen, hysteresis_out=0.1, atomic=False)[0]
     assert together.stages[P].replicas == apart.stages[P].replicas > 10
     assert (together.stages[D].replicas, apart.stages[D].replicas) == (11, 10)
 
@@ -160,15 +161,15 @@ def test_a_shrinking_waits_for_300_s_from_any_move():
     assert late.replicas < 4
 
 
-def test_a_shrinking_goes_to_the_highest_need_of_900_s():
-    """Prefill has 12; its needs were 6, then under 1: it goes to 6, and on when that was 900 s ago."""
+def test_a_shrinking_goes_to_the_highest_need_of_600_s():
+    """Prefill has 12; its needs were 6, then under 1: it goes to 6, and on when that was 600 s ago."""
     state = decide(service(counts=(2, 12, 2), text=72_000.0, images=0.0))[1]
     light = service(counts=(2, 12, 2), text=1_000.0, images=0.0, requests=1.0)
     held, state = decide(light, now_s=330.0, state=state)
     assert held.stages[P].replicas == 6
-    held, state = decide(light, now_s=690.0, state=state)
+    held, state = decide(light, now_s=590.0, state=state)
     assert (held.stages[P].replicas, held.stages[P].reason) == (6, ScaleReason.STABILISING)
-    assert decide(light, now_s=930.0, state=state)[0].stages[P].replicas == 3
+    assert decide(light, now_s=660.0, state=state)[0].stages[P].replicas == 3
 
 
 def test_replicas_on_the_way_are_not_asked_for_again():
@@ -349,6 +350,7 @@ RATIO_STEP = {
     "ratio": 0.75,
     "headroom": 0.7,
     "settle_s": 0.0,
+    "hysteresis_out": 0.1,
     "cooldown_in_s": 600.0,
     "up": None,
     "down": 1.0,
