@@ -13,6 +13,7 @@ class SimReplica:
         stage: The first stage of its pool.
         draining: Whether it takes no work: not yet, or no more.
         running: Hops that hold a credit on it.
+        taken: Hops that it was ever given.
         created_s: When its accelerators were taken.
     """
 
@@ -35,6 +36,7 @@ class SimReplica:
         "slots",
         "stage",
         "state",
+        "taken",
         "total_kv_bytes",
         "tp",
     )
@@ -74,6 +76,7 @@ class SimReplica:
         self.free_kv_bytes = total_kv_bytes
         self.total_kv_bytes = total_kv_bytes
         self.running: set[Hop] = set()
+        self.taken = 0
         self.created_s = now_s
         self.enter(ReplicaState.STARTING, now_s)
 
@@ -92,6 +95,7 @@ class SimReplica:
         """Reserve a slot, and KV for the hop's whole life."""
         hop.replica = self
         self.running.add(hop)
+        self.taken += 1
         self.in_flight += 1
         self.pending_tokens += hop.tokens
         self.free_kv_bytes -= hop.kv_bytes

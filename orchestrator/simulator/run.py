@@ -15,13 +15,14 @@ from orchestrator.core.types import Reason
 from orchestrator.policy import Policy
 from orchestrator.simulator.build import ReplicaShape
 from orchestrator.simulator.clock import Clock
+from orchestrator.simulator.hosted import Arrive, HostPath
 from orchestrator.simulator.outcomes import Ending, Outcomes
 from orchestrator.simulator.pool import Pool
 from orchestrator.simulator.prompts import text_tokens
 from orchestrator.simulator.service import Promises, Service, Speeds, Transfer
 from orchestrator.simulator.systems import SYSTEMS, System
 from orchestrator.simulator.workload import Workload
-from orchestrator.simulator.world import Hosted, World
+from orchestrator.simulator.world import Hosted, Watch, World, unwatched
 from orchestrator.totals import ServiceTotals
 from stages.types import Stage
 
@@ -91,6 +92,7 @@ class Run:
         timeline: A moment for each decision that changed something, the first and the last.
         scale_events: Decisions that changed a stage's count, by stage.
         reasons: Of admission (stage None) and of routing, with counts.
+        hops: Hops that each replica was given, by the first stage of its pool.
         span_s: First arrival to last end.
         events: Callbacks that the clock ran.
         wall_s: Seconds that the simulation took.
@@ -104,6 +106,7 @@ class Run:
     timeline: Sequence[Moment]
     scale_events: Mapping[Stage, int]
     reasons: Mapping[tuple[Stage | None, Reason], int]
+    hops: Mapping[Stage, Mapping[str, int]]
     span_s: float
     events: int
     wall_s: float
@@ -114,18 +117,12 @@ def simulate(scenario: Scenario, progress: Progress = lambda fraction: None) -> 
     began_s = time.perf_counter()
     clock = Clock()
     outcomes = Outcomes(len(scenario.workload.arrival_s))
-    service, shapes = _service(scenario, clock, outcomes)
+    host = scenario.control.profile.host
+    path = HostPath(clock, host, np.random.default_rng(scenario.seed)) if host else None
     recorder = _Recorder(scenario.control.service)
-    world = World(
-        clock,
-        scenario.nodes,
-        {scenario.control.service: Hosted(service=service, shapes=shapes, policy=scenario.control)},
-        np.random.default_rng(scenario.seed),
-        scaled=scenario.scaled,
-        watch=recorder.take,
-    )
+    world, service = world_of(scenario, clock, outcomes, path, recorder.take)
     world.start(scenario.first)
-    _feed(scenario, clock, service, progress)
+    _feed(scenario, clock, path.door(service) if path else service.arrive, progress)
     _settle(clock, outcomes, scenario.policy.admission.deadline_s)
     accelerator_s = world.provisioned_s(clock.now_s)
     return Run(
@@ -137,24 +134,42 @@ def simulate(scenario: Scenario, progress: Progress = lambda fraction: None) -> 
         timeline=recorder.moments,
         scale_events=recorder.scale_events,
         reasons=dict(service.reasons),
+        hops=world.hops_by_replica(),
         span_s=clock.now_s,
         events=clock.events,
         wall_s=time.perf_counter() - began_s,
     )
 
 
-def _feed(scenario: Scenario, clock: Clock, service: Service, progress: Progress) -> None:
+def world_of(
+    scenario: Scenario, clock: Clock, outcomes: Outcomes, path: HostPath | None, watch: Watch = unwatched
+) -> tuple[World, Service]:
+    """Return the cluster of a scenario, still without replicas, and its service."""
+    service, shapes = _service(scenario, clock, outcomes, path)
+    world = World(
+        clock,
+        scenario.nodes,
+        {scenario.control.service: Hosted(service=service, shapes=shapes, policy=scenario.control)},
+        np.random.default_rng(scenario.seed),
+        scaled=scenario.scaled,
+        watch=watch,
+    )
+    return world, service
+
+
+def _feed(scenario: Scenario, clock: Clock, arrive: Arrive, progress: Progress) -> None:
     """Let the workload arrive, in batches so that its columns need not become lists at once."""
     work = scenario.workload
     text = text_tokens(work, scenario.control.profile.image_tokens)
+    contents = np.zeros(len(work), np.int64) if work.content_ids is None else work.content_ids + 1
     total = len(work.arrival_s)
     for start in range(0, total, _BATCH):
         rows = slice(start, start + _BATCH)
-        columns = (work.arrival_s, work.images, text, work.output_tokens)
+        columns = (work.arrival_s, work.images, text, work.output_tokens, contents)
         for index, row in enumerate(zip(*[c[rows].tolist() for c in columns], strict=True), start):
-            arrival_s, images, prompt, output_tokens = row
+            arrival_s, images, prompt, output_tokens, content = row
             clock.run_until(arrival_s)
-            service.arrive(index, images, prompt, output_tokens)
+            arrive(index, images, prompt, output_tokens, str(content) if content else "")
         progress(min(1.0, (start + _BATCH) / total))
 
 
@@ -168,7 +183,7 @@ def _settle(clock: Clock, outcomes: Outcomes, deadline_s: float) -> None:
 
 
 def _service(
-    scenario: Scenario, clock: Clock, outcomes: Outcomes
+    scenario: Scenario, clock: Clock, outcomes: Outcomes, path: HostPath | None
 ) -> tuple[Service, Mapping[Pool, ReplicaShape]]:
     policy, control, system = scenario.policy, scenario.control, SYSTEMS[scenario.system]
     shapes: dict[Pool, ReplicaShape] = {}
@@ -181,7 +196,7 @@ def _service(
             required_level=control.edges.prefill_decode if stages[0] is Stage.DECODE else 0,
             pick=system.pick(),
         )
-        shapes[pool] = ReplicaShape(stages=stages, system=system, policy=control)
+        shapes[pool] = ReplicaShape(stages=stages, system=system, policy=control, path=path)
     service = Service(
         clock,
         control.profile,

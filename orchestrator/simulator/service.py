@@ -102,12 +102,29 @@ class Service:
         self.outcomes = outcomes
         self.reasons: Counter[tuple[Stage | None, Reason]] = Counter()
         self.on_idle: Callable[[SimReplica], None] = lambda replica: None
-        self.milestones = Milestones(prefilled=self._prefilled, done=self._done)
+        self.milestones = Milestones(
+            prefilled=self._prefilled, first=lambda hop: self._first_token(hop.request), done=self._done
+        )
 
     def arrive(
-        self, index: int, images: int, text_tokens: int, output_tokens: int, content: str = ""
+        self,
+        index: int,
+        images: int,
+        text_tokens: int,
+        output_tokens: int,
+        content: str = "",
+        sent_s: float | None = None,
     ) -> None:
-        """A request comes in."""
+        """A request comes in.
+
+        Args:
+            index: Its row.
+            images: How many, all of the profile's size.
+            text_tokens: The rest of its prompt.
+            output_tokens: Of its completion; ≥ 1.
+            content: Names its images, for cache affinity; empty if none comes twice.
+            sent_s: When its client sent it; now by default.
+        """
         now_s = self._clock.now_s
         tagged = tag(
             text_tokens, (self._image,) * images, kappa=self._profile.kappa, max_tokens=output_tokens
@@ -125,7 +142,7 @@ class Service:
             index,
             tagged,
             output_tokens,
-            now_s,
+            now_s if sent_s is None else sent_s,
             due_s(now_s, isolated_s, self._promises.waiting),
             now_s + slack_s,
         )
@@ -172,8 +189,8 @@ class Service:
     def _send_in(self, request: Request, content: str, held: bool) -> None:
         first = self.pools[0]
         if first.stages == (Stage.ENCODE,) and request.images_left:
-            for _ in request.tag.item_tokens:
-                self._push(first, self._image_hop(request, content))
+            for number in range(request.images_left):
+                self._push(first, self._image_hop(request, content and f"{content}/{number}"))
             if not held:
                 self.dispatch(first)
         else:
@@ -243,12 +260,11 @@ class Service:
         replica.engine.submit(hop)
 
     def _pulled(self, hop: Hop) -> None:
-        """The KV cache has arrived at decode: prefill may forget it, and the first token goes out."""
+        """The KV cache has arrived at decode: prefill may forget it."""
         source, request = hop.request.prefilled_on, hop.request
         if source is not None and request.prefill_hop is not None:
             self._forget_kv(request, source, request.prefill_hop)
             self.dispatch(self.pool_of[Stage.PREFILL])
-        self._first_token(request)
 
     def _forget_kv(self, request: Request, source: SimReplica, hop: Hop) -> None:
         source.free_kv(hop)

@@ -28,6 +28,12 @@ TICK_S = 5.0
 NODE_KEPT_S = 600.0
 """A node without replicas is given back after so long; the next replica there waits for a new one."""
 
+Watch = Callable[[float, Snapshot, Decision], None]
+
+
+def unwatched(now_s: float, snapshot: Snapshot, decision: Decision) -> None:
+    """Hear of a decision, and do nothing."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hosted:
@@ -57,6 +63,7 @@ class World:
     Attributes:
         replicas: Every one that exists, by id.
         accelerator_s: Accelerator-seconds of replicas that are gone, by (service, stage, hardware).
+        hops: Hops that each replica was given, those that are gone included.
         decisions: How many were taken.
     """
 
@@ -68,7 +75,7 @@ class World:
         rng: np.random.Generator,
         *,
         scaled: bool,
-        watch: Callable[[float, Snapshot, Decision], None] = lambda now_s, snapshot, decision: None,
+        watch: Watch = unwatched,
     ) -> None:
         self._clock = clock
         self._nodes = {node.node_id: node for node in nodes}
@@ -83,6 +90,7 @@ class World:
         self._waiting: dict[str, PlacedReplica] = {}
         self.replicas: dict[str, SimReplica] = {}
         self.accelerator_s: dict[tuple[str, Stage, str], float] = {}
+        self.hops: dict[Stage, dict[str, int]] = {stage: {} for stage in Stage}
         for each in hosted.values():
             each.service.on_idle = self._gone
 
@@ -122,6 +130,13 @@ class World:
             key = (replica.service, replica.stage, replica.hardware)
             total[key] = total.get(key, 0.0) + replica.tp * (now_s - replica.created_s)
         return total
+
+    def hops_by_replica(self) -> dict[Stage, dict[str, int]]:
+        """Return the hops that each replica was given, by the first stage of its pool."""
+        now: dict[Stage, dict[str, int]] = {stage: dict(gone) for stage, gone in self.hops.items()}
+        for replica in self.replicas.values():
+            now[replica.stage][replica.replica_id] = replica.taken
+        return now
 
     def lose(self, replica: SimReplica) -> None:
         """A replica dies; what it had is done again elsewhere."""
@@ -210,6 +225,7 @@ class World:
         pool = self._hosted[replica.service].service.pool_of[replica.stage]
         pool.replicas.remove(replica)
         pool.ended_busy_s += replica.engine.busy_s()
+        self.hops[replica.stage][replica.replica_id] = replica.taken
         key = (replica.service, replica.stage, replica.hardware)
         spent_s = replica.tp * (self._clock.now_s - replica.created_s)
         self.accelerator_s[key] = self.accelerator_s.get(key, 0.0) + spent_s

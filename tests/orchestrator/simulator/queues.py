@@ -36,7 +36,7 @@ def waits_of_prompts(arrivals: list[float], tokens: list[int]) -> float:
 
     engine = StepEngine(
         clock,
-        Milestones(prefilled=lambda hop: None, done=done),
+        Milestones(prefilled=lambda hop: None, first=lambda hop: None, done=done),
         PrefillTiming(points=((1, 1.0), (1_000_000, 1_000_000.0)), floor_s=0.0),
         1_000_000,
         sequences=1,
@@ -59,7 +59,7 @@ def waits_of_images(arrivals: list[float], image_s: float) -> float:
 
     engine = EncodeEngine(
         clock,
-        Milestones(prefilled=lambda hop: None, done=done),
+        Milestones(prefilled=lambda hop: None, first=lambda hop: None, done=done),
         image_s=image_s,
         preprocess_s=0.0,
         cores=1,

@@ -83,7 +83,11 @@ def test_a_join_slows_a_running_decode():
 def _decode_end_s(sequences: int) -> float:
     clock, ends = Clock(), []
     engine = DecodeEngine(
-        clock, Milestones(prefilled=lambda hop: None, done=lambda hop: ends.append(clock.now_s)), DECODE
+        clock,
+        Milestones(
+            prefilled=lambda hop: None, first=lambda hop: None, done=lambda hop: ends.append(clock.now_s)
+        ),
+        DECODE,
     )
     for index in range(sequences):
         engine.submit(Hop(request(index), tokens=100, steps=100, context_tokens=500))
@@ -105,7 +109,9 @@ def _token_time_s(prompts: int) -> float:
     engine = StepEngine(
         clock,
         Milestones(
-            prefilled=lambda hop: None, done=lambda hop: ends.setdefault(hop.request.index, clock.now_s)
+            prefilled=lambda hop: None,
+            first=lambda hop: None,
+            done=lambda hop: ends.setdefault(hop.request.index, clock.now_s),
         ),
         PrefillTiming(points=((1000, 0.1),), floor_s=0.01),
         1000,

@@ -1,4 +1,4 @@
-"""A lean HTTP client for streamed answers: the load generator shares two cores with what it measures."""
+"""A lean HTTP client for streamed answers: it shares the cores with what it measures."""
 
 import asyncio
 import time

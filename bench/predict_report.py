@@ -1,0 +1,78 @@
+"""What `predict` leaves in docs/results."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from bench.predict_compare import Compared
+from orchestrator.profiles.measured import profile_text
+
+_HEAD = """\
+# Predicting live loads
+
+Written by `python -m bench predict`, which measures a profile of the `tiny` stack, runs three open loads on it and
+simulates the same requests. The simulator knows the profile alone: nothing was fitted to these loads.
+
+- Date: {date}. {how}.
+- Saturated rate of the mix: {rate:.1f} requests/s with {concurrency} in progress. Loads: {repeats} runs of {duration:g} s
+  at each fraction of it; Poisson arrivals; 0, 1 or 2 images, 45 to 104 words, 4 to 48 output tokens at most.
+- The repeats of a load have the same arrivals and sizes, and other images and words. A figure's live value is its median over
+  the repeats; its ratio is the median of simulated over live, run by run, each simulated with {seeds} seeds.
+- *Live repeats differ by*: largest live repeat over the smallest, less 1. No prediction can be surer than that.
+- {met} of {all} figures keep to their goals.
+
+{table}
+
+The profile is [live-profile.yaml](live-profile.yaml), the figures are in [live.json](live.json).
+"""
+
+
+def record(
+    folder: Path,
+    rows: Sequence[Compared],
+    keys: Mapping[str, Any],
+    facts: Mapping[str, Any],
+    remarks: str = "",
+) -> None:
+    """Write the table for people, the figures for programs, and the profile."""
+    folder.mkdir(parents=True, exist_ok=True)
+    text = _HEAD.format(
+        date=keys["date"],
+        how=keys["sources"]["measured"],
+        met=sum(row.met for row in rows),
+        all=len(rows),
+        table=table(rows),
+        **facts,
+    )
+    (folder / "live.md").write_text(text + remarks)
+    (folder / "live.json").write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
+    (folder / "live-profile.yaml").write_text(profile_text(keys))
+
+
+def table(rows: Sequence[Compared]) -> str:
+    """Return the rows as a Markdown table."""
+    lines = [
+        "| load | figure | live | simulated | ratio [lowest … highest] | live repeats differ by | goal | |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        low, high = row.spread
+        ratio = (
+            f"{row.ratio:+.3f} [{low:+.3f} … {high:+.3f}]"
+            if row.is_share
+            else f"{row.ratio:.2f} [{low:.2f} … {high:.2f}]"
+        )
+        verdict = "met" if row.met else "**missed**"
+        lines.append(
+            f"| {row.load:.0%} | {row.figure} | {_value(row, row.live)} | {_value(row, row.simulated)} | {ratio} "
+            f"| {row.noise:.0%} | ±{row.goal:.0%} | {verdict} |"
+        )
+    return "\n".join(lines)
+
+
+def _value(row: Compared, value: float) -> str:
+    if row.is_share:
+        return f"{value:.3f}"
+    return f"{value:,.0f} tok/s" if row.figure == "throughput" else f"{1e3 * value:.3g} ms"

@@ -1,0 +1,73 @@
+"""Simulates a pressure test: so many requests always in progress."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from orchestrator.simulator.clock import Clock
+from orchestrator.simulator.hosted import HostPath
+from orchestrator.simulator.outcomes import Ending, Outcomes
+from orchestrator.simulator.prompts import text_tokens
+from orchestrator.simulator.run import Scenario, world_of
+
+_LOOK_S = 0.05
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pressed:
+    """What a simulated test gave.
+
+    Attributes:
+        ttft_s: Of each request, float32.
+        rate_per_s: Requests answered per second.
+    """
+
+    ttft_s: NDArray[np.float32]
+    rate_per_s: float
+
+
+class _Turnstile(Outcomes):
+    """Lets the next request in when one ends."""
+
+    def __init__(self, requests: int, clock: Clock) -> None:
+        super().__init__(requests)
+        self._clock = clock
+        self.enter = lambda _: None
+
+    def end(self, index: int, ending: Ending) -> None:
+        """See `Outcomes`."""
+        super().end(index, ending)
+        self._clock.after(0.0, self.enter, None)
+
+
+def closed_loop(scenario: Scenario, concurrency: int) -> Pressed:
+    """Run the workload's requests in their order, `concurrency` of them in progress; arrivals do not matter.
+
+    Raises:
+        ValueError: The profile has no shared host: nothing else is put under pressure so.
+    """
+    work, host = scenario.workload, scenario.control.profile.host
+    if host is None:
+        raise ValueError(f"{scenario.control.profile.model} was not measured on a shared host")
+    clock = Clock()
+    outcomes = _Turnstile(len(work), clock)
+    path = HostPath(clock, host, np.random.default_rng(scenario.seed))
+    world, service = world_of(scenario, clock, outcomes, path)
+    world.start(scenario.first)
+    text = text_tokens(work, scenario.control.profile.image_tokens).tolist()
+    rows = iter(
+        list(zip(range(len(work)), work.images.tolist(), text, work.output_tokens.tolist(), strict=True))
+    )
+    door = path.door(service)
+
+    def enter(_: None) -> None:
+        if row := next(rows, None):
+            door(*row, f"{row[0]}")
+
+    outcomes.enter = enter
+    for _ in range(concurrency):
+        enter(None)
+    while not outcomes.ending.all():
+        clock.run_until(clock.now_s + _LOOK_S)
+    return Pressed(ttft_s=outcomes.ttft_s, rate_per_s=len(work) / clock.now_s)
