@@ -12,15 +12,17 @@ from orchestrator.profiles.measured import profile_text
 _HEAD = """\
 # Predicting live loads
 
-Written by `python -m bench predict`, which measures a profile of the `tiny` stack, runs three open loads on it and
-simulates the same requests. The simulator knows the profile alone: nothing was fitted to these loads.
+Written by `python -m bench predict`, which measures a profile of the `tiny` stack, runs three loads on it
+and simulates the same requests. The simulator knows the profile alone: nothing was fitted to these loads.
 
-- Date: {date}. {how}.
-- Saturated rate of the mix: {rate:.1f} requests/s with {concurrency} in progress. Loads: {repeats} runs of {duration:g} s
-  at each fraction of it; Poisson arrivals; 0, 1 or 2 images, 45 to 104 words, 4 to 48 output tokens at most.
-- The repeats of a load have the same arrivals and sizes, and other images and words. A figure's live value is its median over
-  the repeats; its ratio is the median of simulated over live, run by run, each simulated with {seeds} seeds.
-- *Live repeats differ by*: largest live repeat over the smallest, less 1. No prediction can be surer than that.
+- {date}; {how}.
+- Saturated rate of the mix: {rate:.1f} requests/s with {concurrency} in progress. Loads: {repeats} runs of
+  {duration:g} s at each fraction of it; Poisson arrivals; 0, 1 or 2 images, 45 to 104 words, 4 to 48 output
+  tokens at most.
+- The repeats of a load have the same arrivals and sizes, and other images and words. A live value is the
+  median over the repeats; a ratio is the median of simulated over live, run by run, each run simulated with
+  {seeds} seeds.
+- *Noise*: largest live repeat over the smallest, less 1. No prediction can be surer than that.
 - {met} of {all} figures keep to their goals.
 
 {table}
@@ -34,7 +36,6 @@ def record(
     rows: Sequence[Compared],
     keys: Mapping[str, Any],
     facts: Mapping[str, Any],
-    remarks: str = "",
 ) -> None:
     """Write the table for people, the figures for programs, and the profile."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -46,7 +47,7 @@ def record(
         table=table(rows),
         **facts,
     )
-    (folder / "live.md").write_text(text + remarks)
+    (folder / "live.md").write_text(text)
     (folder / "live.json").write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
     (folder / "live-profile.yaml").write_text(profile_text(keys))
 
@@ -54,7 +55,7 @@ def record(
 def table(rows: Sequence[Compared]) -> str:
     """Return the rows as a Markdown table."""
     lines = [
-        "| load | figure | live | simulated | ratio [lowest … highest] | live repeats differ by | goal | |",
+        "| load | figure | live | simulated | ratio [lowest … highest] | noise | goal | |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
@@ -65,10 +66,8 @@ def table(rows: Sequence[Compared]) -> str:
             else f"{row.ratio:.2f} [{low:.2f} … {high:.2f}]"
         )
         verdict = "met" if row.met else "**missed**"
-        lines.append(
-            f"| {row.load:.0%} | {row.figure} | {_value(row, row.live)} | {_value(row, row.simulated)} | {ratio} "
-            f"| {row.noise:.0%} | ±{row.goal:.0%} | {verdict} |"
-        )
+        values = f"{_value(row, row.live)} | {_value(row, row.simulated)} | {ratio} | {row.noise:.0%}"
+        lines.append(f"| {row.load:.0%} | {row.figure} | {values} | ±{row.goal:.0%} | {verdict} |")
     return "\n".join(lines)
 
 

@@ -59,9 +59,8 @@ class Loads:
 
     def alike(self, shape: Shape, concurrency: int) -> Pressure:
         """Test requests of one shape."""
-        self.say(
-            f"{shape.images} images, {shape.words} words, {shape.output_tokens} tokens out: {concurrency} at once"
-        )
+        sizes = f"{shape.images} images, {shape.words} words, {shape.output_tokens} tokens out"
+        self.say(f"{sizes}: {concurrency} at once")
         return self._run(shape, concurrency, self.duration_s)
 
     def mixed(self, mix: Mix, concurrency: int) -> Pressure:

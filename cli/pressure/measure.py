@@ -9,7 +9,7 @@ from typing import Any
 
 from cli.pressure.battery import Loads
 from cli.pressure.requests import Mix
-from cli.pressure.slices import Setting, fitted_slices
+from cli.pressure.scheduling import Setting, fitted_machines
 from cli.pressure.starts import cold_starts
 from cli.pressure.system import System
 from orchestrator.control_policy import Hardware
@@ -18,6 +18,7 @@ from orchestrator.policy import Policy
 from orchestrator.profiles import parse_profile, profile_path, read_profile
 from orchestrator.profiles.convert import model_profile
 from orchestrator.profiles.measured import Measured, Round, measured_profile, profile_text
+from orchestrator.profiles.pressure import Machine
 from stages.limits import EngineLimits
 from stages.types import Stage
 
@@ -63,23 +64,25 @@ def measure(
     starts = cold_starts(system, plan.starts, say) if plan.starts else {}
     rounds = []
     for number in range(plan.rounds):
-        loads.say = lambda text, at=number + 1: say(f"round {at} of {plan.rounds}: {text}")
+        say(f"round {number + 1} of {plan.rounds}")
         rounds.append(loads.round(mix))
+    cores = os.cpu_count() or 1
+    any_machine = Machine(cores=cores, slice_s=_ANY_SLICE_S, seek=1.0)
     found = Measured(
         rounds=rounds,
-        slice_s=_ANY_SLICE_S,
-        slices_s=[_ANY_SLICE_S] * len(rounds),
+        machine=any_machine,
+        machines=[any_machine] * len(rounds),
         hardware=policy.stages[Stage.ENCODE].hardware[0],
         chunk_tokens=EngineLimits().chunk_tokens,
         starts_s=starts,
         how=_how(replicas, plan),
         date=f"{datetime.now(UTC):%Y-%m-%d}",
     )
-    say("fitting the time slice by simulation")
+    say("fitting how cores are shared, by simulation")
     setting = Setting(policy=policy, replicas=replicas, hardware=hardware)
     profile = profile_of(measured_profile(base, found), hardware)
-    slice_s, slices_s = fitted_slices(profile, rounds, setting)
-    return measured_profile(base, replace(found, slice_s=slice_s, slices_s=slices_s)), rounds
+    machine, machines = fitted_machines(profile, rounds, setting, cores)
+    return measured_profile(base, replace(found, machine=machine, machines=machines)), rounds
 
 
 def profile_of(keys: Mapping[str, Any], hardware: Hardware) -> ModelProfile:
@@ -91,7 +94,8 @@ def profile_of(keys: Mapping[str, Any], hardware: Hardware) -> ModelProfile:
 def _how(replicas: Mapping[Stage, int], plan: Plan) -> str:
     counts = ", ".join(f"{count} {stage}" for stage, count in replicas.items())
     return (
-        f"tercet profile measure, {plan.rounds} rounds of tests of {plan.duration_s:g} s, {counts}, clients on the "
-        f"same {os.cpu_count()} cores of a {platform.machine()}, Linux {platform.release().split('-')[0]}, "
+        f"tercet profile measure, {plan.rounds} rounds of tests of {plan.duration_s:g} s, {counts}; "
+        f"clients on the same {os.cpu_count()} cores of a {platform.machine()}, "
+        f"Linux {platform.release().split('-')[0]}, "
         f"Python {platform.python_version()}"
     )

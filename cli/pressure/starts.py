@@ -13,7 +13,7 @@ from stages.types import Stage
 
 _PATIENCE_S = 60.0
 _STEADY_S = 1.0
-"""Between kills, so that the supervisor does not take them for a crash loop; it waits 0.2 s after a first one."""
+"""Between kills, so that what was killed last does not slow the next start down."""
 
 
 def cold_starts(system: System, times: int, say: Callable[[str], None]) -> dict[Stage, list[float]]:

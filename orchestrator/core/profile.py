@@ -119,8 +119,10 @@ class SharedHost:
     All times are processor seconds. Those of workers come beside what their stage's timing says.
 
     Attributes:
-        cores: Processor cores that all of them get together when they want more; at most the machine's.
+        cores: Processor cores.
         slice_s: For how long a core runs one process while another waits for it.
+        seek: Probability that a process that wakes is given a core that is free, if there is one; where
+            neighbours keep the cores busy, Linux does not see which are free of ours.
         request_s: Of the gateway, for a request beside its hops.
         hop_s: Of the gateway, for a hop: half sends it, half takes its answer.
         event_s: Of the gateway, for an event of a stream.
@@ -133,8 +135,9 @@ class SharedHost:
         slowness: Equally likely factors on all times, of mean 1: the machine is not always as fast.
     """
 
-    cores: float
+    cores: int
     slice_s: float
+    seek: float
     request_s: float
     hop_s: float
     event_s: float

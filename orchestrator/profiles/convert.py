@@ -130,8 +130,9 @@ def _decode(
 def _host(facts: HostFacts) -> SharedHost:
     hops = facts.worker_hop_s
     return SharedHost(
-        cores=facts.cores[1],
+        cores=facts.cores,
         slice_s=facts.slice_s[1],
+        seek=facts.seek[1],
         request_s=facts.request_s[1],
         hop_s=facts.hop_s[1],
         event_s=facts.event_s[1],

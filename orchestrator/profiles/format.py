@@ -235,8 +235,9 @@ class HostFacts:
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
 
-    cores: Spread
+    cores: Count
     slice_s: Spread
+    seek: Spread
     request_s: Spread
     hop_s: Spread
     event_s: Spread
@@ -252,13 +253,12 @@ class HostFacts:
     source: Name
 
     def __post_init__(self) -> None:
-        for key in ("cores", "slice_s"):
-            if getattr(self, key)[0] <= 0.0:
-                raise InfeasibleError("is more than nothing", key)
+        if self.slice_s[0] <= 0.0:
+            raise InfeasibleError("a time slice is longer than nothing", "slice_s")
+        if self.seek[2] > 1.0:
+            raise InfeasibleError(f"{self.seek[2]:g} is no probability", "seek")
         if self.late[2] >= 1.0:
-            raise InfeasibleError(
-                f"{self.late[2]:g} is not below 1: some of a hop comes before its answer", "late"
-            )
+            raise InfeasibleError(f"{self.late[2]:g} leaves nothing of a hop before its answer", "late")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from statistics import fmean
 from typing import Any
 
@@ -17,6 +18,11 @@ _PROMPTS = (1, 8, 64)
 _CONTEXTS = (16, 256)
 _BATCHES = (1, 8, 32)
 _DIGITS = 4
+_HOST_FIGURES = (
+    *("slice_s", "seek", "request_s", "hop_s", "event_s", "store_hop_s", "store_write_s", "client_request_s"),
+    *("client_event_s", "late", "wake_s", "store_wake_s"),
+)
+"""All but the cores, the workers' hops and the slowness."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +43,7 @@ class Measured:
     """What was measured of a running service.
 
     Attributes:
-        slice_s: See `SharedHost`; of all rounds together, and `slices_s` of each.
+        machine: That suits all rounds together, and `machines` of each.
         hardware: Which hardware class it runs on; one accelerator a replica.
         starts_s: Seconds from a process's start to the replica's readiness, by stage, each several times.
         how: Says where, when and how.
@@ -45,8 +51,8 @@ class Measured:
     """
 
     rounds: Sequence[Round]
-    slice_s: float
-    slices_s: Sequence[float]
+    machine: Machine
+    machines: Sequence[Machine]
     hardware: str
     chunk_tokens: int
     starts_s: Mapping[Stage, Sequence[float]]
@@ -64,6 +70,9 @@ class _Fit:
 
     def chunk_s(self, tokens: int) -> float:
         return self.stages.prefill_step_s + tokens * self.stages.prefill_token_s
+
+    def hop_s(self, stage: Stage) -> float:
+        return self.host.worker_hop_s[stage]
 
     def prefill_s(self, tokens: int) -> float:
         steps = -(-tokens // self.chunk_tokens)
@@ -88,10 +97,10 @@ class _Fit:
 def measured_profile(base: ProfileFile, found: Measured) -> dict[str, Any]:
     """Return a profile file's keys: the model's facts from `base`, its times from the measurement."""
     fits = [
-        _fit([each], found.chunk_tokens, slice_s)
-        for each, slice_s in zip(found.rounds, found.slices_s, strict=True)
+        _fit([each], found.chunk_tokens, machine)
+        for each, machine in zip(found.rounds, found.machines, strict=True)
     ]
-    taken = _fit(found.rounds, found.chunk_tokens, found.slice_s)
+    taken = _fit(found.rounds, found.chunk_tokens, found.machine)
     spread = _Spreads(taken, fits)
     row = {"hardware": found.hardware, "tp": 1, "source": "measured"}
     starts = {stage: _cold_start(found.starts_s[stage]) for stage in Stage if stage in found.starts_s}
@@ -135,7 +144,7 @@ def measured_profile(base: ProfileFile, found: Measured) -> dict[str, Any]:
                 | {
                     "context_tokens": context,
                     "itl_s": {n: _round(taken.itl_s(n, context), 6) for n in _BATCHES},
-                    "error": spread.error(lambda fit, at=context: fit.itl_s(_BATCHES[1], at)),
+                    "error": spread.error(partial(_Fit.itl_s, sequences=_BATCHES[1], context_tokens=context)),
                 }
                 for context in _CONTEXTS
             ]
@@ -175,20 +184,10 @@ def _host(spread: _Spreads, taken: _Fit) -> dict[str, Any]:
     def field(name: str) -> list[float]:
         return spread.of(lambda fit: float(getattr(fit.host, name)))
 
-    names = (
-        "cores",
-        "slice_s",
-        "request_s",
-        "hop_s",
-        "event_s",
-        "store_hop_s",
-        "store_write_s",
-        "client_request_s",
-    )
-    names += ("client_event_s", "late", "wake_s", "store_wake_s")
-    hops = {str(stage): spread.of(lambda fit, of=stage: fit.host.worker_hop_s[of]) for stage in Stage}
+    hops = {str(stage): spread.of(partial(_Fit.hop_s, stage=stage)) for stage in Stage}
     return {
-        **{name: field(name) for name in names},
+        "cores": taken.host.cores,
+        **{name: field(name) for name in _HOST_FIGURES},
         "worker_hop_s": hops,
         "slowness": [_round(factor) for factor in taken.host.slowness],
         "source": "measured",
@@ -201,7 +200,7 @@ def _frontier(spread: _Spreads, rows: Sequence[Row]) -> list[dict[str, Any]]:
     output = max(1, round(fmean(row.output_tokens for row in rows)))
     context = prompt + output // 2
 
-    def ratio(fit: _Fit, sequences: int) -> float:
+    def ratio(fit: _Fit, *, sequences: int) -> float:
         return fit.decode_s(output - 1, sequences, context) / fit.prefill_s(prompt)
 
     return [
@@ -209,15 +208,14 @@ def _frontier(spread: _Spreads, rows: Sequence[Row]) -> list[dict[str, Any]]:
             "prompt_tokens": prompt,
             "output_tokens": output,
             "sequences": sequences,
-            "decode_per_prefill": spread.of(lambda fit, at=sequences: ratio(fit, at)),
+            "decode_per_prefill": spread.of(partial(ratio, sequences=sequences)),
         }
         for sequences in _BATCHES
     ]
 
 
-def _fit(rounds: Sequence[Round], chunk_tokens: int, slice_s: float) -> _Fit:
+def _fit(rounds: Sequence[Round], chunk_tokens: int, machine: Machine) -> _Fit:
     tests = [test for each in rounds for test in each.tests]
-    machine = Machine(cores=fmean(each.mixed[-1].cores for each in rounds), slice_s=slice_s)
     costs, _ = stage_costs(tests, chunk_tokens)
     return _Fit(stages=costs, host=shared_host(tests, machine, chunk_tokens), chunk_tokens=chunk_tokens)
 

@@ -1,7 +1,7 @@
 """Pressure tests to processor seconds: what each process of a service spends on requests, hops and tokens.
 
 Processor time is counted per process by the kernel, so it can be told apart however much the processes
-compete. Each figure is a least-squares fit over tests that differ in images, prompt, completion and concurrency.
+compete. Each figure is a least-squares fit over tests that differ in images, prompt, completion and load.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -110,8 +110,9 @@ class Pressure:
 class Machine:
     """What processor time alone does not tell; see `SharedHost`."""
 
-    cores: float
+    cores: int
     slice_s: float
+    seek: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,12 +139,7 @@ def stage_costs(tests: Sequence[Pressure], chunk_tokens: int) -> tuple[StageCost
     pictured = [t for t in tests if t.images]
     (image_s,) = _fit([((float(t.images),), t.cpu_s[Stage.ENCODE]) for t in pictured])
     prompts = [t for t in tests if t.alone and t.output_tokens < 2.0]
-    prefill = _fit(
-        [
-            ((1.0, -(-t.prompt_tokens // chunk_tokens), t.prompt_tokens), t.cpu_s[Stage.PREFILL])
-            for t in prompts
-        ]
-    )
+    prefill = _fit([(_prefill_features(t, chunk_tokens), t.cpu_s[Stage.PREFILL]) for t in prompts])
     decode = _fit([(_decode_features(t), t.cpu_s[Stage.DECODE]) for t in tests])
     costs = StageCosts(
         image_s=image_s,
@@ -167,18 +163,19 @@ def shared_host(tests: Sequence[Pressure], machine: Machine, chunk_tokens: int) 
     _, worker_hop_s = stage_costs(tests, chunk_tokens)
     busy = [t for t in tests if not t.alone]
     alone = [t for t in tests if t.alone]
-    gateway = _fit([((1.0, float(t.hops), t.events), t.cpu_s[GATEWAY]) for t in busy])
+    gateway = _fit([((1.0, t.hops, t.events), t.cpu_s[GATEWAY]) for t in busy])
+    store = _fit([((t.hops, _writes(t)), t.cpu_s[STORE]) for t in busy])
     wake_s = _asleep(
-        alone, GATEWAY, lambda t: _dot(gateway, (1.0, t.hops, t.events)), lambda t: t.hops + t.events
+        [(t.hops + t.events, t.cpu_s[GATEWAY] - _dot(gateway, (1.0, t.hops, t.events))) for t in alone]
     )
-    store = _fit([((float(t.hops), _writes(t)), t.cpu_s[STORE]) for t in busy])
     store_wake_s = _asleep(
-        alone, STORE, lambda t: _dot(store, (t.hops, _writes(t))), lambda t: 2.0 * t.hops + t.events
+        [(2.0 * t.hops + t.events, t.cpu_s[STORE] - _dot(store, (t.hops, _writes(t)))) for t in alone]
     )
     client = _fit([((1.0, t.events), t.cpu_s[CLIENT]) for t in tests])
     return SharedHost(
         cores=machine.cores,
         slice_s=machine.slice_s,
+        seek=machine.seek,
         request_s=gateway[0],
         hop_s=gateway[1],
         event_s=gateway[2],
@@ -213,9 +210,14 @@ def _late(alone: Sequence[Pressure], hop_s: float, worker_hop_s: Mapping[Stage, 
     return min(0.9, max(0.0, fmean(shares)))
 
 
-def _asleep(alone, process, awake_s, wakes) -> float:  # type: ignore[no-untyped-def]
-    (wake_s,) = _fit([((wakes(t),), max(1e-9, t.cpu_s[process] - awake_s(t))) for t in alone])
-    return wake_s
+def _asleep(tests: Sequence[tuple[float, float]]) -> float:
+    """Return the cost of a wake, from the wakes of lone requests and their costs beyond those in a crowd."""
+    wakes = sum(count for count, _ in tests)
+    return max(0.0, sum(beyond_s for _, beyond_s in tests) / wakes)
+
+
+def _prefill_features(test: Pressure, chunk_tokens: int) -> Vector:
+    return (1.0, -(-test.prompt_tokens // chunk_tokens), test.prompt_tokens)
 
 
 def _decode_features(test: Pressure) -> Vector:

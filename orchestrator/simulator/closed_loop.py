@@ -19,11 +19,12 @@ class Pressed:
     """What a simulated test gave.
 
     Attributes:
-        ttft_s: Of each request, float32.
+        ttft_s: Of each request, float32; likewise `tpot_s`, 0 for one token.
         rate_per_s: Requests answered per second.
     """
 
     ttft_s: NDArray[np.float32]
+    tpot_s: NDArray[np.float32]
     rate_per_s: float
 
 
@@ -70,4 +71,4 @@ def closed_loop(scenario: Scenario, concurrency: int) -> Pressed:
         enter(None)
     while not outcomes.ending.all():
         clock.run_until(clock.now_s + _LOOK_S)
-    return Pressed(ttft_s=outcomes.ttft_s, rate_per_s=len(work) / clock.now_s)
+    return Pressed(ttft_s=outcomes.ttft_s, tpot_s=outcomes.tpot_s, rate_per_s=len(work) / clock.now_s)

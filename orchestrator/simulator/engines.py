@@ -33,7 +33,7 @@ class Milestones:
 
 
 Work = Callable[[float, Callable[[Any], None], Any], None]
-"""Does so many seconds of work, then calls back with the argument: `Clock.after`, or `Process.run` of a host."""
+"""Does so many seconds of work, then calls back: `Clock.after`, or `Process.run` of a host."""
 
 
 class Engine(Protocol):

@@ -1,16 +1,16 @@
 """Processor cores that processes share: a small machine on which gateway, Redis and workers compete.
 
-Every process does one thing at a time, in the order it was asked to. Each core has a line of processes, and runs
-the first one until that has nothing to do, or for one time slice if another waits behind it.
+Every process does one thing at a time, in the order it was asked to. Each core has a line of processes, and
+runs the first one until that has nothing to do, or for one time slice if another waits behind it.
 """
 
-import math
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
+from orchestrator.core.profile import SharedHost
 from orchestrator.simulator.clock import Clock
 
 SLOWNESS_S = 0.02
@@ -22,52 +22,46 @@ _ROUNDING_S = 1e-9
 class Host:
     """The cores.
 
-    A process that wakes joins the line of any core, even if another core is free: where neighbours keep every core
-    busy, Linux sees none that is free. A core that has been without work for a time slice takes over a process
-    that waits for another core.
+    A process that wakes joins a line, and often that of a core that is free. A core that has been without
+    work for a time slice takes over a process that waits for another core.
 
     Args:
         clock: The virtual clock.
-        cores: How many there are; a fraction if neighbours take the rest of them under pressure.
-        slice_s: A time slice.
-        slowness: Equally likely factors on all times, each for `SLOWNESS_S`.
+        machine: How many cores, their time slice, how well processes find them, and how evenly they run.
         rng: Draws what varies.
 
     Attributes:
         busy_s: Processor seconds used.
     """
 
-    def __init__(
-        self, clock: Clock, cores: float, slice_s: float, slowness: Sequence[float], rng: np.random.Generator
-    ) -> None:
+    def __init__(self, clock: Clock, machine: SharedHost, rng: np.random.Generator) -> None:
         self._clock = clock
-        self._cores = cores
-        self._slice_s = slice_s
-        self._slowness = slowness
+        self._machine = machine
         self._rng = rng
         self._slow = 1.0
         self._slow_until_s = 0.0
-        self._lines: list[deque[Process]] = [deque() for _ in range(math.ceil(cores))]
-        self._running = 0
+        self._lines: list[deque[Process]] = [deque() for _ in range(machine.cores)]
         self.busy_s = 0.0
 
     def wake(self, process: "Process") -> None:
         """A process has something to do."""
-        self._join(process, int(self._rng.integers(len(self._lines))))
+        free = [core for core, line in enumerate(self._lines) if not line]
+        if free and self._rng.random() < self._machine.seek:
+            self._join(process, free[0])
+        else:
+            self._join(process, int(self._rng.integers(len(self._lines))))
 
     def _join(self, process: "Process", core: int) -> None:
         line = self._lines[core]
         line.append(process)
         if len(line) == 1:
-            self._running += 1
-            self._run(core, self._slice_s)
+            self._run(core, self._machine.slice_s)
 
     def _run(self, core: int, slice_s: float) -> None:
         """Let the first in line go on with what it has in hand, no longer than what is left of its slice."""
         work_s = min(self._lines[core][0].left_s, slice_s)
         self.busy_s += work_s
-        took_s = work_s * self._slowed() * max(1.0, self._running / self._cores)
-        self._clock.after(took_s, self._ran, (core, work_s, slice_s - work_s))
+        self._clock.after(work_s * self._slowed(), self._ran, (core, work_s, slice_s - work_s))
 
     def _ran(self, ran: tuple[int, float, float]) -> None:
         core, work_s, slice_s = ran
@@ -81,10 +75,9 @@ class Host:
         if process.busy:
             line.append(process)
         if line:
-            self._run(core, self._slice_s)
+            self._run(core, self._machine.slice_s)
         else:
-            self._running -= 1
-            self._clock.after(self._slice_s, self._balance, core)
+            self._clock.after(self._machine.slice_s, self._balance, core)
 
     def _balance(self, core: int) -> None:
         longest = max(self._lines, key=len)
@@ -93,7 +86,8 @@ class Host:
 
     def _slowed(self) -> float:
         if self._clock.now_s >= self._slow_until_s:
-            self._slow = self._slowness[self._rng.integers(len(self._slowness))]
+            slowness = self._machine.slowness
+            self._slow = slowness[int(self._rng.integers(len(slowness)))]
             self._slow_until_s = self._clock.now_s + SLOWNESS_S
         return self._slow
 

@@ -1,7 +1,7 @@
 """Engines whose replicas share one machine with the gateway, Redis and the clients.
 
-A hop goes gateway → Redis → worker → Redis → gateway, and each of these processes needs a core for its part of
-it (`host`). Tokens go out in writes: while one is on its way to Redis, further tokens gather for the next.
+A hop goes gateway → Redis → worker → Redis → gateway, and each of these processes needs a core for its part
+of it (`host`). Tokens go out in writes: while one is on its way to Redis, further tokens gather for the next.
 """
 
 from collections.abc import Callable
@@ -27,7 +27,7 @@ class HostPath:
     def __init__(self, clock: Clock, costs: SharedHost, rng: np.random.Generator) -> None:
         self._clock = clock
         self.costs = costs
-        self.host = Host(clock, costs.cores, costs.slice_s, costs.slowness, rng)
+        self.host = Host(clock, costs, rng)
         self.gateway = Process(self.host, costs.wake_s)
         self.store = Process(self.host, costs.store_wake_s)
         self.client = Process(self.host)

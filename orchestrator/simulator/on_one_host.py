@@ -30,7 +30,8 @@ def on_one_host(
     subject = Subject(
         policy=policy, control=control, workload=work, nodes=default_fleet(control), hardware=hardware
     )
-    counts = StaticParams(**{str(stage): replicas[stage] for stage in Stage})
+    encode, prefill, decode = (replicas[stage] for stage in Stage)
+    counts = StaticParams(encode=encode, prefill=prefill, decode=decode)
     return subject.scenario(scaling="static", params=counts, seed=seed)
 
 
