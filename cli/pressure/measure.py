@@ -67,7 +67,7 @@ def measure(
         say(f"round {number + 1} of {plan.rounds}")
         rounds.append(loads.round(mix))
     cores = os.cpu_count() or 1
-    any_machine = Machine(cores=cores, slice_s=_ANY_SLICE_S, seek=1.0)
+    any_machine = Machine(cores=cores, slice_s=_ANY_SLICE_S, seek=1.0, stolen=0.0)
     found = Measured(
         rounds=rounds,
         machine=any_machine,

@@ -123,6 +123,7 @@ class SharedHost:
         slice_s: For how long a core runs one process while another waits for it.
         seek: Probability that a process that wakes is given a core that is free, if there is one; where
             neighbours keep the cores busy, Linux does not see which are free of ours.
+        stolen: Fraction of their time that neighbours take while all cores have work of ours; below 1.
         request_s: Of the gateway, for a request beside its hops.
         hop_s: Of the gateway, for a hop: half sends it, half takes its answer.
         event_s: Of the gateway, for an event of a stream.
@@ -138,6 +139,7 @@ class SharedHost:
     cores: int
     slice_s: float
     seek: float
+    stolen: float
     request_s: float
     hop_s: float
     event_s: float

@@ -133,6 +133,7 @@ def _host(facts: HostFacts) -> SharedHost:
         cores=facts.cores,
         slice_s=facts.slice_s[1],
         seek=facts.seek[1],
+        stolen=facts.stolen[1],
         request_s=facts.request_s[1],
         hop_s=facts.hop_s[1],
         event_s=facts.event_s[1],

@@ -238,6 +238,7 @@ class HostFacts:
     cores: Count
     slice_s: Spread
     seek: Spread
+    stolen: Spread
     request_s: Spread
     hop_s: Spread
     event_s: Spread
@@ -257,6 +258,8 @@ class HostFacts:
             raise InfeasibleError("a time slice is longer than nothing", "slice_s")
         if self.seek[2] > 1.0:
             raise InfeasibleError(f"{self.seek[2]:g} is no probability", "seek")
+        if self.stolen[2] >= 1.0:
+            raise InfeasibleError(f"{self.stolen[2]:g} leaves nothing of the cores", "stolen")
         if self.late[2] >= 1.0:
             raise InfeasibleError(f"{self.late[2]:g} leaves nothing of a hop before its answer", "late")
 

@@ -19,7 +19,17 @@ _CONTEXTS = (16, 256)
 _BATCHES = (1, 8, 32)
 _DIGITS = 4
 _HOST_FIGURES = (
-    *("slice_s", "seek", "request_s", "hop_s", "event_s", "store_hop_s", "store_write_s", "client_request_s"),
+    *(
+        "slice_s",
+        "seek",
+        "stolen",
+        "request_s",
+        "hop_s",
+        "event_s",
+        "store_hop_s",
+        "store_write_s",
+        "client_request_s",
+    ),
     *("client_event_s", "late", "wake_s", "store_wake_s"),
 )
 """All but the cores, the workers' hops and the slowness."""

@@ -113,6 +113,7 @@ class Machine:
     cores: int
     slice_s: float
     seek: float
+    stolen: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,6 +177,7 @@ def shared_host(tests: Sequence[Pressure], machine: Machine, chunk_tokens: int) 
         cores=machine.cores,
         slice_s=machine.slice_s,
         seek=machine.seek,
+        stolen=machine.stolen,
         request_s=gateway[0],
         hop_s=gateway[1],
         event_s=gateway[2],

@@ -61,7 +61,8 @@ class Host:
         """Let the first in line go on with what it has in hand, no longer than what is left of its slice."""
         work_s = min(self._lines[core][0].left_s, slice_s)
         self.busy_s += work_s
-        self._clock.after(work_s * self._slowed(), self._ran, (core, work_s, slice_s - work_s))
+        took_s = work_s * self._slowed() / (1.0 - (self._machine.stolen if all(self._lines) else 0.0))
+        self._clock.after(took_s, self._ran, (core, work_s, slice_s - work_s))
 
     def _ran(self, ran: tuple[int, float, float]) -> None:
         core, work_s, slice_s = ran
