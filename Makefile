@@ -41,7 +41,7 @@ format: $(VENV)/.dev  ## Format the code.
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(VENV)/.bench  ## Measure speed and memory beside peers, about 20 minutes.
+bench: $(VENV)/.bench  ## Measure speed and memory beside peers, half an hour.
 	$(BIN)/python -m bench $(ARGS)
 
 train-tiny: $(VENV)/.train  ## Train the built-in model anew, about 20 minutes.

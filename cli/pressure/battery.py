@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from cli.pressure.press import press
 from cli.pressure.requests import Mix, Shape, bodies
 from cli.pressure.system import System
-from orchestrator.profiles.measured import Round
-from orchestrator.profiles.pressure import Pressure
+from orchestrator.profiles.pressure import Pressure, Round
 
 SATURATING = 16
 """Requests in progress that saturate a small machine, and do not fill its queues with more."""

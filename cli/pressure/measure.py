@@ -17,8 +17,8 @@ from orchestrator.core.profile import ModelProfile
 from orchestrator.policy import Policy
 from orchestrator.profiles import parse_profile, profile_path, read_profile
 from orchestrator.profiles.convert import model_profile
-from orchestrator.profiles.measured import Measured, Round, measured_profile, profile_text
-from orchestrator.profiles.pressure import Machine
+from orchestrator.profiles.measured import Measured, measured_profile, profile_text
+from orchestrator.profiles.pressure import Machine, Round
 from stages.limits import EngineLimits
 from stages.types import Stage
 

@@ -13,8 +13,7 @@ from statistics import fmean
 from orchestrator.control_policy import Hardware
 from orchestrator.core.profile import ModelProfile
 from orchestrator.policy import Policy
-from orchestrator.profiles.measured import Round
-from orchestrator.profiles.pressure import Machine, Pressure
+from orchestrator.profiles.pressure import Machine, Pressure, Round
 from orchestrator.simulator.closed_loop import closed_loop
 from orchestrator.simulator.on_one_host import on_one_host, workload_of
 from stages.types import Stage

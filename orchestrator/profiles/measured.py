@@ -8,9 +8,10 @@ from typing import Any
 
 import yaml
 
-from orchestrator.core.profile import DecodeTiming, SharedHost
-from orchestrator.profiles.format import ImageFacts, ProfileFile
-from orchestrator.profiles.pressure import Machine, Pressure, Row, StageCosts, shared_host, stage_costs
+from orchestrator.core.profile import SharedHost
+from orchestrator.profiles.format import ColdStartFacts, ImageFacts, LanguageModelFacts, ProfileFile
+from orchestrator.profiles.pressure import Machine, Round, Row
+from orchestrator.profiles.pressure_fit import Fit, fitted
 from stages.types import Stage
 
 _HEAD = "# Written by `tercet profile measure`. data/profiles/SOURCES.md explains the format.\n"
@@ -36,19 +37,6 @@ _HOST_FIGURES = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Round:
-    """The tests of one round.
-
-    Attributes:
-        tests: Of one shape each.
-        mixed: Of the mix, at growing concurrency; the last one saturates.
-    """
-
-    tests: Sequence[Pressure]
-    mixed: Sequence[Pressure]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
     """What was measured of a running service.
 
@@ -70,50 +58,14 @@ class Measured:
     date: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Fit:
-    """All constants."""
-
-    stages: StageCosts
-    host: SharedHost
-    chunk_tokens: int
-
-    def chunk_s(self, tokens: int) -> float:
-        return self.stages.prefill_step_s + tokens * self.stages.prefill_token_s
-
-    def hop_s(self, stage: Stage) -> float:
-        return self.host.worker_hop_s[stage]
-
-    def prefill_s(self, tokens: int) -> float:
-        steps = -(-tokens // self.chunk_tokens)
-        work_s = steps * self.stages.prefill_step_s + tokens * self.stages.prefill_token_s
-        return self.host.worker_hop_s[Stage.PREFILL] + work_s
-
-    def decode_s(self, steps: int, sequences: int, context_tokens: int) -> float:
-        """Return the seconds of a decode replica for one completion, of so many at once."""
-        each_s = self.itl_s(sequences, context_tokens) / sequences
-        return self.host.worker_hop_s[Stage.DECODE] + steps * each_s
-
-    def itl_s(self, sequences: int, context_tokens: int) -> float:
-        costs = self.stages
-        timing = DecodeTiming(
-            step_s=costs.decode_step_s,
-            sequence_s=costs.sequence_s,
-            context_token_s=costs.context_token_s,
-        )
-        return timing.itl_s(sequences, sequences * context_tokens)
-
-
 def measured_profile(base: ProfileFile, found: Measured) -> dict[str, Any]:
     """Return a profile file's keys: the model's facts from `base`, its times from the measurement."""
-    fits = [
-        _fit([each], found.chunk_tokens, machine)
-        for each, machine in zip(found.rounds, found.machines, strict=True)
+    each = [
+        fitted([one], found.chunk_tokens, machine)
+        for one, machine in zip(found.rounds, found.machines, strict=True)
     ]
-    taken = _fit(found.rounds, found.chunk_tokens, found.machine)
-    spread = _Spreads(taken, fits)
-    row = {"hardware": found.hardware, "tp": 1, "source": "measured"}
-    starts = {stage: _cold_start(found.starts_s[stage]) for stage in Stage if stage in found.starts_s}
+    taken = fitted(found.rounds, found.chunk_tokens, found.machine)
+    spread = _Spreads(taken, each)
     return {
         "apiVersion": base.apiVersion,
         "model": base.model,
@@ -123,48 +75,16 @@ def measured_profile(base: ProfileFile, found: Measured) -> dict[str, Any]:
         "date": found.date,
         "sources": {"measured": found.how, "model": base.sources[base.image.source]},
         "image": _image(base.image),
-        "language_model": {
-            "weights_bytes": base.language_model.weights_bytes,
-            "kv_bytes_per_token": base.language_model.kv_bytes_per_token,
-            "chunk_tokens": found.chunk_tokens,
-            "source": "model",
-        },
+        "language_model": _language_model(base.language_model, found.chunk_tokens),
         "encode": {
             "weights_bytes": base.encode.weights_bytes,
-            "rows": [
-                row
-                | {
-                    "tile_s": _round(taken.stages.image_s / base.image.tiles),
-                    "error": spread.error(lambda fit: fit.stages.image_s),
-                }
-            ],
+            "rows": _encode_rows(spread, found.hardware, base.image.tiles),
         },
-        "prefill": {
-            "rows": [
-                row
-                | {
-                    "tokens_per_s": {n: _round(n / taken.chunk_s(n)) for n in _PROMPTS},
-                    "error": spread.error(lambda fit: fit.chunk_s(_PROMPTS[-1])),
-                }
-            ]
-        },
-        "decode": {
-            "rows": [
-                row
-                | {
-                    "context_tokens": context,
-                    "itl_s": {n: _round(taken.itl_s(n, context), 6) for n in _BATCHES},
-                    "error": spread.error(partial(_Fit.itl_s, sequences=_BATCHES[1], context_tokens=context)),
-                }
-                for context in _CONTEXTS
-            ]
-        },
-        "cold_start": {
-            "encode": starts.get(Stage.ENCODE) or _kept(base, "encode"),
-            "language_model": starts.get(Stage.PREFILL) or _kept(base, "language_model"),
-        },
-        "host": _host(spread, taken),
-        "frontier": _frontier(spread, [row for each in found.rounds for row in each.mixed[-1].rows]),
+        "prefill": {"rows": _prefill_rows(spread, found.hardware)},
+        "decode": {"rows": _decode_rows(spread, found.hardware)},
+        "cold_start": _cold_starts(base, found),
+        "host": _host(spread, taken.host),
+        "frontier": _frontier(spread, [row for one in found.rounds for row in one.mixed[-1].rows]),
     }
 
 
@@ -174,32 +94,55 @@ def profile_text(keys: Mapping[str, Any]) -> str:
 
 
 class _Spreads:
-    def __init__(self, taken: _Fit, fits: Sequence[_Fit]) -> None:
-        self._taken = taken
+    def __init__(self, taken: Fit, fits: Sequence[Fit]) -> None:
+        self.taken = taken
         self._fits = fits
 
-    def of(self, figure: Callable[[_Fit], float]) -> list[float]:
+    def of(self, figure: Callable[[Fit], float]) -> list[float]:
         """Return (lowest, taken, highest)."""
-        taken = figure(self._taken)
+        taken = figure(self.taken)
         each = [figure(fit) for fit in self._fits]
         return [_round(min(taken, *each)), _round(taken), _round(max(taken, *each))]
 
-    def error(self, figure: Callable[[_Fit], float]) -> list[float]:
+    def error(self, figure: Callable[[Fit], float]) -> list[float]:
         """Return the factors on the taken figure between which all rounds are."""
         low, taken, high = self.of(figure)
         return [_round(low / taken), _round(high / taken)] if taken else [1.0, 1.0]
 
 
-def _host(spread: _Spreads, taken: _Fit) -> dict[str, Any]:
+def _row(hardware: str, figures: Mapping[str, Any], error: Sequence[float]) -> dict[str, Any]:
+    return {"hardware": hardware, "tp": 1, **figures, "error": list(error), "source": "measured"}
+
+
+def _encode_rows(spread: _Spreads, hardware: str, tiles: int) -> list[dict[str, Any]]:
+    figures = {"tile_s": _round(spread.taken.stages.image_s / tiles)}
+    return [_row(hardware, figures, spread.error(lambda fit: fit.stages.image_s))]
+
+
+def _prefill_rows(spread: _Spreads, hardware: str) -> list[dict[str, Any]]:
+    figures = {"tokens_per_s": {n: _round(n / spread.taken.chunk_s(n)) for n in _PROMPTS}}
+    return [_row(hardware, figures, spread.error(lambda fit: fit.chunk_s(_PROMPTS[-1])))]
+
+
+def _decode_rows(spread: _Spreads, hardware: str) -> list[dict[str, Any]]:
+    """Return a row for each context; with two of them, all three terms of a step can be fitted again."""
+    rows = []
+    for context in _CONTEXTS:
+        itl_s = {n: _round(spread.taken.itl_s(n, context), 6) for n in _BATCHES}
+        error = spread.error(partial(Fit.itl_s, sequences=_BATCHES[1], context_tokens=context))
+        rows.append(_row(hardware, {"context_tokens": context, "itl_s": itl_s}, error))
+    return rows
+
+
+def _host(spread: _Spreads, host: SharedHost) -> dict[str, Any]:
     def field(name: str) -> list[float]:
         return spread.of(lambda fit: float(getattr(fit.host, name)))
 
-    hops = {str(stage): spread.of(partial(_Fit.hop_s, stage=stage)) for stage in Stage}
     return {
-        "cores": taken.host.cores,
+        "cores": host.cores,
         **{name: field(name) for name in _HOST_FIGURES},
-        "worker_hop_s": hops,
-        "slowness": [_round(factor) for factor in taken.host.slowness],
+        "worker_hop_s": {str(stage): spread.of(partial(Fit.hop_s, stage=stage)) for stage in Stage},
+        "slowness": [_round(factor) for factor in host.slowness],
         "source": "measured",
     }
 
@@ -210,7 +153,7 @@ def _frontier(spread: _Spreads, rows: Sequence[Row]) -> list[dict[str, Any]]:
     output = max(1, round(fmean(row.output_tokens for row in rows)))
     context = prompt + output // 2
 
-    def ratio(fit: _Fit, *, sequences: int) -> float:
+    def ratio(fit: Fit, *, sequences: int) -> float:
         return fit.decode_s(output - 1, sequences, context) / fit.prefill_s(prompt)
 
     return [
@@ -224,22 +167,29 @@ def _frontier(spread: _Spreads, rows: Sequence[Row]) -> list[dict[str, Any]]:
     ]
 
 
-def _fit(rounds: Sequence[Round], chunk_tokens: int, machine: Machine) -> _Fit:
-    tests = [test for each in rounds for test in each.tests]
-    costs, _ = stage_costs(tests, chunk_tokens)
-    return _Fit(stages=costs, host=shared_host(tests, machine, chunk_tokens), chunk_tokens=chunk_tokens)
-
-
 def _image(image: ImageFacts) -> dict[str, Any]:
+    facts = {name: getattr(image, name) for name in ("px", "tiles", "tokens", "embedding_bytes", "kv_bytes")}
+    # Preparing an image was measured with encoding it.
+    return {**facts, "preprocess_s": 0.0, "source": "model"}
+
+
+def _language_model(facts: LanguageModelFacts, chunk_tokens: int) -> dict[str, Any]:
     return {
-        "px": image.px,
-        "tiles": image.tiles,
-        "tokens": image.tokens,
-        "embedding_bytes": image.embedding_bytes,
-        "kv_bytes": image.kv_bytes,
-        # Preparing an image was measured with encoding it.
-        "preprocess_s": 0.0,
+        "weights_bytes": facts.weights_bytes,
+        "kv_bytes_per_token": facts.kv_bytes_per_token,
+        "chunk_tokens": chunk_tokens,
         "source": "model",
+    }
+
+
+def _cold_starts(base: ProfileFile, found: Measured) -> dict[str, Any]:
+    starts = found.starts_s
+    language_model = [*starts.get(Stage.PREFILL, ()), *starts.get(Stage.DECODE, ())]
+    return {
+        "encode": _cold_start(starts[Stage.ENCODE]) if starts else _kept(base, base.cold_start.encode),
+        "language_model": (
+            _cold_start(language_model) if starts else _kept(base, base.cold_start.language_model)
+        ),
     }
 
 
@@ -252,8 +202,7 @@ def _cold_start(seconds: Sequence[float]) -> dict[str, Any]:
     }
 
 
-def _kept(base: ProfileFile, key: str) -> dict[str, Any]:
-    facts = getattr(base.cold_start, key)
+def _kept(base: ProfileFile, facts: ColdStartFacts) -> dict[str, Any]:
     spans = {name: list(getattr(facts, name)) for name in ("node_s", "pull_s", "load_s")}
     return {**spans, "source": f"not measured: {base.sources.get(facts.source, facts.source)}"}
 

@@ -14,7 +14,8 @@ from orchestrator.simulator.engines import (
     Milestones,
     StepEngine,
 )
-from orchestrator.simulator.hosted import HostPath, hosted_engine
+from orchestrator.simulator.host_path import HostPath
+from orchestrator.simulator.hosted import hosted_engine
 from orchestrator.simulator.systems import System
 from stages.types import Stage
 

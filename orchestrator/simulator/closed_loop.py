@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.simulator.clock import Clock
-from orchestrator.simulator.hosted import HostPath
+from orchestrator.simulator.host_path import HostPath
 from orchestrator.simulator.outcomes import Ending, Outcomes
 from orchestrator.simulator.prompts import text_tokens
 from orchestrator.simulator.run import Scenario, world_of

@@ -15,7 +15,7 @@ from orchestrator.core.types import Reason
 from orchestrator.policy import Policy
 from orchestrator.simulator.build import ReplicaShape
 from orchestrator.simulator.clock import Clock
-from orchestrator.simulator.hosted import Arrive, HostPath
+from orchestrator.simulator.host_path import Arrive, HostPath
 from orchestrator.simulator.outcomes import Ending, Outcomes
 from orchestrator.simulator.pool import Pool
 from orchestrator.simulator.prompts import text_tokens

@@ -1,7 +1,7 @@
 """Pressure tests of a machine whose costs are known, without noise."""
 
-from orchestrator.profiles.measured import Measured, Round
-from orchestrator.profiles.pressure import CLIENT, GATEWAY, STORE, Machine, Pressure, Row
+from orchestrator.profiles.measured import Measured
+from orchestrator.profiles.pressure import CLIENT, GATEWAY, STORE, Machine, Pressure, Round, Row
 from stages.types import Stage
 
 CHUNK_TOKENS = 64

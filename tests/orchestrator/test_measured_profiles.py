@@ -6,7 +6,7 @@ from orchestrator.core.profile import HardwareClass
 from orchestrator.profiles import find_profile, load_accelerators, parse_profile, profile_path, read_profile
 from orchestrator.profiles.convert import model_profile
 from orchestrator.profiles.measured import measured_profile, profile_text
-from orchestrator.profiles.pressure import shared_host, slowness, stage_costs
+from orchestrator.profiles.pressure_fit import shared_host, slowness, stage_costs
 from orchestrator.yaml_file import FileError
 from stages.types import Stage
 from tests.orchestrator import pressed as known
