@@ -1,13 +1,10 @@
 """Scenarios of a service as `tercet up` runs it: fixed counts of replicas on one machine."""
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 import numpy as np
 
 from orchestrator.control_policy import Hardware, control_policy
-from orchestrator.core.links import Link
 from orchestrator.core.profile import ModelProfile
 from orchestrator.core.scaling.static import StaticParams
 from orchestrator.policy import Policy
@@ -35,9 +32,7 @@ def on_one_host(
     )
     encode, prefill, decode = (replicas[stage] for stage in Stage)
     counts = StaticParams(encode=encode, prefill=prefill, decode=decode)
-    scenario = subject.scenario(scaling="static", params=counts, seed=seed)
-    # What the blob store costs on one host was measured with the hops.
-    return replace(scenario, links=(Link(bytes_per_s=math.inf, latency_s=0.0),))
+    return subject.scenario(scaling="static", params=counts, seed=seed)
 
 
 def workload_of(name: str, rows: Sequence[Row], arrival_s: Sequence[float]) -> Workload:
