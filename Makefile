@@ -8,7 +8,7 @@ PIP    := $(BIN)/pip --disable-pip-version-check --quiet
 
 export OPENBLAS_NUM_THREADS ?= 1
 
-.PHONY: help run smollm2 test test-slow test-smollm2 test-netns check format bench train-tiny evaluate-tiny lock clean
+.PHONY: help run smollm2 test test-slow test-smollm2 test-netns check format bench experiments train-tiny evaluate-tiny lock clean
 .DEFAULT_GOAL := help
 
 help:  ## List these targets.
@@ -41,8 +41,11 @@ format: $(VENV)/.dev  ## Format the code.
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(VENV)/.bench  ## Measure speed and memory beside peers, half an hour.
+bench: $(VENV)/.bench  ## Measure speed and memory beside peers, about 40 minutes.
 	$(BIN)/python -m bench $(ARGS)
+
+experiments: $(VENV)/.run  ## Measure docs/results.md anew, resuming: hours; QUICK=1 for minutes.
+	$(BIN)/tercet experiments $(if $(QUICK),--quick) --write docs $(ARGS)
 
 train-tiny: $(VENV)/.train  ## Train the built-in model anew, about 20 minutes.
 	$(BIN)/python -m stages.tiny.train $(ARGS)

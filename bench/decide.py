@@ -1,6 +1,10 @@
 """`decide`: how long one decision takes for many services on a large fleet."""
 
+import gc
+import math
+import statistics
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,25 +24,63 @@ from orchestrator.simulator.fleet_spec import parse_fleet
 from stages.types import Stage
 
 POLICY = Path(__file__).parents[1] / "policies/examples/internvl-26b.yaml"
-SIZES = ((50, 1_250), (100, 2_500), (200, 5_000))
+SIZES = ((25, 625), (50, 1_250), (100, 2_500), (200, 5_000))
 """Services, and nodes of eight accelerators."""
+NODES_ALONE = tuple((50, nodes) for nodes in (1_250, 2_500, 5_000))
+SERVICES_ALONE = tuple((services, 5_000) for services in (50, 100, 200))
 _TICK_S = 30.0
 _IMAGES, _TEXT_TOKENS, _OUTPUT_TOKENS = 1.5, 400.0, 150.0
 """Of a request."""
 
 
 def run(say: Say, quick: bool) -> list[Figure]:
-    """Decide at three sizes: as everything starts, and under loads that go on changing."""
-    found = []
-    for services, nodes in SIZES:
+    """Decide at several sizes: as everything starts, and under loads that go on changing.
+
+    Times are processor time: a decision is one thread that waits for nothing.
+    """
+    start_ms, steady_ms = {}, {}
+    for services, nodes in sorted({*SIZES, *NODES_ALONE, *SERVICES_ALONE}):
         say(f"{services} services on {nodes:,} nodes")
         took_ms = measure(services, nodes, ticks=4 if quick else 12)
-        goal = "<= 1000" if (services, nodes) == SIZES[-1] else ""
-        found += [
-            figure(f"decide.{services}x{nodes}.start", [max(took_ms[:3])], "ms", goal),
-            figure(f"decide.{services}x{nodes}", took_ms[3:], "ms", goal),
-        ]
+        start_ms[services, nodes], steady_ms[services, nodes] = [max(took_ms[:3])], took_ms[3:]
+    return [
+        *[
+            _at(f"decide.{services}x{nodes}.start", took, services)
+            for (services, nodes), took in start_ms.items()
+        ],
+        *[_at(f"decide.{services}x{nodes}", took, services) for (services, nodes), took in steady_ms.items()],
+        *_growth("decide.growth.start", start_ms),
+        *_growth("decide.growth", steady_ms),
+    ]
+
+
+def _at(name: str, took_ms: Sequence[float], services: int) -> Figure:
+    return figure(name, took_ms, "ms", "<= 1000" if services == SIZES[-1][0] else "")
+
+
+def _growth(name: str, took_ms: Mapping[tuple[int, int], Sequence[float]]) -> list[Figure]:
+    """Return the exponents of time over both, over nodes alone and over services alone.
+
+    The goal is that of n log n between the same ends, and a tenth for the noise of single runs.
+    """
+    found = []
+    for suffix, sizes, by in (("", SIZES, 1), (".nodes", NODES_ALONE, 1), (".services", SERVICES_ALONE, 0)):
+        points = {size[by]: statistics.median(took_ms[size]) for size in sizes}
+        goal = f"<= {n_log_n(min(points), max(points)) + 0.1:.2f}"
+        found.append(figure(f"{name}{suffix}", [exponent(points)], "", goal))
     return found
+
+
+def exponent(points: Mapping[int, float]) -> float:
+    """Return the slope of log(value) over log(n), by least squares: 1 is linear."""
+    return statistics.linear_regression(
+        [math.log(n) for n in points], [math.log(value) for value in points.values()]
+    ).slope
+
+
+def n_log_n(low: int, high: int) -> float:
+    """Return the exponent that n log n has between two sizes."""
+    return 1.0 + math.log(math.log(high) / math.log(low)) / math.log(high / low)
 
 
 def measure(services: int, nodes: int, ticks: int) -> list[float]:
@@ -63,9 +105,10 @@ def measure(services: int, nodes: int, ticks: int) -> list[float]:
 def _timed(
     snapshot: Snapshot, policies: dict[str, ControlPolicy], state: dict[str, ServiceState], now_s: float
 ) -> tuple[Decision, float]:
-    began_s = time.perf_counter()
+    gc.collect()
+    began_s = time.process_time()
     decision = decide(snapshot, policies, state, now_s)
-    return decision, time.perf_counter() - began_s
+    return decision, time.process_time() - began_s
 
 
 def _carried_out(snapshot: Snapshot) -> Snapshot:

@@ -20,6 +20,7 @@ from orchestrator.control_policy import Hardware
 from orchestrator.core.profile import ModelProfile
 from orchestrator.policy import Policy, load_policy
 from orchestrator.profiles import profile_path, read_profile
+from orchestrator.profiles.format import ImageFacts
 from orchestrator.profiles.pressure import Row
 from orchestrator.simulator.on_one_host import on_one_host, workload_of
 from orchestrator.simulator.run import simulate
@@ -72,7 +73,7 @@ def _live(system: System, rate_per_s: float, duration_s: float, seed: int) -> tu
     rng = random.Random(rate_per_s)
     shapes = [_MIX.draw(rng) for _ in range(int(rate_per_s * duration_s))]
     arrival_s = np.cumsum([rng.expovariate(rate_per_s) for _ in shapes]).tolist()
-    requests = bodies("tiny", shapes, 1_000 + seed, _image_px())
+    requests = bodies("tiny", shapes, 1_000 + seed, _image().px)
     before = system.hops()
     answers = asyncio.run(open_load(system.port, requests, arrival_s))
     hops = {name: count - before[name] for name, count in system.hops().items()}
@@ -81,7 +82,9 @@ def _live(system: System, rate_per_s: float, duration_s: float, seed: int) -> tu
     span_s = max(a.last_s for a in answers) - min(a.sent_s for a in answers)
     tokens = sum(row.output_tokens for row in rows)
     figures = _figures([a.ttft_s for a in answers], tpot_s, tokens / span_s)
-    return Seen(figures=figures, shares=_shares(hops)), workload_of("live", rows, arrival_s)
+    return Seen(figures=figures, shares=_shares(hops)), workload_of(
+        "live", rows, arrival_s, image_tokens=_image().tokens
+    )
 
 
 def _simulated(policy: Policy, profile: ModelProfile, work: Workload, hardware: Hardware) -> Seen:
@@ -100,12 +103,13 @@ def _simulate_once(
     policy: Policy, profile: ModelProfile, work: Workload, hardware: Hardware, seed: int
 ) -> Seen:
     ran = simulate(on_one_host(policy, profile, REPLICAS, work, hardware, seed=seed))
-    ttft_s, tpot_s = ran.outcomes.ttft_s, ran.outcomes.tpot_s
+    outcomes = ran.only.outcomes
+    ttft_s, tpot_s = outcomes.ttft_s, outcomes.tpot_s
     steps = np.maximum(work.output_tokens - 1, 0)
     span_s = float((work.arrival_s + ttft_s + tpot_s * steps).max() - work.arrival_s[0])
     several = work.output_tokens > 1
     figures = _figures(ttft_s.tolist(), tpot_s[several].tolist(), float(work.output_tokens.sum()) / span_s)
-    hops = {name: count for by_replica in ran.hops.values() for name, count in by_replica.items()}
+    hops = {replica: count for (_, replica), count in ran.only.hops.items()}
     return Seen(figures=figures, shares=_shares({name.removeprefix("tiny-"): n for name, n in hops.items()}))
 
 
@@ -125,8 +129,8 @@ def _shares(hops: Mapping[str, int]) -> dict[str, list[float]]:
     return {stage: [count / max(1, sum(each)) for count in each] for stage, each in counts.items()}
 
 
-def _image_px() -> int:
-    return read_profile(profile_path("tiny")).image.px
+def _image() -> ImageFacts:
+    return read_profile(profile_path("tiny")).image
 
 
 def _figure(row: Compared) -> Figure:

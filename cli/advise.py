@@ -12,7 +12,6 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from cli.trace_demand import read_demand
 from orchestrator.core.advisor import (
     Infeasible,
     Obstacle,
@@ -22,11 +21,16 @@ from orchestrator.core.advisor import (
     recommend,
     together_usd,
 )
+from orchestrator.core.profile import ModelProfile
 from orchestrator.core.stage_work import Demand, Promises, StageWork, stage_works
 from orchestrator.core.target_cost import Estimate
 from orchestrator.core.targets import Target
 from orchestrator.policy import Policy, load_policy
 from orchestrator.profiles import find_profile
+from orchestrator.simulator.load import load_workload
+from orchestrator.simulator.mean_demand import mean_demand
+from orchestrator.simulator.scenario import IMAGES_AT_MOST
+from orchestrator.simulator.trace_file import TraceError
 from orchestrator.targets import DEFAULT_FILE, Targets, load_targets
 from orchestrator.yaml_file import FileError
 from stages.types import Stage
@@ -59,8 +63,8 @@ def advise_command(
         typer.Option(help="Requests per second; the trace's mean by default, 1 without.", min=0.0),
     ] = None,
     trace: Annotated[
-        Path | None,
-        typer.Option(help="CSV of requests; the policy's demand.trace by default.", dir_okay=False),
+        str | None,
+        typer.Option(help="Requests, as for `simulate`; the policy's demand.trace by default."),
     ] = None,
     targets: Annotated[
         Path, typer.Option(help="Prices and limits of deployment targets.", dir_okay=False)
@@ -70,11 +74,11 @@ def advise_command(
     """Compare deployment targets by stage: feasible or why not, monthly cost, P99, break-even rate."""
     try:
         loaded, known = load_policy(policy), load_targets(targets)
-        demand = _demand(loaded, policy, trace, rate)
         profile = find_profile(loaded.model.name)
+        demand = _demand(loaded, profile, policy, trace, rate)
     except LookupError as error:
         _fail(str(error.args[0]))
-    except (FileError, ValueError, OSError) as error:
+    except (FileError, TraceError, ValueError, OSError) as error:
         _fail(str(error))
     works = stage_works(profile, demand, promises(loaded), known.processor)
     advice = [advice_on(work, known.targets) for work in works if work.calls_per_request]
@@ -108,10 +112,13 @@ def advice_on(work: StageWork, targets: Sequence[Target]) -> Advice:
     )
 
 
-def _demand(policy: Policy, file: Path, trace: Path | None, rate: float | None) -> Demand:
-    named = policy.demand.trace and file.parent / policy.demand.trace
-    source = trace or named
-    demand = read_demand(Path(source)) if source else DEFAULT_DEMAND
+def _demand(
+    policy: Policy, profile: ModelProfile, file: Path, trace: str | None, rate: float | None
+) -> Demand:
+    named = policy.demand.trace and str(file.parent / policy.demand.trace)
+    source, demand = trace or named, DEFAULT_DEMAND
+    if source:
+        demand = mean_demand(load_workload(source, seed=0)[0].clipped(IMAGES_AT_MOST), profile)
     return demand if rate is None else replace(demand, requests_per_s=rate)
 
 

@@ -12,6 +12,7 @@ import typer
 
 from cli.advise import advise_command
 from cli.ask import ask
+from cli.experiments import experiments_command
 from cli.models import models_app
 from cli.paths import POLICIES, state_home
 from cli.policy import policy_app
@@ -41,6 +42,7 @@ app.command()(status)
 app.command("simulate")(simulate_command)
 app.command("compare")(compare_command)
 app.command("tune")(tune_command)
+app.command("experiments")(experiments_command)
 
 
 @app.command()

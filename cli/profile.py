@@ -170,7 +170,7 @@ def _decoding(
 def _mix(profile: ModelProfile, asked: Asked) -> Mix:
     """Return the mix of a request; keys and values in cross-attention layers count as positions."""
     prompt = asked.text_tokens + profile.kappa * asked.images * profile.image_tokens
-    crossed = asked.images * profile.image_kv_bytes / profile.kv_bytes_per_token
+    crossed = asked.images * profile.image_kv_positions
     return Mix(prompt_tokens=prompt, context_tokens=prompt + crossed, output_tokens=asked.output_tokens)
 
 

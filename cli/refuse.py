@@ -4,8 +4,8 @@ from typing import NoReturn
 
 import typer
 
-UNSERVED, MISTAKEN = 1, 2
-"""Exit codes: what is asked is not there or says no; or the command line itself cannot work."""
+UNSERVED, MISTAKEN, STOPPED = 1, 2, 130
+"""Exit codes: what is asked is not there or says no; the command line itself cannot work; Ctrl-C."""
 
 
 def refuse(message: str, code: int) -> NoReturn:

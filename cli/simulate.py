@@ -12,23 +12,47 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from cli.found import found_as_json, found_figures
 from cli.report_file import check_writable, write_whole
 from orchestrator.core.scaling import SCALERS
 from orchestrator.core.scaling.static import StaticParams
 from orchestrator.policy import PolicyError
-from orchestrator.simulator.compare import comparable, compare_policies
-from orchestrator.simulator.figures import Figures, percent_text, request_figures, stage_figures, times_text
+from orchestrator.simulator.compare import comparable, compare_found, compare_policies
+from orchestrator.simulator.fault_spec import FaultError, check_faults, parse_fault
+from orchestrator.simulator.faults import KINDS, Fault, kind_of
+from orchestrator.simulator.figures import (
+    Figures,
+    percent_text,
+    request_figures,
+    stage_figures,
+    strike_texts,
+    times_text,
+)
 from orchestrator.simulator.fleet_spec import FleetError
+from orchestrator.simulator.outages import Strike
 from orchestrator.simulator.report import report as report_of
-from orchestrator.simulator.run import Moment, Run, simulate
-from orchestrator.simulator.scenario import NoTraceError, Subject, load_subject
+from orchestrator.simulator.run import Run, simulate
+from orchestrator.simulator.scenario import NoTraceError, Subject, load_subjects, scenario_of
 from orchestrator.simulator.summary import Summary, summarise
+from orchestrator.simulator.timeline import Moment
 from orchestrator.simulator.trace_file import TraceError
 from orchestrator.simulator.tune import Tuned, tune
 from orchestrator.yaml_file import FileError
 from stages.types import Stage
 
 PolicyFile = Annotated[Path, typer.Option("--policy", help="Stage policy file.", dir_okay=False)]
+PolicyFiles = Annotated[
+    list[Path],
+    typer.Option("--policy", help="Stage policy file; several share the fleet.", dir_okay=False),
+]
+Traces = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--trace",
+        help="CSV or JSON lines of requests, or twin:PER_MINUTE.csv; one for each --policy, in their order. "
+        "By default the policies' demand.trace.",
+    ),
+]
 Trace = Annotated[
     str | None,
     typer.Option(
@@ -47,64 +71,111 @@ Report = Annotated[
     typer.Option(help="Also draw the run into this HTML file, which opens offline.", dir_okay=False),
 ]
 
+Faults = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--fault",
+        help=f"What goes wrong, such as node-loss:at=3600,for=1800; any number of {', '.join(KINDS)}.",
+    ),
+]
+
 _TIMELINE_ROWS = 24
 
 
 def simulate_command(
-    policy: PolicyFile,
-    trace: Trace = None,
+    policy: PolicyFiles,
+    trace: Traces = None,
     fleet: Fleet = None,
     replicas: Annotated[
         str, typer.Option(help="Fixed counts, such as encode=8,prefill=2,decode=2, instead of scaling.")
     ] = "",
+    fault: Faults = None,
     seed: Seed = 0,
     rate_scale: RateScale = 1.0,
     report: Report = None,
     as_json: AsJson = False,
 ) -> None:
-    """Run a policy file on a trace, by the code that runs live; figures are simulated."""
-    subject = _load(policy, trace, fleet, rate_scale, seed)
+    """Run policy files on traces, by the code that runs live; figures are simulated."""
+    if replicas and len(policy) > 1:
+        _fail("--replicas is for one --policy")
+    subjects = _load_all(policy, trace, fleet, rate_scale, seed)
     fixed = _fixed(replicas) if replicas else None
+    faults = _faults(fault or [], subjects)
     if report:
         _kept(report, lambda: check_writable(report))
     with _progress(as_json) as progress:
         task = progress.add_task("simulating", total=1.0)
+        tenants = [each.tenant(scaling="static" if fixed else None, params=fixed) for each in subjects]
         run = simulate(
-            subject.scenario(scaling="static" if fixed else None, params=fixed, seed=seed),
+            scenario_of(tenants, subjects[0].nodes, faults=faults, seed=seed),
             lambda fraction: progress.update(task, completed=fraction),
         )
-    summary = summarise(run)
     if as_json:
-        typer.echo(json.dumps(_as_json(subject, run, summary), indent=2))
+        typer.echo(json.dumps(_run_as_json(subjects, run), indent=2))
     else:
-        _print_run(subject, run, summary)
+        _print_all(subjects, run)
     if report:
-        _kept(report, lambda: write_whole(report, report_of(run, summary, subject.notes)))
+        notes = [note for subject in subjects for note in subject.notes]
+        _kept(report, lambda: write_whole(report, report_of(run, summarise(run), notes)))
         typer.echo(f"report: {report}", err=as_json)
 
 
 def compare_command(
-    policy: PolicyFile,
-    trace: Trace = None,
+    policy: PolicyFiles,
+    trace: Traces = None,
     fleet: Fleet = None,
     only: Annotated[str, typer.Option(help="Scaling policies, with commas; by default all.")] = "",
+    search: Annotated[
+        int,
+        typer.Option(
+            help="Tune each policy in so many trials first, on --seed, and compare them on the next seed.",
+            min=0,
+        ),
+    ] = 0,
+    fault: Faults = None,
     seed: Seed = 0,
     rate_scale: RateScale = 1.0,
     as_json: AsJson = False,
 ) -> None:
     """Put scaling policies side by side on the same work; figures are simulated."""
-    subject = _load(policy, trace, fleet, rate_scale, seed)
+    if search and len(policy) > 1:
+        _fail("--search is for one --policy")
+    subjects = _load_all(policy, trace, fleet, rate_scale, seed)
+    faults = _faults(fault or [], subjects)
     names = [name.strip() for name in only.split(",") if name.strip()] or comparable()
     for name in names:
         if name not in SCALERS:
             _fail(f"there is no scaling policy {name}; there are {', '.join(comparable())}")
+    if search:
+        test = _load_all(policy, trace, fleet, rate_scale, seed + 1)
+        _compare_found(subjects[0], test[0], names, search, seed, as_json)
+        return
     with _progress(as_json) as progress:
         task = progress.add_task("comparing", total=len(names))
-        summaries = compare_policies(subject, names, seed, lambda name: progress.advance(task))
+        summaries = compare_policies(subjects, names, seed, faults, lambda name: progress.advance(task))
     if as_json:
-        typer.echo(json.dumps(_comparison(subject, summaries), indent=2))
+        typer.echo(json.dumps(_comparison(subjects, summaries), indent=2))
     else:
-        _print_comparison(subject, summaries)
+        _print_comparison(subjects, summaries)
+
+
+def _compare_found(
+    train: Subject, test: Subject, names: Sequence[str], trials: int, seed: int, as_json: bool
+) -> None:
+    with _progress(as_json) as progress:
+        task = progress.add_task("searching", total=len(names) * (trials + 1))
+
+        def tried(name: str) -> None:
+            progress.update(task, advance=1, description=f"searching {name}")
+
+        compared = compare_found(train, test, names, trials=trials, seed=seed, tried=tried)
+    summaries = {name: searched.summary for name, searched in compared.items()}
+    if as_json:
+        found = {name: found_as_json(searched.found) for name, searched in compared.items()}
+        typer.echo(json.dumps({**_comparison([test], summaries), "found": found}, indent=2))
+    else:
+        _print_comparison([test], summaries)
+        Console().print(_figures_table(found_figures([each.found for each in compared.values()])))
 
 
 def tune_command(
@@ -138,10 +209,28 @@ def predicted(old: Path, new: Path, trace: str | None) -> dict[str, dict[str, fl
 
 
 def _load(policy: Path, trace: str | None, fleet: str | None, rate_scale: float, seed: int) -> Subject:
+    return _load_all([policy], [trace] if trace else None, fleet, rate_scale, seed)[0]
+
+
+def _load_all(
+    policies: Sequence[Path], traces: Sequence[str] | None, fleet: str | None, rate_scale: float, seed: int
+) -> tuple[Subject, ...]:
+    if traces and len(traces) != len(policies):
+        _fail(f"{len(traces)} --trace for {len(policies)} --policy: give one for each, or none")
+    chosen: Sequence[str | None] = traces or [None] * len(policies)
     try:
-        return load_subject(policy, trace, fleet=fleet, rate_scale=rate_scale, seed=seed)
+        return load_subjects(policies, chosen, fleet=fleet, rate_scale=rate_scale, seed=seed)
     except (PolicyError, FileError, TraceError, FleetError, NoTraceError, OSError) as error:
         _fail(str(error))
+
+
+def _faults(texts: Sequence[str], subjects: Sequence[Subject]) -> list[Fault]:
+    try:
+        faults = [parse_fault(text) for text in texts]
+        check_faults(faults, [subject.control.service for subject in subjects], subjects[0].nodes)
+    except FaultError as error:
+        _fail(f"--fault: {error}")
+    return faults
 
 
 def _kept(file: Path, write: Callable[[], None]) -> None:
@@ -172,21 +261,38 @@ def _progress(quiet: bool) -> Progress:
     return Progress(*columns, console=Console(stderr=True), transient=True, disable=quiet)
 
 
-def _as_json(subject: Subject, run: Run, summary: Summary) -> dict[str, Any]:
+def _run_as_json(subjects: Sequence[Subject], run: Run) -> dict[str, Any]:
+    """Return a service's figures; of several services those of all, and each one's under `services`."""
+    each = {s.control.service: _as_json(s, run.of(s.control.service)) for s in subjects}
+    if len(each) == 1:
+        return next(iter(each.values()))
+    return {"kind": "profile-driven simulation", **asdict(summarise(run)), "services": each}
+
+
+def _as_json(subject: Subject, run: Run) -> dict[str, Any]:
     return {
         "kind": "profile-driven simulation",
         "policy": subject.policy.service,
         "trace": {"name": subject.workload.name, "label": subject.workload.label, "notes": subject.notes},
-        **asdict(summary),
-        "timeline": [asdict(moment) for moment in run.timeline],
+        **asdict(summarise(run)),
+        "faults": [_strike_as_json(strike) for strike in run.strikes],
+        "timeline": [asdict(moment) for moment in run.only.timeline],
     }
 
 
-def _comparison(subject: Subject, summaries: Mapping[str, Summary]) -> dict[str, Any]:
+def _strike_as_json(strike: Strike) -> dict[str, Any]:
+    return {"kind": kind_of(strike.fault), "at_s": strike.fault.at_s, "hit": strike.hit}
+
+
+def _comparison(subjects: Sequence[Subject], summaries: Mapping[str, Summary]) -> dict[str, Any]:
+    works = [subject.workload for subject in subjects]
     return {
         "kind": "profile-driven simulation",
-        "policy": subject.policy.service,
-        "trace": {"name": subject.workload.name, "label": subject.workload.label},
+        "policy": ", ".join(subject.policy.service for subject in subjects),
+        "trace": {
+            "name": ", ".join(work.name for work in works),
+            "label": ", ".join(work.label for work in works),
+        },
         "policies": {
             name: {
                 "gpu_hours": summary.gpu_hours,
@@ -202,8 +308,21 @@ def _comparison(subject: Subject, summaries: Mapping[str, Summary]) -> dict[str,
     }
 
 
-def _print_run(subject: Subject, run: Run, summary: Summary) -> None:
-    console = Console()
+def _print_all(subjects: Sequence[Subject], run: Run) -> None:
+    for subject in subjects:
+        _print_run(subject, run.of(subject.control.service))
+    for text in strike_texts(run.strikes):
+        Console().print(text)
+    summary = summarise(run)
+    Console().print(
+        f"{summary.gpu_hours:,.2f} GPU-hours, ${summary.cost_usd:,.2f}; of the fleet's accelerators "
+        f"{percent_text(summary.fleet_provisioned)} provisioned, {percent_text(summary.fleet_busy)} busy; "
+        f"{summary.events:,} events in {summary.wall_s:.1f} s"
+    )
+
+
+def _print_run(subject: Subject, run: Run) -> None:
+    console, summary = Console(), summarise(run)
     work = subject.workload
     console.print(
         f"[bold]{subject.policy.service}[/bold], scaling {summary.scaling}: {len(work)} requests of "
@@ -213,11 +332,14 @@ def _print_run(subject: Subject, run: Run, summary: Summary) -> None:
         console.print(f"note: {note}", style="dim")
     console.print(_figures_table(request_figures(summary)))
     console.print(_figures_table(stage_figures(summary)))
-    console.print(_timeline_table(run.timeline))
-    console.print(
-        f"{summary.gpu_hours:,.2f} GPU-hours, ${summary.cost_usd:,.2f}; "
-        f"{summary.events:,} events in {summary.wall_s:.1f} s"
-    )
+    console.print(_timeline_table(run.only.timeline))
+    if summary.embedding_hits or summary.prefix_hits:
+        console.print(
+            f"caches supplied {percent_text(summary.embedding_hits)} of the image tokens and "
+            f"{percent_text(summary.prefix_hits)} of the prompt tokens"
+        )
+    if len(run.scenario.tenants) > 1:
+        console.print(f"{summary.gpu_hours:,.2f} GPU-hours, ${summary.cost_usd:,.2f}")
 
 
 def _figures_table(figures: Figures) -> Table:
@@ -249,7 +371,7 @@ def _count(moment: Moment, stage: Stage) -> str:
     return f"{counts.ready}{coming} {reason}"
 
 
-def _print_comparison(subject: Subject, summaries: Mapping[str, Summary]) -> None:
+def _print_comparison(subjects: Sequence[Subject], summaries: Mapping[str, Summary]) -> None:
     console = Console()
     table = _table("policy", "GPU-h", "cost $", "attained", "TTFT p99 s", "TPOT p99 ms", "refused", "events")
     for name, summary in summaries.items():
@@ -265,7 +387,8 @@ def _print_comparison(subject: Subject, summaries: Mapping[str, Summary]) -> Non
             str(sum(summary.scale_events.values())),
         )
     console.print(table)
-    console.print(f"{len(subject.workload):,} requests of {subject.workload.name}; profile-driven simulation")
+    requests = " and ".join(f"{len(s.workload):,} requests of {s.workload.name}" for s in subjects)
+    console.print(f"{requests}; profile-driven simulation")
 
 
 def _tuned_as_json(tuned: Tuned) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from contextlib import aclosing
 from orchestrator.api import ChatRequest, warning_header
 from orchestrator.api_render import DONE, AnswerHead, EventStream, Usage, completion_body
 from orchestrator.asgi import EVENTS, Call
+from orchestrator.counting import Counting
 from orchestrator.hops import Request
 from orchestrator.metrics import Metrics
 from orchestrator.pipeline import Pipeline, Work
@@ -27,6 +28,7 @@ class Answer:
         pipeline: Pipeline,
         front: ModelFront,
         metrics: Metrics,
+        counting: Counting,
     ) -> None:
         self._call = call
         self._chat = chat
@@ -34,6 +36,7 @@ class Answer:
         self._work = work
         self._pipeline = pipeline
         self._metrics = metrics
+        self._counting = counting
         self._text = StopText(front.detokenize, work.sampling.stop)
         self._tokens = 0
         self._first_s = 0.0
@@ -91,6 +94,7 @@ class Answer:
         self._first_s = now_s
         ttft_s = now_s - self._request.arrival_s
         self._metrics.ttft_s.observe(ttft_s)
+        self._counting.first_token(self._request, now_s)
         self._call.notes["ttft_s"] = round(ttft_s, 6)
 
     def _ended(self, finish: FinishReason, now_s: float) -> None:
@@ -98,6 +102,7 @@ class Answer:
         self._metrics.success.labels(finish).inc()
         self._metrics.prompt_tokens.inc(self._work.tag.context_tokens)
         self._metrics.generation_tokens.inc(self._tokens)
+        self._counting.completed(self._request, self._first_s, self._tokens, now_s)
         if self._tokens > 1:
             self._metrics.tpot_s.observe((now_s - self._first_s) / (self._tokens - 1))
         self._call.notes |= {

@@ -18,6 +18,7 @@ from orchestrator.profiles import (
     load_profile,
 )
 from orchestrator.yaml_fields import InfeasibleError
+from orchestrator.yaml_file import FileError
 from stages.types import Stage
 
 TRANSFER_SHARE = 0.1
@@ -100,8 +101,10 @@ def control_policy(
         tpot_s=policy.slo.tpot_s,
         attainment=policy.slo.attainment,
         budget=policy.scaling.budget,
+        queue_s=policy.admission.queue_s,
+        pending_timeout_s=policy.scaling.pending_timeout_s,
         levels=policy.topology.levels,
-        edges=_edges(policy, profile, links),
+        edges=edge_levels(policy, profile, links),
         profile=profile,
         accelerators=accelerators,
     )
@@ -120,26 +123,59 @@ def _bounds(policy: Policy, profile: ModelProfile, stage: Stage) -> StageBounds:
     )
 
 
-def _edges(policy: Policy, profile: ModelProfile, links: Links) -> EdgeLevels:
+def edge_levels(policy: Policy, profile: ModelProfile | None, links: Links) -> EdgeLevels:
     """Return the levels that the file names, and for `auto` those that a request's bytes call for.
 
-    Where no level is near enough, the nearest has to do; a topology of no levels asks for nothing.
+    Where no level is near enough, the nearest has to do; a topology of no levels asks for nothing. A model
+    without a profile gets none for encode to prefill (tens of megabytes an image) and every level for
+    prefill to decode (hundreds of megabytes a request).
     """
     topology = policy.topology
     of_levels = links.of_levels(topology.levels)
     budget_s = TRANSFER_SHARE * policy.slo.ttft_s
 
-    def level(edge: Edge, size_bytes: int) -> int:
+    def level(edge: Edge, size_bytes: int | None, if_unknown: int) -> int:
         named = topology.edges[edge]
         if named != "auto":
             return topology.levels.index(named) + 1 if named in topology.levels else 0
+        if size_bytes is None:
+            return if_unknown
         required = required_level(size_bytes, of_levels, budget_s)
         return len(topology.levels) if required is None else required
 
     return EdgeLevels(
-        encode_prefill=level("encode-prefill", profile.embedding_bytes),
-        prefill_decode=level("prefill-decode", _kv_bytes(profile)),
+        encode_prefill=level("encode-prefill", profile.embedding_bytes if profile else None, 0),
+        prefill_decode=level("prefill-decode", _kv_bytes(profile) if profile else None, len(topology.levels)),
     )
+
+
+class DecodeLevel:
+    """How near decode has to be to prefill, under a policy file that may be edited while it is in use.
+
+    Args:
+        path: Where the policy file is.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self._path = path
+        self._policy: Policy | None = None
+        self._level = 0
+
+    def of(self, policy: Policy) -> int:
+        """Return the leading topology levels that both share; worked out once for each edit."""
+        if policy is not self._policy:
+            self._policy, self._level = policy, self._work_out(policy)
+        return self._level
+
+    def _work_out(self, policy: Policy) -> int:
+        if not policy.topology.levels:
+            return 0
+        hardware = Hardware.load()
+        try:
+            profile = policy_profile(policy, self._path, hardware)
+        except (NoProfileError, FileError):
+            profile = None
+        return edge_levels(policy, profile, hardware.links).prefill_decode
 
 
 def _kv_bytes(profile: ModelProfile) -> int:

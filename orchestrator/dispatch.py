@@ -73,6 +73,10 @@ class StageQueue:
         held: Whether nothing may start now, such as encode under backpressure.
         abandon: Ends a request, by its id, for which a credit came after its caller had gone.
         observer: Hears of each route.
+
+    Attributes:
+        depth: Hops that wait for a credit.
+        waiting_tokens: Their work.
     """
 
     def __init__(
@@ -101,11 +105,7 @@ class StageQueue:
         self._wake = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self.waiting_tokens = 0
-
-    @property
-    def depth(self) -> int:
-        """Hops that wait."""
-        return len(self._heap)
+        self.depth = 0
 
     async def acquire(self, hop: Hop) -> Grant:
         """Wait for a credit.
@@ -116,11 +116,13 @@ class StageQueue:
         """
         self._push(hop)
         self.waiting_tokens += hop.query.tokens
+        self.depth += 1
         self._wake.set()
         try:
             return await hop.granted
         finally:
             self.waiting_tokens -= hop.query.tokens
+            self.depth -= 1
 
     def wake(self) -> None:
         """Look again: a credit came back, or the registry changed."""

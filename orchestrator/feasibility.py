@@ -22,6 +22,7 @@ def infeasibilities(
     unusable = [error for stage in Stage for error in _hardware(policy, profile, accelerators, stage)]
     yield from unusable
     if not unusable:
+        yield from _pending_timeout(policy, profile)
         yield from _ttft(policy, profile)
         yield from _tpot(policy, profile)
 
@@ -74,7 +75,7 @@ def _ttft(policy: Policy, profile: ModelProfile) -> Iterator[InfeasibleError]:
 
 
 def _tpot(policy: Policy, profile: ModelProfile) -> Iterator[InfeasibleError]:
-    context = TEXT_TOKENS + profile.kappa * profile.image_tokens
+    context = TEXT_TOKENS + int(profile.kappa * profile.image_tokens + profile.image_kv_positions)
     itl_s, where = min(
         (profile.decode[where].itl_s(1, context), where) for where in _classes(policy, Stage.DECODE)
     )
@@ -84,6 +85,14 @@ def _tpot(policy: Policy, profile: ModelProfile) -> Iterator[InfeasibleError]:
             f"{context} positions takes on {_shown(where)}"
         )
         yield InfeasibleError(message, "slo", "tpot_s")
+
+
+def _pending_timeout(policy: Policy, profile: ModelProfile) -> Iterator[InfeasibleError]:
+    start_s, stage = max((profile.cold_start[stage].lead_s(node_free=False), stage) for stage in Stage)
+    if policy.scaling.pending_timeout_s <= start_s:
+        timeout_s = policy.scaling.pending_timeout_s
+        message = f"{timeout_s:g} is not above the {start_s:g} s that {stage.value} may take to start"
+        yield InfeasibleError(message, "scaling", "pending_timeout_s")
 
 
 def _classes(policy: Policy, stage: Stage) -> list[HardwareClass]:

@@ -26,6 +26,7 @@ from orchestrator.api_errors import (
 from orchestrator.api_render import DONE, error_event, models_body
 from orchestrator.asgi import CLIENT_GONE, Call, ClientGone, Receive, Scope, Send
 from orchestrator.core.waiting import PRIORITY_RANGE
+from orchestrator.counting import Counting
 from orchestrator.dispatch import DeadlinePassed
 from orchestrator.fleet import Fleet
 from orchestrator.hops import Request
@@ -69,6 +70,7 @@ class Gateway:
         front: ModelFront,
         policy: Callable[[], Policy],
         metrics: Metrics,
+        counting: Counting,
         *,
         keys: ApiKeys | None,
         problems: Callable[[], Mapping[str, str]],
@@ -78,6 +80,7 @@ class Gateway:
         self._front = front
         self._policy = policy
         self._metrics = metrics
+        self._counting = counting
         self._keys = keys
         self._problems = problems
         self._started_unix_s = int(time.time())
@@ -146,8 +149,12 @@ class Gateway:
             request = self._request(call, key)
             try:
                 await _unless_gone(call, self._serve(call, chat, request))
+            except ClientGone:
+                self._counting.gone(request, time.monotonic())
+                raise
             finally:
                 self._fleet.ended(request)
+                self._counting.ended(request)
 
     async def _read(self, call: Call) -> ChatRequest:
         limit_bytes = media_limits(self._policy()).body_bytes
@@ -206,7 +213,10 @@ class Gateway:
         with _as_api_errors(call):
             async with asyncio.timeout_at(request.deadline_s), self._intake.take(chat, request) as work:
                 pipeline = Pipeline(self._fleet.hops, self._fleet.prefixes, request, work)
-                await Answer(call, chat, request, work, pipeline, self._front, self._metrics).send()
+                answer = Answer(
+                    call, chat, request, work, pipeline, self._front, self._metrics, self._counting
+                )
+                await answer.send()
 
 
 @contextlib.contextmanager

@@ -136,9 +136,9 @@ class Hops:
                 if not inbox.ended:
                     self._spawn(job, self._ledger.withdraw([job.key]))
 
-    def delivered(self, stage: Stage, tokens: int) -> None:
-        """Count work that a stage got done."""
-        self._observer.did(stage, tokens)
+    def delivered(self, stage: Stage, tokens: int, cached_tokens: int = 0) -> None:
+        """Count work that a stage got done, and what its cache supplied."""
+        self._observer.did(stage, tokens, cached_tokens)
 
     async def repeat_unheard(self) -> None:
         """Look after attempts that nothing was heard of, for ever."""

@@ -32,7 +32,13 @@ _OFF_LOOP_BYTES = 256 * 1024
 
 
 class Intake:
-    """Turns requests into work."""
+    """Turns requests into work.
+
+    Args:
+        on_offer: Hears of each request whose work is known, before it is let in or refused.
+        on_admission: Hears what became of it.
+        decode_level: Returns the topology levels that decode has to share with prefill.
+    """
 
     def __init__(
         self,
@@ -42,7 +48,9 @@ class Intake:
         fetcher: Fetcher,
         policy: Callable[[], Policy],
         *,
+        on_offer: Callable[[StageTag, Request], None],
         on_admission: Callable[[Reason], None],
+        decode_level: Callable[[], int],
         media_memory_bytes: int = 256_000_000,
     ) -> None:
         self._fleet = fleet
@@ -51,7 +59,9 @@ class Intake:
         self._blobs = blobs
         self._fetcher = fetcher
         self._policy = policy
+        self._on_offer = on_offer
         self._on_admission = on_admission
+        self._decode_level = decode_level
         self._budget = ByteBudget(media_memory_bytes)
 
     def room(self, size_bytes: int) -> AbstractAsyncContextManager[object]:
@@ -88,6 +98,7 @@ class Intake:
             kappa=policy.model.kappa,
             max_tokens=sampling.max_tokens,
         )
+        self._on_offer(tagged, request)
         self._admit(tagged, request)
         items = [await self._store(item, count, request) for item, count in zip(media, tokens, strict=True)]
         return Work(
@@ -97,7 +108,7 @@ class Intake:
             sampling=sampling,
             restore=lambda index: self._put(media[index], request),
             kv_bytes_per_token=front.kv_bytes_per_token,
-            decode_level=policy.topology.required_level("prefill-decode"),
+            decode_level=self._decode_level(),
         )
 
     def _prompt(self, chat: ChatRequest, media: Sequence[Media], tokens: Sequence[int]) -> Prompt:

@@ -10,6 +10,7 @@ from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.registry import Collector
 
 from orchestrator.core.types import Reason
+from orchestrator.counting import Counting
 from orchestrator.fleet import Fleet
 from orchestrator.ports import RegisteredReplica
 from stages.types import Stage
@@ -53,7 +54,7 @@ class Metrics:
         )
         self.tokens = Counter(
             "tercet:stage_tokens",
-            "Work delivered: image tokens, prompt tokens not cached, output tokens",
+            "Work done: image and prompt tokens not cached, output tokens",
             ["stage"],
             registry=self.registry,
         )
@@ -115,7 +116,7 @@ class Metrics:
         """See `Observer.waited`."""
         _child(self.wait_s, stage).observe(wait_s)
 
-    def did(self, stage: Stage, tokens: int) -> None:
+    def did(self, stage: Stage, tokens: int, cached_tokens: int = 0) -> None:
         """See `Observer.did`."""
         _child(self.tokens, stage).inc(tokens)
 
@@ -123,9 +124,24 @@ class Metrics:
         """See `Observer.worked`."""
         _child(self.work_s, stage).observe(work_s)
 
-    def watch(self, fleet: Fleet) -> None:
-        """Export the fleet's state, read at each scrape."""
+    def watch(self, fleet: Fleet, counting: Counting) -> None:
+        """Export the fleet's state and what is counted for control, read at each scrape."""
         self.registry.register(_FleetCollector(fleet))
+        self.registry.register(_CountCollector(counting))
+
+
+class _CountCollector(Collector):
+    """How requests did against `slo`, as control has it."""
+
+    def __init__(self, counting: Counting) -> None:
+        self._counting = counting
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the metrics."""
+        slo = self._counting.slo()
+        yield _total("tercet:slo_offered_requests", "Requests that asked to be let in", slo.offered)
+        yield _total("tercet:slo_judged_requests", "Of those, the ones that ended", slo.judged)
+        yield _total("tercet:slo_attained_requests", "Of those, the ones within their targets", slo.attained)
 
 
 class _FleetCollector(Collector):
@@ -185,6 +201,10 @@ def kv_usage(entry: RegisteredReplica) -> float:
     """Return the fraction of a replica's KV blocks in use, 0.0 for encode."""
     total = entry.load.get("total_kv_bytes", 0)
     return 1.0 - float(entry.load["free_kv_bytes"]) / total if total else 0.0
+
+
+def _total(name: str, text: str, value: float) -> CounterMetricFamily:
+    return CounterMetricFamily(name, text, value=value)
 
 
 def _cache_counters(name: str, labels: list[str]) -> tuple[CounterMetricFamily, CounterMetricFamily]:

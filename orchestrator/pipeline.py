@@ -142,7 +142,8 @@ class Pipeline:
                 reply = await attempt.inbox.get()
             if isinstance(reply, Encoded):
                 self._embeddings[index] = reply.ref
-                self._hops.delivered(Stage.ENCODE, reply.ref.tokens)
+                cached = reply.ref.tokens if reply.ref.cached else 0
+                self._hops.delivered(Stage.ENCODE, reply.ref.tokens - cached, cached)
                 self._note(reply.ref.blob)
                 return
             self._retry_or_raise(hop, attempt, reply)
@@ -170,7 +171,8 @@ class Pipeline:
                 reply = await attempt.inbox.get()
             if isinstance(reply, Prefilled):
                 self._note(reply.ref.blob)
-                self._hops.delivered(Stage.PREFILL, reply.ref.tokens - reply.ref.cached_tokens)
+                cached = min(tokens, reply.ref.cached_tokens)
+                self._hops.delivered(Stage.PREFILL, tokens - cached, cached)
                 self._prefixes.record(attempt.grant.order.replica_id, hashes)
                 self.cached_tokens = max(self.cached_tokens, reply.ref.cached_tokens)
                 return reply.ref, attempt.grant.replica

@@ -92,8 +92,11 @@ class Observer(Protocol):
     def waited(self, stage: Stage, wait_s: float) -> None:
         """A hop waited so long for its replica."""
 
-    def did(self, stage: Stage, tokens: int) -> None:
-        """A stage delivered so much work, in its unit: image, prompt or output tokens."""
+    def did(self, stage: Stage, tokens: int, cached_tokens: int = 0) -> None:
+        """A stage did so much work, in its unit: image, prompt or output tokens.
+
+        `cached_tokens` came from its cache besides, for no work.
+        """
 
     def worked(self, stage: Stage, work_s: float) -> None:
         """A hop ended so long after it was dispatched."""

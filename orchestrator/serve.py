@@ -7,6 +7,7 @@ import signal
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import uvicorn
@@ -14,6 +15,8 @@ from prometheus_client import start_http_server
 
 from orchestrator.adapters.redis import RedisLedger, connect
 from orchestrator.addresses import AllowList
+from orchestrator.control_policy import DecodeLevel
+from orchestrator.counting import Counting, steady_unix_s
 from orchestrator.fetch import SafeFetcher
 from orchestrator.fleet import Fleet
 from orchestrator.gateway import Gateway
@@ -21,6 +24,7 @@ from orchestrator.intake import Intake
 from orchestrator.keys import load_keys
 from orchestrator.metrics import Metrics
 from orchestrator.policy import Policy, PolicyWatcher, dump_policy, restore_policy
+from orchestrator.published import published
 from orchestrator.release import BlobRelease
 from stages.blob_host import BlobConfig, BlobKeeper
 from stages.blobs import open_store
@@ -66,6 +70,8 @@ class Process:
         self._release = BlobRelease(self._blobs, settings)
         self._keeper = BlobKeeper(self._blobs, config.blobs)
         self._metrics = Metrics()
+        self._counting = Counting(config.gateway_id, self._policy, self._metrics, steady_unix_s())
+        self._levels = DecodeLevel(config.policy_file)
         self._fetcher = SafeFetcher(self._allow_list())
 
     async def run(self) -> None:
@@ -78,12 +84,12 @@ class Process:
             RedisLedger(client),
             self._policy,
             release=self._release,
-            report=self._problems,
-            observer=self._metrics,
+            report=self._report,
+            observer=self._counting,
         )
         await fleet.join()
         if config.metrics_port:
-            self._metrics.watch(fleet)
+            self._metrics.watch(fleet, self._counting)
             start_http_server(config.metrics_port, config.host, self._metrics.registry)
         server = self._server(fleet)
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -105,7 +111,14 @@ class Process:
         config = self._config
         model = front(self._policy().model.name)
         intake = Intake(
-            fleet, model, self._blobs, self._fetcher, self._policy, on_admission=self._metrics.admitted
+            fleet,
+            model,
+            self._blobs,
+            self._fetcher,
+            self._policy,
+            on_offer=self._counting.offered,
+            on_admission=self._metrics.admitted,
+            decode_level=lambda: self._levels.of(self._policy()),
         )
         app = Gateway(
             fleet,
@@ -113,6 +126,7 @@ class Process:
             model,
             self._policy,
             self._metrics,
+            self._counting,
             keys=load_keys(Path(config.keys_file)) if config.keys_file else None,
             problems=self._problems,
         )
@@ -137,6 +151,10 @@ class Process:
 
     def _allow_list(self) -> AllowList:
         return AllowList.parse(self._policy().admission.fetch.allow)
+
+    def _report(self) -> Mapping[str, Any]:
+        count = published(self._policy().model.name, self._counting.count())
+        return {**self._problems(), **count}
 
     def _problems(self) -> Mapping[str, str]:
         found = {"policy_error": self._watcher.error, "policy_notice": self._watcher.notice}

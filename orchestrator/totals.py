@@ -3,70 +3,102 @@
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from orchestrator.core.control_types import ServiceSample, StageSample
+from orchestrator.core.counts import Backlog, Count, Windows
 from orchestrator.core.types import StageTag
 from stages.types import Stage
 
 LATENCY_WINDOW_S = 60.0
 """Percentiles of latency are over so many seconds past."""
 _LATENCIES_AT_MOST = 2_000
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StageNow:
-    """What cannot be counted but has to be looked at.
-
-    Attributes:
-        busy_s: Total replica-seconds with work, since the service began.
-    """
-
-    waiting_units: float = 0.0
-    waiting_jobs: int = 0
-    running_jobs: int = 0
-    kv_usage: float = 0.0
-    busy_s: float = 0.0
+_WINDOWS_AT_MOST = 64
+"""Of those in which work arrived: at the usual budgets of 0.5 s, enough for several ticks of control."""
 
 
 @dataclass(slots=True)
 class _StageTotals:
-    """One stage's totals; `bin_*` as in `StageSample`, the window not yet over apart."""
+    """One stage's totals, and what arrived by windows of `window_s`; `window` is the one not yet over."""
 
-    bin_s: float
+    window_s: float
+    since: int = 0
+    window: int = 0
     offered_units: float = 0.0
     offered_jobs: int = 0
     done_units: float = 0.0
     waited_s: float = 0.0
     started_jobs: int = 0
-    bins: int = 0
-    bin_units: float = 0.0
-    bin_units_squared: float = 0.0
     open_units: float = 0.0
+    over: deque[tuple[int, float]] = field(default_factory=lambda: deque(maxlen=_WINDOWS_AT_MOST))
 
     def offer(self, units: float, jobs: int, now_s: float) -> None:
-        self.close_bins(now_s)
+        self.close_windows(now_s)
         self.offered_units += units
         self.offered_jobs += jobs
         self.open_units += units
 
-    def close_bins(self, now_s: float) -> None:
-        over = int(now_s / self.bin_s)
-        if over > self.bins:
-            self.bin_units += self.open_units
-            self.bin_units_squared += self.open_units * self.open_units
-            self.open_units = 0.0
-            self.bins = over
+    def close_windows(self, now_s: float) -> None:
+        window = int(now_s / self.window_s)
+        if window > self.window:
+            if self.open_units:
+                if len(self.over) == _WINDOWS_AT_MOST:
+                    self.since = self.over[0][0] + 1
+                self.over.append((self.window, self.open_units))
+                self.open_units = 0.0
+            self.window = window
+
+    def begin_windows(self, window_s: float, now_s: float) -> None:
+        """Start anew with the first whole window from now on."""
+        self.window_s = window_s
+        self.window = int(now_s / window_s)
+        self.since = self.window + 1 if now_s else 0
+        self.open_units = 0.0
+        self.over.clear()
+
+
+class Verdict(NamedTuple):
+    """How a completion did.
+
+    Attributes:
+        tpot_s: Mean time per output token after the first.
+        attained: Whether it met both targets.
+    """
+
+    tpot_s: float
+    attained: bool
+
+
+def judge(due_s: float, first_s: float, end_s: float, output_tokens: int, tpot_s: float) -> Verdict:
+    """Return how a completion did. All seconds are of one clock but for the target `tpot_s`.
+
+    Args:
+        due_s: When its first token was due.
+        first_s: When that was sent.
+        end_s: When the last one was.
+        output_tokens: Tokens of the completion.
+        tpot_s: Target of the mean time per output token.
+    """
+    mean_s = (end_s - first_s) / max(1, output_tokens - 1)
+    return Verdict(mean_s, first_s <= due_s and mean_s <= tpot_s)
+
+
+def ttft_ratio(arrival_s: float, due_s: float, first_s: float) -> float:
+    """Return the time to first token over its target."""
+    return (first_s - arrival_s) / (due_s - arrival_s)
 
 
 @dataclass(slots=True)
 class ServiceTotals:
-    """Totals of one service since it began, from one counter's point of view.
+    """Totals of one service since `began_s`, from one counter's point of view.
 
     Attributes:
         budgets_s: Each stage's `budget_s`: the window over which variability of work is taken.
+        began_s: On the clock of all later calls; counters of one service share it.
     """
 
     budgets_s: Mapping[Stage, float]
+    began_s: float = 0.0
     requests: int = 0
     text_tokens: float = 0.0
     image_tokens: float = 0.0
@@ -83,6 +115,13 @@ class ServiceTotals:
 
     def __post_init__(self) -> None:
         self._stages = {stage: _StageTotals(self.budgets_s[stage]) for stage in Stage}
+        self.set_budgets(self.budgets_s, self.began_s)
+
+    def set_budgets(self, budgets_s: Mapping[Stage, float], now_s: float) -> None:
+        """Take other budgets: windows begin anew, totals go on."""
+        self.budgets_s = budgets_s
+        for stage, totals in self._stages.items():
+            totals.begin_windows(budgets_s[stage], now_s)
 
     def offered(self, tag: StageTag, now_s: float) -> None:
         """A request arrived; it is counted before admission, and once."""
@@ -130,8 +169,25 @@ class ServiceTotals:
         """A request was refused, given up or failed."""
         self.judged += 1
 
-    def sample(self, at_s: float, now: Mapping[Stage, StageNow]) -> ServiceSample:
-        """Return the totals and what is to be seen at this moment."""
+    def count(self, counter: str, at_s: float, waiting: Mapping[Stage, Backlog]) -> Count:
+        """Return what was counted up to now.
+
+        Args:
+            counter: Whose count it is.
+            at_s: Now.
+            waiting: What waits at this moment.
+        """
+        for totals in self._stages.values():
+            totals.close_windows(at_s)
+        return Count(
+            counter=counter,
+            age_s=at_s - self.began_s,
+            totals=self._sample(at_s),
+            windows={stage: _windows(totals) for stage, totals in self._stages.items()},
+            waiting=waiting,
+        )
+
+    def _sample(self, at_s: float) -> ServiceSample:
         return ServiceSample(
             at_s=at_s,
             requests=self.requests,
@@ -146,27 +202,24 @@ class ServiceTotals:
             attained=self.attained,
             ttft_ratio=_p99(self._ttfts, at_s),
             tpot_ratio=_p99(self._tpots, at_s),
-            stages={stage: self._stage_sample(stage, at_s, now[stage]) for stage in Stage},
+            stages={stage: _stage_sample(totals) for stage, totals in self._stages.items()},
         )
 
-    def _stage_sample(self, stage: Stage, at_s: float, now: StageNow) -> StageSample:
-        totals = self._stages[stage]
-        totals.close_bins(at_s)
-        return StageSample(
-            offered_units=totals.offered_units,
-            offered_jobs=totals.offered_jobs,
-            done_units=totals.done_units,
-            waited_s=totals.waited_s,
-            started_jobs=totals.started_jobs,
-            busy_s=now.busy_s,
-            bins=totals.bins,
-            bin_units=totals.bin_units,
-            bin_units_squared=totals.bin_units_squared,
-            waiting_units=now.waiting_units,
-            waiting_jobs=now.waiting_jobs,
-            running_jobs=now.running_jobs,
-            kv_usage=now.kv_usage,
-        )
+
+def _windows(totals: _StageTotals) -> Windows:
+    return Windows(
+        window_s=totals.window_s, since=totals.since, closed=totals.window, units=tuple(totals.over)
+    )
+
+
+def _stage_sample(totals: _StageTotals) -> StageSample:
+    return StageSample(
+        offered_units=totals.offered_units,
+        offered_jobs=totals.offered_jobs,
+        done_units=totals.done_units,
+        waited_s=totals.waited_s,
+        started_jobs=totals.started_jobs,
+    )
 
 
 def _p99(latencies: deque[tuple[float, float]], now_s: float) -> float | None:

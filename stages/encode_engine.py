@@ -141,18 +141,25 @@ class ReferenceEncode:
     def encode(self, job: EncodeJob) -> EmbeddingRef:
         """See `EncodeEngine`."""
         item = job.item
-        soft = self._soft_tokens(job)
+        soft, cached = self._soft_tokens(job)
         if len(soft) != item.tokens:
             raise InvalidWork(f"{item.tokens} tokens announced, {len(soft)} encoded")
         blob = self._blobs.put(soft.data, owner=job.request_id, ttl_s=self._limits.blob_ttl_s)
-        return EmbeddingRef(blob=blob, content_hash=item.content_hash, tokens=item.tokens, dim=soft.shape[1])
+        return EmbeddingRef(
+            blob=blob,
+            content_hash=item.content_hash,
+            tokens=item.tokens,
+            dim=soft.shape[1],
+            cached=cached,
+        )
 
-    def _soft_tokens(self, job: EncodeJob) -> Array:
+    def _soft_tokens(self, job: EncodeJob) -> tuple[Array, bool]:
+        """Return them, and whether they were in the cache."""
         key = (job.item.content_hash, job.item.frames)
         found = self._cache.get(key)
         self._counts.add(job.item.tokens, found is not None)
         if found is not None:
-            return found
+            return found, True
         # Decoded frames of large media would add up to gigabytes over all pool threads: one at a time.
         pixels = job.item.width_px * job.item.height_px * job.item.frames
         with self._large if pixels > _LARGE_PIXELS else nullcontext():
@@ -164,7 +171,7 @@ class ReferenceEncode:
                 frames=deque(self._frames(job.item)),
             )
             self.loop.run(task)
-            return task.future.result()
+            return task.future.result(), False
 
     def _frames(self, item: MediaItem) -> Sequence[NDArray[np.uint8]]:
         if item.frames < 1:

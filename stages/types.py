@@ -80,12 +80,17 @@ class MediaItem:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EmbeddingRef:
-    """Soft tokens of one media item: float32, shape [tokens, dim], C order."""
+    """Soft tokens of one media item: float32, shape [tokens, dim], C order.
+
+    Attributes:
+        cached: Whether the embedding cache supplied them.
+    """
 
     blob: BlobHandle
     content_hash: str
     tokens: int
     dim: int
+    cached: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,6 +21,7 @@ class Meter:
         self._since_s = 0.0
         self._tokens = 0.0
         self._busy_s = 0.0
+        self._total_busy_s = 0.0
         self.total_tokens = 0
 
     @contextmanager
@@ -48,10 +49,17 @@ class Meter:
             self._settle()
             return self._tokens / self._busy_s if self._busy_s > 0.05 else 0.0
 
+    def busy_s(self) -> float:
+        """Return all seconds with at least one job in progress, up to now."""
+        with self._lock:
+            self._settle()
+            return self._total_busy_s
+
     def _settle(self) -> None:
         now_s = time.monotonic()
         if self._jobs:
             busy_s = now_s - self._since_s
+            self._total_busy_s += busy_s
             self._busy_s += busy_s
             keep = 0.5 ** (busy_s / HALF_LIFE_S)
             self._busy_s *= keep

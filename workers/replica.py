@@ -102,6 +102,7 @@ class Replica:
             report = msgspec.to_builtins(load) | {
                 "rate_tokens_per_s": self._meter.rate_tokens_per_s(),
                 "done_tokens": self._meter.total_tokens,
+                "busy_s": self._meter.busy_s(),
             }
             try:
                 if not self._ledger.heartbeat(msgspec.json.encode(report)) and not self._stopping:

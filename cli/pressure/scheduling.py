@@ -70,7 +70,7 @@ def _distance(profile: ModelProfile, tests: Sequence[Pressure], setting: Setting
 
 
 def _apart(profile: ModelProfile, test: Pressure, setting: Setting) -> float:
-    work = workload_of("pressure", test.rows, [0.0] * len(test.rows))
+    work = workload_of("pressure", test.rows, [0.0] * len(test.rows), image_tokens=profile.image_tokens)
     scenario = on_one_host(setting.policy, profile, setting.replicas, work, setting.hardware)
     pressed = closed_loop(scenario, test.concurrency)
     ttft, rate = float(pressed.ttft_s.mean()) / test.ttft_s, pressed.rate_per_s / test.rate_per_s

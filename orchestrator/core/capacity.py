@@ -19,7 +19,8 @@ class Mix:
 
     Attributes:
         prompt_tokens: Prompt tokens that prefill computes, so without cache hits; > 0.
-        context_tokens: KV positions of the prompt.
+        context_tokens: KV positions of the prompt; images in cross-attention layers count as the positions
+            whose bytes they take.
         output_tokens: Completion tokens; ≥ 1.
     """
 

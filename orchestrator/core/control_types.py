@@ -11,6 +11,9 @@ from enum import StrEnum
 from orchestrator.core.profile import Accelerator, ModelProfile
 from stages.types import Stage
 
+PENDING_TIMEOUT_S = 900.0
+"""Above the longest start of the profiles here, with the node 510 s."""
+
 
 class ScaleReason(StrEnum):
     """Why a stage's count came out as it did: log field, metric label, trace column, dashboard text."""
@@ -53,6 +56,8 @@ class PlaceReason(StrEnum):
     """It waited for a place, and another replica was placed instead."""
     UNBALANCED = "unbalanced"
     """Its group has more of this stage than its others need."""
+    ROLE_SWITCH = "role-switch"
+    """Its stage has more than it needs, and the other of prefill and decode less."""
     SCARCEST = "scarcest"
     LEAST_WORK = "least-work"
 
@@ -62,6 +67,9 @@ class PlaceReason(StrEnum):
     """No node has as many topology levels as an edge requires."""
     NO_FREE_ACCELERATORS = "no-free-accelerators"
     QUOTA = "quota"
+    START_TIMED_OUT = "start-timed-out"
+    """It was pending or starting for longer than the policy's `pending_timeout_s`."""
+
     GROUP_INCOMPLETE = "group-incomplete"
     """There is room for it, but not for what it would work with."""
 
@@ -93,6 +101,7 @@ class StageSample:
         waiting_jobs: Jobs likewise.
         running_jobs: Jobs now in engines.
         kv_usage: Mean fraction of KV cache in use, 0 to 1.
+        complete: Whether all who know of it were heard; if not, there may be more work than is seen.
     """
 
     offered_units: float = 0.0
@@ -108,6 +117,7 @@ class StageSample:
     waiting_jobs: int = 0
     running_jobs: int = 0
     kv_usage: float = 0.0
+    complete: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -212,7 +222,7 @@ class StageSignals:
 
     Attributes:
         ready: Replicas that take work.
-        coming: Replicas pending or starting.
+        coming: Replicas pending or starting, for no longer than `pending_timeout_s`.
         rate: Units per second that one replica gets done when saturated, from the profile at the
             present mix; 0.0 if the profile has none.
         job_s: Mean seconds of one job on one replica.
@@ -350,6 +360,8 @@ class ControlPolicy:
         attainment: Fraction of offered requests that shall meet the targets.
         budget: Accelerators of all stages together at most; None for no limit.
         queue_s: Backlog of a stage, in seconds of its work, above which admission refuses requests.
+        pending_timeout_s: A replica pending or starting for longer is taken to be stuck: it no longer counts
+            as coming, and another is placed.
         levels: Topology levels, widest first, as nodes' `domain` has them.
         accelerators: Facts by type.
     """
@@ -364,10 +376,16 @@ class ControlPolicy:
     attainment: float
     budget: int | None = None
     queue_s: float = 10.0
+    pending_timeout_s: float = PENDING_TIMEOUT_S
     levels: tuple[str, ...] = ()
     edges: EdgeLevels = EdgeLevels()
     profile: ModelProfile
     accelerators: Mapping[str, Accelerator]
+
+    @property
+    def switches_roles(self) -> bool:
+        """Whether the engine can turn a prefill replica into a decode replica and back, and shall."""
+        return bool(getattr(self.params, "role_switch", False))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -415,8 +433,25 @@ class Remove:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Switch:
+    """Have a replica drain, then take another role in its place, with its accelerators and its weights.
+
+    Attributes:
+        stage: What it does now.
+        to: What it will do; from now on it is one of that stage that is starting.
+    """
+
+    replica_id: str
+    service: str
+    stage: Stage
+    to: Stage
+    reason: PlaceReason = PlaceReason.ROLE_SWITCH
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Changes:
     """What has to be done to the cluster, removals first."""
 
     remove: tuple[Remove, ...] = ()
+    switch: tuple[Switch, ...] = ()
     create: tuple[Create, ...] = ()

@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from orchestrator.core.autoscaler import plan
 from orchestrator.core.control_types import (
@@ -14,7 +14,8 @@ from orchestrator.core.control_types import (
     Signals,
     Snapshot,
 )
-from orchestrator.core.scheduler import Placement, diff, place
+from orchestrator.core.pending import given_up
+from orchestrator.core.scheduler import Placement, apply, diff, place
 from orchestrator.core.signals import SignalState, summarize
 
 
@@ -54,7 +55,8 @@ def decide(
     """Return the decision for all services of a fleet: summarize → plan → place → diff.
 
     Safe to repeat: from the same arguments comes the same decision, and a snapshot in which its changes
-    have been made calls for no more.
+    have been made calls for no more. Replicas that should have started by now are given up first, and
+    all else is decided as if they drained: they do not count, and others take their place elsewhere.
 
     Args:
         snapshot: What is.
@@ -62,6 +64,8 @@ def decide(
         state: What the last decision returned; empty at first.
         now_s: On the clock of the samples.
     """
+    overdue = given_up(snapshot.replicas, policies, now_s)
+    snapshot = apply(Changes(remove=overdue), snapshot) if overdue else snapshot
     own: defaultdict[str, list[PlacedReplica]] = defaultdict(list)
     for replica in snapshot.replicas:
         own[replica.service].append(replica)
@@ -76,10 +80,11 @@ def decide(
         plans[name], scaler = plan(signals[name], policy, before.scaler, now_s)
         states[name] = ServiceState(signals=memory, scaler=scaler)
     placement = place(plans, policies, snapshot)
+    changes = diff(placement, snapshot)
     return Decision(
         signals=signals,
         plans=plans,
         placement=placement,
-        changes=diff(placement, snapshot),
+        changes=replace(changes, remove=(*overdue, *changes.remove)),
         state=states,
     )

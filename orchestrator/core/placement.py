@@ -11,6 +11,7 @@ from orchestrator.core.control_types import (
     Remove,
     ReplicaState,
     Snapshot,
+    Switch,
 )
 from stages.types import Stage
 
@@ -23,8 +24,9 @@ class Placement:
     """Which replicas there should be and where.
 
     Attributes:
-        kept: Ids of replicas that stay; those that drain already are neither kept nor removed.
+        kept: Ids of replicas that stay as they are; those that drain already are neither kept nor removed.
         remove: Replicas to drain.
+        switch: Replicas that stay and take another role.
         create: Replicas to start, each with its node.
         unplaced: Replicas that the plan calls for and that have no place, each with the reason; of the
             stage's first hardware type. Kept replicas without a node are some of these.
@@ -32,6 +34,7 @@ class Placement:
 
     kept: frozenset[str]
     remove: tuple[Remove, ...] = ()
+    switch: tuple[Switch, ...] = ()
     create: tuple[Create, ...] = ()
     unplaced: tuple[Create, ...] = ()
 
@@ -49,18 +52,30 @@ def diff(placement: Placement, snapshot: Snapshot) -> Changes:
             waiting[kind(wanted)] -= 1
         else:
             create.append(wanted)
-    return Changes(remove=placement.remove, create=tuple(create))
+    return Changes(remove=placement.remove, switch=placement.switch, create=tuple(create))
 
 
-def apply(changes: Changes, snapshot: Snapshot) -> Snapshot:
-    """Return the snapshot right after the changes: what is removed drains, what is created is pending."""
+def apply(changes: Changes, snapshot: Snapshot, now_s: float = 0.0) -> Snapshot:
+    """Return the snapshot right after the changes.
+
+    What is removed drains, what takes another role is starting in it, what is created is pending.
+    """
+    roles = {switch.replica_id: switch.to for switch in changes.switch}
     removed = {remove.replica_id for remove in changes.remove}
     replicas = [
-        replace(r, state=ReplicaState.DRAINING) if r.replica_id in removed else r
+        _changed(r, drains=r.replica_id in removed, role=roles.get(r.replica_id, r.stage), now_s=now_s)
         for r in snapshot.replicas
         if r.replica_id not in removed or r.node_id
     ]
-    return replace(snapshot, replicas=(*replicas, *_created(changes.create, replicas)))
+    return replace(snapshot, replicas=(*replicas, *_created(changes.create, replicas, now_s)))
+
+
+def _changed(replica: PlacedReplica, *, drains: bool, role: Stage, now_s: float) -> PlacedReplica:
+    if drains:
+        return replace(replica, state=ReplicaState.DRAINING)
+    if role is not replica.stage:
+        return replace(replica, stage=role, state=ReplicaState.STARTING, since_s=now_s)
+    return replica
 
 
 def kind(replica: PlacedReplica | Create) -> Kind:
@@ -68,7 +83,9 @@ def kind(replica: PlacedReplica | Create) -> Kind:
     return replica.service, replica.stage, replica.hardware, replica.tp
 
 
-def _created(creates: Iterable[Create], replicas: Iterable[PlacedReplica]) -> list[PlacedReplica]:
+def _created(
+    creates: Iterable[Create], replicas: Iterable[PlacedReplica], now_s: float
+) -> list[PlacedReplica]:
     taken = {replica.replica_id for replica in replicas}
     numbers: Counter[str] = Counter()
     created = []
@@ -76,12 +93,12 @@ def _created(creates: Iterable[Create], replicas: Iterable[PlacedReplica]) -> li
         stem = f"{create.service}-{create.stage}"
         while f"{stem}-{numbers[stem]:06d}" in taken:
             numbers[stem] += 1
-        created.append(_pending(create, f"{stem}-{numbers[stem]:06d}"))
+        created.append(_pending(create, f"{stem}-{numbers[stem]:06d}", now_s))
         numbers[stem] += 1
     return created
 
 
-def _pending(create: Create, replica_id: str) -> PlacedReplica:
+def _pending(create: Create, replica_id: str, now_s: float) -> PlacedReplica:
     return PlacedReplica(
         replica_id=replica_id,
         service=create.service,
@@ -91,4 +108,5 @@ def _pending(create: Create, replica_id: str) -> PlacedReplica:
         node_id=create.node_id,
         group=create.group,
         state=ReplicaState.PENDING,
+        since_s=now_s,
     )

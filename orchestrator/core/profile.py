@@ -192,6 +192,14 @@ class ModelProfile:
     source: str = ""
     host: SharedHost | None = None
 
+    @property
+    def image_kv_positions(self) -> float:
+        """Positions that take as many KV bytes as one image in cross-attention layers; 0.0 without those.
+
+        Each decode step reads them, as it reads the positions of the prompt.
+        """
+        return self.image_kv_bytes / self.kv_bytes_per_token
+
     def classes(self, stage: Stage) -> frozenset[HardwareClass]:
         """Return the hardware classes that a stage was profiled on."""
         timings: Mapping[Stage, Mapping[HardwareClass, object]] = {

@@ -58,6 +58,7 @@ class _Moves:
         self._layout = layout
         self._room = room
         self._sites = Sites(layout, room)
+        self._found_for: dict[tuple[object, ...], Choice | None] = {}
 
     def __iter__(self) -> Iterator[tuple[Move, PlaceReason]]:
         while (needs := self._needs()) and (found := self._complete(needs) or self._grow(needs)):
@@ -128,6 +129,7 @@ class _Moves:
 
     def _extend(self, groups: Iterable[Group], needs: Needs, least: int = 1) -> Move | None:
         """Return the best move of at least `least` steps into one of the groups."""
+        self._found_for.clear()
         steps = _steps(needs)
         places = [
             (site.scarcity, -most, group.name, site.path, site, group)
@@ -143,6 +145,7 @@ class _Moves:
 
     def _found(self, needs: Needs, least: int, rival: Move | None) -> Move | None:
         """Return the best move of at least `least` steps into a new group, if it is better than the rival."""
+        self._found_for.clear()
         steps, best = _steps(needs), rival
         for scarcity, sites in enumerate(self._sites.with_room(_portion(needs, least, steps))):
             for site, most in self._roomiest(sites, needs, least):
@@ -153,7 +156,7 @@ class _Moves:
                     and best.steps >= most
                 ):
                     break
-                move = self._at(site, None, needs, least, most)
+                move = self._at(site, None, needs, least, most, rival=best)
                 best = min(filter(None, (best, move)), key=Move.order, default=None)
             if best and best.dearness <= 1.0 and best.site.scarcity <= scarcity:
                 break
@@ -167,10 +170,24 @@ class _Moves:
             return islice(bounds, MOST_SITES)
         return sorted(bounds, key=lambda bound: -bound[1])[:MOST_SITES]
 
-    def _at(self, site: Domain, group: Group | None, needs: Needs, least: int, most: int) -> Move | None:
-        """Return the move with the most steps, at least `least`, that there is room for at the site."""
+    def _at(
+        self,
+        site: Domain,
+        group: Group | None,
+        needs: Needs,
+        least: int,
+        most: int,
+        rival: Move | None = None,
+    ) -> Move | None:
+        """Return the move with the most steps, at least `least`, that there is room for at the site.
+
+        None as well if it is known without packing it that it would be no better than the rival.
+        """
         for tried in (False, True):
             move = self._most(site, group, needs, range(least, most + 1), tried=tried)
+            # Packing can make a move of as many steps dearer, and never cheaper.
+            if move and rival and least == most and rival.order() <= move.order():
+                return None
             if move is None or packs(self._layout, self._room, site.path, move.choice.parts):
                 return move
         raise AssertionError("what was tried fits")
@@ -183,13 +200,22 @@ class _Moves:
         at = len(steps) - 1
         while steps:
             part = _portion(needs, steps[at], _steps(needs))
-            if choice := cheapest(self._layout, self._room, site.path, part, tried=tried):
+            if choice := self._cheapest(site, part, tried=tried):
                 dearness = round(choice.cost_per_h / max(bound(self._layout, self._room, part), _CENT), 6)
                 found, steps = Move(site, group, choice, steps[at], dearness), steps[at + 1 :]
             else:
                 steps = steps[:at]
             at = len(steps) // 2
         return found
+
+    def _cheapest(self, site: Domain, needs: Needs, *, tried: bool) -> Choice | None:
+        """Return `cheapest`. Where it only counts, sites with the same room get the same; most are alike."""
+        if tried:
+            return cheapest(self._layout, self._room, site.path, needs, tried=True)
+        key = (self._sites.room_at(site), *needs.items())
+        if key not in self._found_for:
+            self._found_for[key] = cheapest(self._layout, self._room, site.path, needs, tried=False)
+        return self._found_for[key]
 
 
 def _steps(needs: Needs) -> int:

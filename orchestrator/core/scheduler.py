@@ -13,9 +13,11 @@ from orchestrator.core.control_types import (
     ReplicaState,
     ScalePlan,
     Snapshot,
+    Switch,
 )
 from orchestrator.core.groups import EPSILON, Layout
 from orchestrator.core.placement import Placement, apply, diff, kind
+from orchestrator.core.role_switch import switched
 from orchestrator.core.scale_in import scale_in
 from orchestrator.core.scale_out import scale_out
 from orchestrator.core.search import Room
@@ -37,6 +39,9 @@ def place(
     of a new group come together or not at all. For one service that fits into one group the cost is the
     least there is; several services are placed one after the other, the least flexible first, and once
     more with those first that found no place.
+
+    Where the engine can switch roles, what prefill gives up becomes what decode lacks, or the reverse,
+    before anything is created.
 
     What is removed, or drains already, keeps its accelerators: only the next decision that sees them
     free gives them away. Placing again after the changes were made changes nothing.
@@ -63,11 +68,20 @@ def _attempt(
     own: defaultdict[str, list[PlacedReplica]] = defaultdict(list)
     for replica in snapshot.replicas:
         own[replica.service].append(replica)
+    usable = {node.node_id for node in snapshot.nodes if node.ready}
     room = _room(policies.values(), snapshot)
     layouts = [
         Layout(policies[name], plans[name], own[name]) for name in sorted(plans.keys() & policies.keys())
     ]
-    remove = [each for layout in layouts for each in scale_in(layout, room.topology)]
+    remove: list[Remove] = []
+    switch: list[Switch] = []
+    for layout in layouts:
+        superfluous = scale_in(layout, room.topology)
+        by_id = {replica.replica_id: replica for replica in own[layout.policy.service]}
+        roles = switched(layout, room.topology, superfluous, by_id, usable)
+        stay = {each.replica_id for each in roles}
+        remove += [each for each in superfluous if each.replica_id not in stay]
+        switch += roles
     create: list[Create] = []
     unplaced: list[Create] = []
     for layout in sorted(layouts, key=lambda layout: (layout.policy.service not in ahead, _order(layout))):
@@ -77,15 +91,16 @@ def _attempt(
         create += created
         unplaced += missing
     return Placement(
-        kept=_kept(snapshot.replicas, remove),
+        kept=_kept(snapshot.replicas, [*remove, *switch]),
         remove=tuple(remove),
+        switch=tuple(switch),
         create=tuple(create),
         unplaced=tuple(unplaced),
     )
 
 
-def _kept(replicas: Iterable[PlacedReplica], remove: Iterable[Remove]) -> frozenset[str]:
-    gone = {each.replica_id for each in remove}
+def _kept(replicas: Iterable[PlacedReplica], changed: Iterable[Remove | Switch]) -> frozenset[str]:
+    gone = {each.replica_id for each in changed}
     alive = [r.replica_id for r in replicas if r.state is not ReplicaState.DRAINING]
     return frozenset(alive) - gone
 

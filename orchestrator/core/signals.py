@@ -13,6 +13,7 @@ from orchestrator.core.control_types import (
     StageSample,
     StageSignals,
 )
+from orchestrator.core.pending import stuck
 from orchestrator.core.profile import HardwareClass
 from stages.types import Stage
 
@@ -28,6 +29,8 @@ IDLE_S = 60.0
 """Without a request for so long and with none in the system, a service is idle."""
 PRIOR = Mix(prompt_tokens=1_000.0, context_tokens=1_000.0, output_tokens=200.0)
 """What a request is taken to look like before the first has ended."""
+PRIOR_VARIABILITY = 10.0
+"""ca² + cs² before it is measured: images come several at once, and a replica too many goes in minutes."""
 _VARIABILITY_RANGE = (0.2, 200.0)
 
 
@@ -106,13 +109,14 @@ def summarize(
     state = _take_in(sample, state, now_s)
     latest = state.sample
     mix = _mix(state, policy)
-    counts = _counts(replicas)
+    counts = _counts(replicas, policy, now_s)
+    fresh = latest is not None and now_s - latest.at_s <= STALE_S
     stages = {
-        stage: _stage_signals(stage, latest, state.stages[stage], counts[stage], mix, policy)
+        stage: _stage_signals(stage, latest, state.stages[stage], counts[stage], mix, policy, fresh)
         for stage in Stage
     }
     signals = Signals(
-        fresh=latest is not None and now_s - latest.at_s <= STALE_S,
+        fresh=fresh,
         idle=_idle(latest, state, now_s),
         requests=state.requests.mean(),
         text_tokens=state.text.mean(),
@@ -206,8 +210,9 @@ def _idle(sample: ServiceSample | None, state: SignalState, now_s: float) -> boo
 
 def _mix(state: SignalState, policy: ControlPolicy) -> Mix:
     requests = state.requests.mean()
-    # With cross-attention, images are not in the cache that grows and is read with every token.
-    tokens = state.text.mean() + policy.kappa * state.images.mean()
+    profile = policy.profile
+    positions = policy.kappa + profile.image_kv_positions / profile.image_tokens  # of one image token
+    tokens = state.text.mean() + positions * state.images.mean()
     return Mix(
         prompt_tokens=max(1.0, state.prompt.mean(PRIOR.prompt_tokens) * (1.0 - state.prompt_hits.mean())),
         context_tokens=max(1.0, tokens / requests) if requests > 0.0 else PRIOR.context_tokens,
@@ -215,13 +220,15 @@ def _mix(state: SignalState, policy: ControlPolicy) -> Mix:
     )
 
 
-def _counts(replicas: Iterable[PlacedReplica]) -> dict[Stage, tuple[int, int]]:
+def _counts(
+    replicas: Iterable[PlacedReplica], policy: ControlPolicy, now_s: float
+) -> dict[Stage, tuple[int, int]]:
     """Return (ready, coming) by stage."""
     ready, coming = dict.fromkeys(Stage, 0), dict.fromkeys(Stage, 0)
     for replica in replicas:
         if replica.state is ReplicaState.READY:
             ready[replica.stage] += 1
-        elif replica.state is not ReplicaState.DRAINING:
+        elif replica.state is not ReplicaState.DRAINING and not stuck(replica, policy, now_s):
             coming[replica.stage] += 1
     return {stage: (ready[stage], coming[stage]) for stage in Stage}
 
@@ -233,6 +240,7 @@ def _stage_signals(
     counts: tuple[int, int],
     mix: Mix,
     policy: ControlPolicy,
+    fresh: bool,
 ) -> StageSignals:
     ready, coming = counts
     rate, job_s = _capacity(stage, mix, memory, policy)
@@ -251,6 +259,7 @@ def _stage_signals(
         wait_s=memory.wait.mean() if memory.wait.weight > 0.5 else None,
         budget_s=policy.stages[stage].budget_s,
         kv_usage=now.kv_usage,
+        fresh=fresh and now.complete,
     )
 
 
@@ -278,7 +287,7 @@ def _variability(memory: StageMemory) -> float:
     """
     mean, job = memory.bin_units.mean(), memory.job_units.mean()
     if mean <= 0.0 or job <= 0.0:
-        return 2.0
+        return PRIOR_VARIABILITY
     variance = memory.bin_units_squared.mean() - mean * mean
     low, high = _VARIABILITY_RANGE
     return min(high, max(low, variance / (mean * job)))

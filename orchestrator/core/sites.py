@@ -20,6 +20,14 @@ class Sites:
         self._topology = room.topology
         used = {option.hardware for options in layout.options.values() for option in options}
         self._types = sorted(used)
+        self._asked = sorted(
+            {
+                (level, option.hardware, option.tp)
+                for options in layout.options.values()
+                for option in options
+                for level in layout.levels.values()
+            }
+        )
 
     def of_group(self, group: Group) -> Iterable[Domain]:
         """Return where a group may grow: one domain, unless its replicas do not fix it yet."""
@@ -34,6 +42,17 @@ class Sites:
         """
         for scarcity in range(self._topology.depth + 1):
             yield self._walk(self._topology.root, needs, scarcity)
+
+    def room_at(self, site: Domain) -> tuple[int, ...]:
+        """Return the free slots that a group at the site could ask for, at each level of its stages."""
+        around = {level: self._topology.find(site.path[:level]) for level, _, _ in self._asked}
+        slots = self._topology.slots
+        return tuple(
+            [
+                slots(domain, hardware, size) if (domain := around[level]) else -1
+                for level, hardware, size in self._asked
+            ]
+        )
 
     def most_steps(self, site: Domain, needs: Needs, steps: int) -> int:
         """Return an upper bound on the steps out of `steps` that fit."""

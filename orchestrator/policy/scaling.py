@@ -17,10 +17,11 @@ from pydantic import (
     ValidationInfo,
 )
 
+from orchestrator.core.control_types import PENDING_TIMEOUT_S
 from orchestrator.core.infeasible import InfeasibleError
 from orchestrator.core.scaling import SCALERS, Params
 from orchestrator.core.scaling.static import StaticParams
-from orchestrator.yaml_fields import STRICT, Count
+from orchestrator.yaml_fields import STRICT, Count, Seconds
 
 ScalingName = Literal[
     "static",
@@ -74,7 +75,8 @@ def _attributes(text: str) -> Iterator[tuple[str, str]]:
 
 def _schema_by_policy(schema: dict[str, Any]) -> None:
     """Replace the section's schema by one variant per policy, with the parameters of its class."""
-    name, params, budget = (schema["properties"][key] for key in ("policy", "params", "budget"))
+    name, params = (schema["properties"].pop(key) for key in ("policy", "params"))
+    others = schema["properties"]
     del schema["type"], schema["properties"], schema["additionalProperties"]
     schema["oneOf"] = [
         {
@@ -82,7 +84,7 @@ def _schema_by_policy(schema: dict[str, Any]) -> None:
             "properties": {
                 "policy": {"const": policy, "description": name["description"]},
                 "params": {**_params_schema(policy), "description": params["description"]},
-                "budget": budget,
+                **others,
             },
             "required": [] if policy == DEFAULT else ["policy"],
             "additionalProperties": False,
@@ -127,6 +129,10 @@ class ScalingPolicy:
     budget: Annotated[
         Count | None, Field(description="Accelerators of all stages together at most; null: no limit.")
     ] = None
+    pending_timeout_s: Annotated[
+        Seconds,
+        Field(description="Seconds after which a replica that has not started is given up for another."),
+    ] = PENDING_TIMEOUT_S
 
     def __post_init__(self) -> None:
         wanted = SCALERS[self.policy].params

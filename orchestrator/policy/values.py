@@ -148,17 +148,6 @@ class TopologyPolicy:
             if level not in ("auto", "any", *self.levels):
                 raise InfeasibleError(f"{level!r} is not auto, any or one of levels", "edges", edge)
 
-    def required_level(self, edge: Edge) -> int:
-        """Return how many leading levels both ends of an edge must share, 0 for none.
-
-        `auto` is none for encode-prefill (tens of megabytes an image) and every level for
-        prefill-decode (hundreds of megabytes a request).
-        """
-        level = self.edges[edge]
-        if level in self.levels:
-            return self.levels.index(level) + 1
-        return len(self.levels) if (level, edge) == ("auto", "prefill-decode") else 0
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DemandPolicy:

@@ -1,10 +1,16 @@
 """Makes engines and replicas from a profile."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from orchestrator.core.capacity import USABLE_MEMORY
 from orchestrator.core.control_types import ControlPolicy
-from orchestrator.core.profile import HardwareClass
+from orchestrator.core.profile import (
+    DecodeTiming,
+    EncodeTiming,
+    HardwareClass,
+    ModelProfile,
+    PrefillTiming,
+)
 from orchestrator.simulator.clock import Clock
 from orchestrator.simulator.engines import (
     UNBOUNDED,
@@ -21,6 +27,32 @@ from stages.types import Stage
 
 CORES_PER_ACCELERATOR = 8
 """Processor cores that prepare images beside one accelerator; p4d.24xlarge and p5.48xlarge have 12 to 24."""
+
+EMBEDDING_SHARE = 0.05
+"""Fraction of a replica's memory that keeps embeddings of images; of what `USABLE_MEMORY` leaves over."""
+
+
+def slowed(profile: ModelProfile, factor: float) -> ModelProfile:
+    """Return a profile by which all engines take so many times as long."""
+    return replace(
+        profile,
+        encode={at: EncodeTiming(image_s=factor * t.image_s) for at, t in profile.encode.items()},
+        prefill={
+            at: PrefillTiming(
+                points=tuple((tokens, factor * seconds) for tokens, seconds in t.points),
+                floor_s=factor * t.floor_s,
+            )
+            for at, t in profile.prefill.items()
+        },
+        decode={
+            at: DecodeTiming(
+                step_s=factor * t.step_s,
+                sequence_s=factor * t.sequence_s,
+                context_token_s=factor * t.context_token_s,
+            )
+            for at, t in profile.decode.items()
+        },
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +88,13 @@ class ReplicaShape:
         memory = self.policy.accelerators[where.hardware].memory_bytes * where.tp * USABLE_MEMORY
         return max(0, int(memory - weights))
 
+    def cached_images(self, where: HardwareClass) -> int:
+        """Return how many images' embeddings one replica keeps; 0 if it does not encode."""
+        if Stage.ENCODE not in self.stages:
+            return 0
+        memory = self.policy.accelerators[where.hardware].memory_bytes * where.tp * EMBEDDING_SHARE
+        return int(memory // self.policy.profile.embedding_bytes)
+
     def engine(self, where: HardwareClass, clock: Clock, milestones: Milestones) -> Engine:
         """Return a new engine on this hardware."""
         profile, stages = self.policy.profile, self.stages
@@ -68,6 +107,7 @@ class ReplicaShape:
                 image_s=profile.encode[where].image_s,
                 preprocess_s=profile.preprocess_s,
                 cores=CORES_PER_ACCELERATOR * where.tp,
+                cached_images=self.cached_images(where),
             )
         if stages == (Stage.DECODE,):
             return DecodeEngine(clock, milestones, profile.decode[where])
@@ -86,4 +126,5 @@ class ReplicaShape:
             preprocess_s=profile.preprocess_s if encodes else 0.0,
             sequences=self.policy.stages[Stage.DECODE].slots if decodes else UNBOUNDED,
             kv_bytes=self.kv_bytes(where) if several else UNBOUNDED,
+            cached_images=self.cached_images(where),
         )

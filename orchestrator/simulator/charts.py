@@ -1,4 +1,4 @@
-"""The plots of a run: replicas, waiting work, times to the first token and the ratio of the stages."""
+"""The plots of one service's run: replicas, waiting work, times to the first token, ratio of the stages."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 
 from orchestrator.simulator.axes import Axis, linear_axis, log_axis, time_axis
 from orchestrator.simulator.plot import Band, Line, Plot, Point, steps
-from orchestrator.simulator.run import Moment, Run
+from orchestrator.simulator.run import Run
+from orchestrator.simulator.timeline import Moment
 from stages.types import Stage
 
 # Okabe and Ito's and Tol's colours, which colour-blind readers can tell apart.
@@ -58,13 +59,14 @@ def waiting_plot(run: Run) -> Plot:
 
 def ttft_plot(run: Run) -> Plot:
     """Plot percentiles of TTFT by modality and time of arrival, with the SLO."""
-    work, slo_s = run.scenario.workload, run.scenario.policy.slo.ttft_s
+    tenant, outcomes = run.only.tenant, run.only.outcomes
+    work, slo_s = tenant.workload, tenant.policy.slo.ttft_s
     images = work.images > 0
     edges_s = np.linspace(0.0, max(work.span_s, 1.0), _BINS + 1)
     lines = [
         Line(
             label=f"{modality} p{percent}",
-            points=binned(work.arrival_s[rows], run.outcomes.ttft_s[rows], edges_s, percent),
+            points=binned(work.arrival_s[rows], outcomes.ttft_s[rows], edges_s, percent),
             colour=_MODALITY_COLOURS[modality],
             dash=dash,
         )
@@ -122,7 +124,7 @@ def thinned(timeline: Sequence[Moment], most: int) -> Sequence[Moment]:
 
 def _over_time(run: Run, value: Callable[[Moment], float]) -> list[Point]:
     """Return a line of steps; before the first decision it has the first one's value."""
-    points = [(moment.at_s, float(value(moment))) for moment in thinned(run.timeline, _POINTS_AT_MOST)]
+    points = [(moment.at_s, float(value(moment))) for moment in thinned(run.only.timeline, _POINTS_AT_MOST)]
     return steps([(0.0, points[0][1]), *points[1:]] if points else [], run.span_s)
 
 

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from orchestrator.simulator.caches import Content
 from orchestrator.simulator.clock import Clock
-from orchestrator.simulator.host_path import HostPath
 from orchestrator.simulator.outcomes import Ending, Outcomes
-from orchestrator.simulator.prompts import text_tokens
-from orchestrator.simulator.run import Scenario, world_of
+from orchestrator.simulator.run import Scenario, Simulation
+from orchestrator.simulator.work import work_from_rows
 
 _LOOK_S = 0.05
 
@@ -48,23 +48,21 @@ def closed_loop(scenario: Scenario, concurrency: int) -> Pressed:
     Raises:
         ValueError: The profile has no shared host: nothing else is put under pressure so.
     """
-    work, host = scenario.workload, scenario.control.profile.host
-    if host is None:
-        raise ValueError(f"{scenario.control.profile.model} was not measured on a shared host")
-    clock = Clock()
-    outcomes = _Turnstile(len(work), clock)
-    path = HostPath(clock, host, np.random.default_rng(scenario.seed))
-    world, service = world_of(scenario, clock, outcomes, path)
-    world.start(scenario.first)
-    text = text_tokens(work, scenario.control.profile.image_tokens).tolist()
-    rows = iter(
-        list(zip(range(len(work)), work.images.tolist(), text, work.output_tokens.tolist(), strict=True))
-    )
-    door = path.door(service)
+    tenant = scenario.only
+    work, profile = tenant.workload, tenant.control.profile
+    if profile.host is None:
+        raise ValueError(f"{profile.model} was not measured on a shared host")
+    simulation = Simulation(scenario)
+    clock = simulation.clock
+    outcomes = simulation.services[0].outcomes = _Turnstile(len(work), clock)
+    simulation.world.start(scenario.first)
+    columns = (work.images, work_from_rows(work, profile).text_tokens, work.output_tokens)
+    rows = enumerate(zip(*[column.tolist() for column in columns], strict=True))
 
     def enter(_: None) -> None:
         if row := next(rows, None):
-            door(*row, f"{row[0]}")
+            index, (images, text_tokens, output_tokens) = row
+            simulation.arrive[0](index, images, text_tokens, output_tokens, Content(images=str(index)))
 
     outcomes.enter = enter
     for _ in range(concurrency):

@@ -49,6 +49,11 @@ class DecodeBatch(Generic[MemberT]):
         heapq.heapify(self._leaving)
         self._context_tokens -= context_tokens - (leaves - self.steps)
 
+    def steps_left(self, member: MemberT) -> int | None:
+        """Return the steps that a sequence has still to make, a begun one too; None if it is not here."""
+        leaves = next((entry[0] for entry in self._leaving if entry[3] is member), None)
+        return None if leaves is None else max(0, math.ceil(leaves - self.steps - _ROUNDING_STEPS))
+
     def pop_done(self) -> MemberT | None:
         """Take out and return a sequence that has made all its steps, or None."""
         if not self._leaving or self._leaving[0][0] - self.steps > _ROUNDING_STEPS:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from orchestrator.core.profile import DecodeTiming, PrefillTiming
+from orchestrator.simulator.caches import EmbeddingCache
 from orchestrator.simulator.clock import Clock
 from orchestrator.simulator.decode_batch import DecodeBatch
 from orchestrator.simulator.hop import Hop
@@ -23,13 +24,13 @@ class Milestones:
 
     Attributes:
         prefilled: Its prompt is computed and the first token sampled.
-        first: A replica that decodes alone lets go of the first token.
         done: All that the hop wanted of this replica is done.
+        first: A replica that decodes alone lets go of the first token.
     """
 
     prefilled: Callable[[Hop], None]
-    first: Callable[[Hop], None]
     done: Callable[[Hop], None]
+    first: Callable[[Hop], None] = lambda hop: None
 
 
 Work = Callable[[float, Callable[[Any], None], Any], None]
@@ -44,6 +45,9 @@ class Engine(Protocol):
 
     def busy_s(self) -> float:
         """Return the seconds in which it has had work, up to now."""
+
+    def steps_left(self, hop: Hop) -> int | None:
+        """Return the decode steps that a hop has still to make, None if it does not decode here."""
 
     def stop(self) -> None:
         """Lose all work."""
@@ -81,16 +85,25 @@ class EncodeEngine:
     """Images one after another on the accelerator, each prepared on a processor core before.
 
     With first come, first served and known times, an image's end is known when it comes: one event an image.
+    What the embedding cache has takes no time, as in `stages.encode_engine`.
     """
 
     def __init__(
-        self, clock: Clock, milestones: Milestones, *, image_s: float, preprocess_s: float, cores: int
+        self,
+        clock: Clock,
+        milestones: Milestones,
+        *,
+        image_s: float,
+        preprocess_s: float,
+        cores: int,
+        cached_images: int = 0,
     ) -> None:
         self._clock = clock
         self._done = milestones.done
         self._image_s = image_s
         self._preprocess_s = preprocess_s
         self._cores_free_s = [0.0] * cores
+        self._cache = EmbeddingCache(cached_images)
         self._free_s = 0.0
         self._busy_s = 0.0
         self._stopped = False
@@ -98,16 +111,26 @@ class EncodeEngine:
     def submit(self, hop: Hop) -> None:
         """See `Engine`."""
         now_s = self._clock.now_s
+        if hop.content and (ready_s := self._cache.find(hop.content)) is not None:
+            hop.cached_images, hop.images = hop.images, 0
+            self._clock.at(max(now_s, ready_s), self._finish, hop)
+            return
         prepared_s = max(now_s, self._cores_free_s[0]) + self._preprocess_s
         heapq.heapreplace(self._cores_free_s, prepared_s)
         work_s = self._image_s * hop.images
         self._free_s = max(prepared_s, self._free_s) + work_s
         self._busy_s += work_s
+        if hop.content:
+            self._cache.hold(hop.content, self._free_s)
         self._clock.at(self._free_s, self._finish, hop)
 
     def busy_s(self) -> float:
         """See `Engine`. Of what is queued on the accelerator only the past counts."""
         return self._busy_s - max(0.0, self._free_s - self._clock.now_s)
+
+    def steps_left(self, hop: Hop) -> int | None:
+        """See `Engine`."""
+        return None
 
     def stop(self) -> None:
         """See `Engine`."""
@@ -142,6 +165,11 @@ class DecodeEngine:
         """See `Engine`."""
         return self._busy.total_s()
 
+    def steps_left(self, hop: Hop) -> int | None:
+        """See `Engine`."""
+        self._catch_up()
+        return self._batch.steps_left(hop)
+
     def stop(self) -> None:
         """See `Engine`."""
         self._plan = -1
@@ -169,9 +197,9 @@ class DecodeEngine:
 class StepEngine:
     """Prefill in chunks, and in the same steps encode or decode if the replica has those roles too.
 
-    A step takes either the images of the request that came first, or a chunk of prompts, whichever
-    came first; whoever decodes here makes one token in it and waits for all of it, which is the
-    interference that disaggregation avoids. Without images and prompts, decode runs in closed form.
+    A step takes either images, first come, first served, or a chunk of prompts, whichever came first;
+    whoever decodes here makes one token in it and waits for all of it, which is the interference that
+    disaggregation avoids. Without images and prompts, decode runs in closed form.
 
     Args:
         clock: The virtual clock.
@@ -184,6 +212,7 @@ class StepEngine:
         preprocess_s: Processor seconds before an image can be encoded.
         sequences: Prompts and decodes that it works on at once; the others wait in front of it.
         kv_bytes: KV cache for them.
+        cached_images: Embeddings that it keeps.
         work: Does its steps; by default they take as long as the profile says.
     """
 
@@ -200,6 +229,7 @@ class StepEngine:
         preprocess_s: float = 0.0,
         sequences: int = UNBOUNDED,
         kv_bytes: int = UNBOUNDED,
+        cached_images: int = 0,
         work: Work | None = None,
     ) -> None:
         self._clock = clock
@@ -213,6 +243,7 @@ class StepEngine:
         self._preprocess_s = preprocess_s
         self._sequences_left = sequences
         self._kv_bytes_left = kv_bytes
+        self._cache = EmbeddingCache(cached_images)
         self._waiting: deque[Hop] = deque()
         self._to_encode: deque[Hop] = deque()
         self._to_prefill: list[Hop] = []
@@ -226,6 +257,8 @@ class StepEngine:
     def submit(self, hop: Hop) -> None:
         """See `Engine`."""
         self._busy.enter()
+        if hop.images and hop.request.content.images:
+            self._look_up(hop)
         if hop.images and self._preprocess_s:
             self._clock.after(self._preprocess_s, self._take, hop)
         else:
@@ -234,6 +267,14 @@ class StepEngine:
     def busy_s(self) -> float:
         """See `Engine`."""
         return self._busy.total_s()
+
+    def steps_left(self, hop: Hop) -> int | None:
+        """See `Engine`."""
+        if self._batch is None:
+            return None
+        if not self._stepping:
+            self._catch_up()
+        return self._batch.steps_left(hop)
 
     def stop(self) -> None:
         """See `Engine`."""
@@ -248,6 +289,18 @@ class StepEngine:
         if not self._stepping:
             self._catch_up()
             self._go_on()
+
+    def _look_up(self, hop: Hop) -> None:
+        names = [hop.request.content.image(number) for number in range(hop.images)]
+        hop.cached_images = sum(self._cache.find(name) is not None for name in names)
+        hop.images -= hop.cached_images
+
+    def _encoded(self, hop: Hop) -> None:
+        self._to_prefill.append(hop)
+        content = hop.request.content
+        if content.images:
+            for number in range(len(hop.request.tag.item_tokens)):
+                self._cache.hold(content.image(number), self._clock.now_s)
 
     def _let_in(self) -> None:
         """Let hops in from the front, first come, first served, while there is room."""
@@ -274,15 +327,23 @@ class StepEngine:
         """Begin the next step, or let the batch run by itself."""
         self._plan += 1
         if self._encode_is_next():
-            hop = self._to_encode[0]
-            images = min(hop.images, self._images_at_once)
-            hop.images -= images
+            self._take_images()
             self._begin(self._image_s, [])
         elif self._to_prefill:
             chunk = self._pick_chunk()
             self._begin(self._prefill.step_s(sum(tokens for _, tokens in chunk)), chunk)
         elif self._batch is not None and len(self._batch):
             self._clock.after(self._batch.next_done_s(), self._on_done, self._plan)
+
+    def _take_images(self) -> None:
+        """Take the next images of a step, of as many requests as fit side by side."""
+        room = self._images_at_once
+        for hop in self._to_encode:
+            images = min(hop.images, room)
+            hop.images -= images
+            room -= images
+            if not room:
+                return
 
     def _encode_is_next(self) -> bool:
         if not self._to_encode:
@@ -319,8 +380,8 @@ class StepEngine:
         if self._batch is not None and len(self._batch):
             self._batch.step()
             self._finish_done(self._batch)
-        if not chunk and not self._to_encode[0].images:
-            self._to_prefill.append(self._to_encode.popleft())
+        while not chunk and self._to_encode and not self._to_encode[0].images:
+            self._encoded(self._to_encode.popleft())
         for hop, tokens in chunk:
             hop.prompt_tokens -= tokens
             if not hop.prompt_tokens:

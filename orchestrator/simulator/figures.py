@@ -1,10 +1,15 @@
 """A run's figures as tables of text, for terminals and reports alike."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from orchestrator.simulator.faults import end_s, kind_of
+from orchestrator.simulator.outages import Strike
 from orchestrator.simulator.summary import QUANTILES, Summary
 from stages.types import Stage
+
+_SHOWN = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +48,18 @@ def stage_figures(summary: Summary) -> Figures:
         for stage in Stage
     ]
     return Figures(("stage", "GPU-hours", "busy", "scale events"), rows)
+
+
+def strike_texts(strikes: Sequence[Strike]) -> list[str]:
+    """Return a line for each fault that happened, with up to five of those that it hit."""
+    return [_strike_text(strike) for strike in strikes]
+
+
+def _strike_text(strike: Strike) -> str:
+    fault, hit = strike.fault, strike.hit
+    end = f" to {end_s(fault):,.0f} s" if end_s(fault) < math.inf else ""
+    more = f" and {len(hit) - _SHOWN} more" if len(hit) > _SHOWN else ""
+    return f"{kind_of(fault)} at {fault.at_s:,.0f} s{end}: {', '.join(hit[:_SHOWN]) or 'nobody'}{more}"
 
 
 def times_text(times_s: Mapping[int, float | None], factor: float, digits: int) -> str:

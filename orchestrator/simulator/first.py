@@ -1,6 +1,7 @@
-"""The first replicas of a simulation: what the policy settles at under the first hour's mean load."""
+"""The first replicas of a simulation: what the policies settle at under the first hour's mean load."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -14,9 +15,11 @@ from orchestrator.core.control_types import (
     ServiceSample,
     Snapshot,
     StageSample,
+    StageSignals,
 )
 from orchestrator.core.decide import Decision, ServiceState, decide
-from orchestrator.simulator.prompts import text_tokens
+from orchestrator.simulator.tenant import Tenant
+from orchestrator.simulator.work import work_from_rows
 from orchestrator.simulator.workload import Workload
 from stages.types import Stage
 
@@ -36,16 +39,18 @@ class _Rates:
     output_tokens: float
 
 
-def first_replicas(control: ControlPolicy, work: Workload, nodes: tuple[Node, ...]) -> Changes:
-    """Return what has to be created for a policy's steady state.
+def first_replicas(tenants: Sequence[Tenant], nodes: tuple[Node, ...]) -> Changes:
+    """Return what has to be created for the policies' steady state.
 
     `decide` is run on a plant that does at once what it is told and meets the mean load of the
-    workload's first hour without variation.
+    workloads' first hour without variation.
     """
-    plant, state = _Plant(control, _mean_rates(control, work), nodes), dict[str, ServiceState]()
+    policies = {tenant.name: tenant.control for tenant in tenants}
+    loads = [_Load(tenant.control, _mean_rates(tenant.control, tenant.workload)) for tenant in tenants]
+    plant, state = _Plant(loads, nodes), dict[str, ServiceState]()
     for step in range(int(SETTLING_S / _TICK_S)):
         now_s = step * _TICK_S
-        decision = decide(plant.snapshot(now_s), {control.service: control}, state, now_s)
+        decision = decide(plant.snapshot(now_s), policies, state, now_s)
         state = dict(decision.state)
         plant.apply(decision)
     return Changes(create=tuple(plant.created.values()))
@@ -54,17 +59,15 @@ def first_replicas(control: ControlPolicy, work: Workload, nodes: tuple[Node, ..
 class _Plant:
     """Replicas that are ready when created, under a load without variation."""
 
-    def __init__(self, control: ControlPolicy, rates: _Rates, nodes: tuple[Node, ...]) -> None:
-        self._control = control
-        self._rates = rates
+    def __init__(self, loads: Sequence["_Load"], nodes: tuple[Node, ...]) -> None:
+        self._loads = {load.service: load for load in loads}
         self._nodes = nodes
-        self._busy_s = dict.fromkeys(Stage, 0.0)
         self._boots = 0
         self.created: dict[str, Create] = {}
 
     def snapshot(self, now_s: float) -> Snapshot:
         return Snapshot(
-            services={self._control.service: self._sample(now_s)},
+            services={service: load.sample(now_s) for service, load in self._loads.items()},
             replicas=tuple(_placed(name, create) for name, create in self.created.items()),
             nodes=self._nodes,
         )
@@ -72,11 +75,27 @@ class _Plant:
     def apply(self, decision: Decision) -> None:
         for remove in decision.changes.remove:
             self.created.pop(remove.replica_id, None)
+        for switch in decision.changes.switch:
+            self.created[switch.replica_id] = replace(self.created[switch.replica_id], stage=switch.to)
         for create in decision.changes.create:
             if create.node_id:
                 self._boots += 1
                 self.created[f"first-{self._boots}"] = create
-        for stage, signals in decision.signals[self._control.service].stages.items():
+        for service, load in self._loads.items():
+            load.work(decision.signals[service].stages)
+
+
+class _Load:
+    """One service's load, without variation."""
+
+    def __init__(self, control: ControlPolicy, rates: _Rates) -> None:
+        self.service = control.service
+        self._control = control
+        self._rates = rates
+        self._busy_s = dict.fromkeys(Stage, 0.0)
+
+    def work(self, seen: Mapping[Stage, StageSignals]) -> None:
+        for stage, signals in seen.items():
             wanted = self._offered(stage) / signals.rate if signals.rate > 0.0 else 0.0
             self._busy_s[stage] += min(float(signals.ready), wanted) * _TICK_S
 
@@ -89,7 +108,7 @@ class _Plant:
             Stage.DECODE: self._rates.output_tokens,
         }[stage]
 
-    def _sample(self, now_s: float) -> ServiceSample:
+    def sample(self, now_s: float) -> ServiceSample:
         rates = self._rates
         requests = int(rates.requests * now_s)
         jobs = {
@@ -141,6 +160,6 @@ def _mean_rates(control: ControlPolicy, work: Workload) -> _Rates:
     return _Rates(
         requests=np.count_nonzero(first) / span_s,
         images=float(work.images[first].sum()) / span_s,
-        text_tokens=float(text_tokens(work, control.profile.image_tokens)[first].sum()) / span_s,
+        text_tokens=float(work_from_rows(work, control.profile).text_tokens[first].sum()) / span_s,
         output_tokens=float(work.output_tokens[first].sum()) / span_s,
     )

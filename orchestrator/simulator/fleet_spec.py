@@ -1,7 +1,7 @@
 """Nodes from a few words: `a100=16x8,l40s=8x4`."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from orchestrator.core.control_types import ControlPolicy, Node
 from stages.types import Stage
@@ -42,14 +42,13 @@ def parse_fleet(text: str, levels: tuple[str, ...]) -> tuple[Node, ...]:
     return tuple(nodes)
 
 
-def default_fleet(control: ControlPolicy) -> tuple[Node, ...]:
-    """Return a fleet with room for the policy's maxima on each stage's first hardware."""
+def default_fleet(controls: Iterable[ControlPolicy], levels: tuple[str, ...]) -> tuple[Node, ...]:
+    """Return a fleet with room for the policies' maxima on each stage's first hardware."""
     accelerators: dict[str, int] = {}
-    for stage in Stage:
-        bounds = control.stages[stage]
+    for bounds in [control.stages[stage] for control in controls for stage in Stage]:
         name = bounds.hardware[0]
         accelerators[name] = accelerators.get(name, 0) + bounds.max * bounds.tp
-    return parse_fleet(_spec(accelerators), control.levels)
+    return parse_fleet(_spec(accelerators), levels)
 
 
 def _spec(accelerators: Mapping[str, int]) -> str:

@@ -2,12 +2,32 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, NamedTuple
 
 from orchestrator.core.types import StageTag
+from orchestrator.simulator.caches import NEW, Content
 
 if TYPE_CHECKING:
     from orchestrator.simulator.replica import SimReplica
+
+NO_PREFIX: Mapping[str, int] = {}
+
+
+class Embedding(NamedTuple):
+    """An image's embedding and where it lies.
+
+    Attributes:
+        domain: Of the node.
+        node_id: Whose blob store has it.
+        made_s: When it was put there.
+        content: See `Hop.content`.
+    """
+
+    domain: tuple[str, ...]
+    node_id: str
+    made_s: float
+    content: str
 
 
 class Request:
@@ -19,16 +39,19 @@ class Request:
         output_tokens: Tokens that its completion will turn out to have; ≥ 1.
         due_s: When its first token is due.
         deadline_s: When it is given up.
+        content: What of it may have been seen before.
         images_left: Images not yet encoded.
-        embeddings_at: Domains of the replicas that hold its embeddings.
+        embeddings_at: Its embeddings, as they were made.
         prefilled_on: The replica that still holds its KV cache for decode to pull, and `prefill_hop`
             the hop that made it.
+        said: Tokens that a decode had sent when it was lost; they need not be made again.
         first_token_s: When its first token was sent; 0.0 before.
         ended: Answered, refused or given up.
     """
 
     __slots__ = (
         "arrival_s",
+        "content",
         "deadline_s",
         "due_s",
         "embeddings_at",
@@ -39,11 +62,19 @@ class Request:
         "output_tokens",
         "prefill_hop",
         "prefilled_on",
+        "said",
         "tag",
     )
 
     def __init__(
-        self, index: int, tag: StageTag, output_tokens: int, arrival_s: float, due_s: float, deadline_s: float
+        self,
+        index: int,
+        tag: StageTag,
+        output_tokens: int,
+        arrival_s: float,
+        due_s: float,
+        deadline_s: float,
+        content: Content = NEW,
     ) -> None:
         self.index = index
         self.tag = tag
@@ -51,10 +82,12 @@ class Request:
         self.arrival_s = arrival_s
         self.due_s = due_s
         self.deadline_s = deadline_s
+        self.content = content
         self.images_left = len(tag.item_tokens)
-        self.embeddings_at: list[tuple[str, ...]] = []
+        self.embeddings_at: list[Embedding] = []
         self.prefilled_on: SimReplica | None = None
         self.prefill_hop: Hop | None = None
+        self.said = 0
         self.first_token_s = 0.0
         self.ended = False
 
@@ -67,20 +100,30 @@ class Hop:
         prompt_tokens: Prompt tokens that it prefills there.
         steps: Decode steps that it makes there; the first token comes from prefill.
         context_tokens: KV positions that it starts to decode with.
+        decoding: Its replica has prefilled it, and decodes it too.
         tokens: Work in the unit of the pool's first stage, for the router.
         kv_bytes: KV cache that it holds there.
         content: Names the image, for cache affinity; empty if nothing repeats.
+        prefix_tokens: Prompt tokens that replicas are believed to hold when it begins to wait, by replica id.
+        cached_images: Images whose embeddings its replica held, and so not among `images`.
+        cached_tokens: Prompt tokens whose KV its replica held, and so not among `prompt_tokens`.
         queued_s: When it began to wait.
         replica: Where it is; None while it waits.
+        begun: Whether all that it needs is on its replica, and its engine has it.
         attempt: Grows when its replica is lost, so that what was due for it there is ignored.
     """
 
     __slots__ = (
         "attempt",
+        "begun",
+        "cached_images",
+        "cached_tokens",
         "content",
         "context_tokens",
+        "decoding",
         "images",
         "kv_bytes",
+        "prefix_tokens",
         "prompt_tokens",
         "queued_s",
         "replica",
@@ -101,6 +144,7 @@ class Hop:
         context_tokens: int = 0,
         kv_bytes: int = 0,
         content: str = "",
+        prefix_tokens: Mapping[str, int] = NO_PREFIX,
     ) -> None:
         self.request = request
         self.tokens = tokens
@@ -110,7 +154,12 @@ class Hop:
         self.context_tokens = context_tokens
         self.kv_bytes = kv_bytes
         self.content = content
+        self.prefix_tokens = prefix_tokens
+        self.cached_images = 0
+        self.cached_tokens = 0
         self.queued_s = 0.0
         self.replica: SimReplica | None = None
+        self.begun = False
         self.attempt = 0
+        self.decoding = False
         self.steps_waited = 0

@@ -9,14 +9,15 @@ from typing import Any
 import numpy as np
 
 from orchestrator.core.profile import SharedHost
+from orchestrator.simulator.caches import Content
 from orchestrator.simulator.clock import Clock
 from orchestrator.simulator.hop import Hop
 from orchestrator.simulator.host import Host, Process, nothing
 from orchestrator.simulator.service import Service
 from stages.types import Stage
 
-Arrive = Callable[[int, int, int, int, str], None]
-"""Takes a request: its row, images, text tokens, output tokens and the name of its images."""
+Arrive = Callable[[int, int, int, int, Content], None]
+"""Takes a request: its row, images, text tokens, output tokens and what it may share with others."""
 
 
 class HostPath:
@@ -43,7 +44,7 @@ class HostPath:
         def sent(request: tuple[Any, ...]) -> None:
             self.gateway.run(self.costs.request_s, received, request)
 
-        def arrive(index: int, images: int, text_tokens: int, output_tokens: int, content: str) -> None:
+        def arrive(index: int, images: int, text_tokens: int, output_tokens: int, content: Content) -> None:
             request = (index, images, text_tokens, output_tokens, content, self._clock.now_s)
             self.client.run(self.costs.client_request_s, sent, request)
 

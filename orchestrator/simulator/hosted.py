@@ -39,6 +39,10 @@ class HostedEngine:
         """See `Engine`; from the moment that a hop is on its way."""
         return self._busy.total_s()
 
+    def steps_left(self, hop: Hop) -> int | None:
+        """See `Engine`."""
+        return None
+
     def stop(self) -> None:
         """See `Engine`."""
         self._stopped = True
@@ -68,6 +72,10 @@ class HostedEncode:
     def busy_s(self) -> float:
         """See `Engine`; the worker's process knows."""
         return 0.0
+
+    def steps_left(self, hop: Hop) -> int | None:
+        """See `Engine`."""
+        return None
 
     def stop(self) -> None:
         """See `Engine`; what is lost is dropped where its answer arrives."""

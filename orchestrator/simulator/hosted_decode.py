@@ -40,6 +40,10 @@ class HostedDecode:
         """See `Engine`; from the moment that a hop is on its way."""
         return self._busy.total_s()
 
+    def steps_left(self, hop: Hop) -> int | None:
+        """See `Engine`; all of them before it is in the batch."""
+        return self._batch.get(hop, hop.steps)
+
     def stop(self) -> None:
         """See `Engine`."""
         self._stopped = True

@@ -11,12 +11,15 @@ from orchestrator.simulator.per_minute import PerMinute, read_per_minute, with_m
 from orchestrator.simulator.trace_file import TraceError
 from orchestrator.simulator.traces import Notes, read_trace
 from orchestrator.simulator.twin import trace_twin
-from orchestrator.simulator.workload import Workload
+from orchestrator.simulator.workload import Workload, spliced
 
 TRACES = Path(__file__).resolve().parents[2] / "data" / "traces"
 """Where the shipped traces and tables lie in the repository."""
 
 SHIPPED_PER_MINUTE = TRACES / "azure_lmm_per_minute_2024-10-15_19.csv"
+
+WARM_UP_S, DAY_S = 2 * 3_600.0, 86_400.0
+"""A trace is spliced into a twin's day behind so much of it."""
 
 WEEK_REQUESTS = 1_000_000  # of the released week of which the shipped counts are the first 4.5 days
 
@@ -35,15 +38,18 @@ def load_workload(spec: str, *, seed: int) -> tuple[Workload, Notes]:
     Args:
         spec: `PATH` of a trace, see `read_trace`; `twin:PER_MINUTE` for the trace twin of a CSV with the
             columns timestamp and requests, by default the shipped one; `twin-week:PER_MINUTE` for the twin of
-            seven days, of 1,000,000 requests if of the shipped counts. A mix (*5min_by_type*) is taken from
-            the same folder if there is one. So are distributions (*window*, *numimages_pmf*,
-            *context_by_images*, *token_quantiles*), and else the shipped ones.
+            seven days, of 1,000,000 requests if of the shipped counts; `splice:TRACE@PER_MINUTE` for a day of
+            the twin in which a trace takes the place of what the twin has at that time. A mix
+            (*5min_by_type*) is taken from the same folder as the counts if there is one. So are distributions
+            (*window*, *numimages_pmf*, *context_by_images*, *token_quantiles*), and else the shipped ones.
         seed: Of the twin; traces do not depend on it.
 
     Raises:
         TraceError: A file is missing or cannot be used, with what to do.
     """
     kind, colon, path = spec.partition(":")
+    if colon and kind == "splice":
+        return _spliced(path, seed)
     if not colon or kind not in ("twin", "twin-week"):
         return read_trace(spec)
     file = Path(path) if path else SHIPPED_PER_MINUTE
@@ -53,6 +59,21 @@ def load_workload(spec: str, *, seed: int) -> tuple[Workload, Notes]:
     tables, table_notes = _tables(file)
     workload = trace_twin(counts, read_calibration(tables), np.random.default_rng(seed), _name(kind, file))
     return workload, (*notes, *table_notes)
+
+
+def _spliced(paths: str, seed: int) -> tuple[Workload, Notes]:
+    """Return a twin's day with a trace in it, so that control has settled before the trace begins."""
+    trace, _, per_minute = paths.partition("@")
+    window, notes = read_trace(trace)
+    twin, twin_notes = load_workload(f"twin:{per_minute}", seed=seed)
+    began_s = max(0.0, window.epoch_s - twin.epoch_s - WARM_UP_S)
+    if WARM_UP_S + window.span_s > twin.span_s - began_s:
+        began_s = 0.0
+    day = twin.slice(began_s, min(twin.span_s, began_s + DAY_S))
+    if WARM_UP_S + window.span_s > day.span_s:
+        step = f"give counts of at least {(WARM_UP_S + window.span_s) / 3600:.1f} hours"
+        raise TraceError(trace, "the trace does not fit into the twin behind its warm-up", step)
+    return spliced(day, window, WARM_UP_S), (*notes, *twin_notes)
 
 
 def load_shipped() -> tuple[PerMinute, Calibration]:

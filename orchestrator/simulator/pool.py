@@ -14,8 +14,6 @@ from stages.types import Stage
 Pick = Callable[[RouteQuery, Sequence[ReplicaView], Mapping[str, float]], Route]
 """How a pool picks a replica: `core.router.route`, or the way of a system that is compared with ours."""
 
-NO_PREFIX: Mapping[str, int] = {}
-
 
 class Pool:
     """Replicas that do the same stages of one service.
@@ -81,6 +79,20 @@ class Pool:
         self._pushed += 1
         heapq.heappush(self._heap, (key, self._pushed, hop))
 
+    def waiting(self) -> list[Hop]:
+        """Return the hops that wait, the most urgent first."""
+        return [entry[2] for entry in sorted(self._heap, key=lambda entry: entry[:2])]
+
+    def withdraw(self, unwanted: Callable[[Hop], bool]) -> list[Hop]:
+        """Take out the hops that are unwanted; return them, the most urgent first."""
+        gone = [hop for hop in self.waiting() if unwanted(hop)]
+        if gone:
+            taken = set(gone)
+            self._heap = [entry for entry in self._heap if entry[2] not in taken]
+            heapq.heapify(self._heap)
+            self.waiting_tokens -= sum(hop.tokens for hop in gone)
+        return gone
+
     def pop_expired(self, now_s: float) -> Hop | None:
         """Take out the most urgent hop if its request is over or past its deadline."""
         if self._heap:
@@ -126,7 +138,7 @@ class Pool:
             tokens=hop.tokens,
             kv_bytes=hop.kv_bytes,
             affinity_key=hop.content,
-            prefix_tokens=NO_PREFIX,
+            prefix_tokens=hop.prefix_tokens,
             domain=domain,
             required_level=self._required_level,
         )

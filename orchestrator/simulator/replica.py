@@ -12,13 +12,17 @@ class SimReplica:
     Attributes:
         stage: The first stage of its pool.
         draining: Whether it takes no work: not yet, or no more.
-        running: Hops that hold a credit on it.
+        running: Hops that hold a credit on it, in the order that they came.
         taken: Hops that it was ever given.
+        decoding_tokens: The part of `pending_tokens` that decodes, where prefill and decode are one.
         created_s: When its accelerators were taken.
+        becomes: The stage of which it will be one when it is empty; None if it will not switch.
     """
 
     __slots__ = (
+        "becomes",
         "created_s",
+        "decoding_tokens",
         "domain",
         "draining",
         "engine",
@@ -73,11 +77,13 @@ class SimReplica:
         self.slots = slots
         self.in_flight = 0
         self.pending_tokens = 0
+        self.decoding_tokens = 0
         self.free_kv_bytes = total_kv_bytes
         self.total_kv_bytes = total_kv_bytes
-        self.running: set[Hop] = set()
+        self.running: dict[Hop, None] = {}
         self.taken = 0
         self.created_s = now_s
+        self.becomes: Stage | None = None
         self.enter(ReplicaState.STARTING, now_s)
 
     @property
@@ -94,7 +100,7 @@ class SimReplica:
     def take(self, hop: Hop) -> None:
         """Reserve a slot, and KV for the hop's whole life."""
         hop.replica = self
-        self.running.add(hop)
+        self.running[hop] = None
         self.taken += 1
         self.in_flight += 1
         self.pending_tokens += hop.tokens
@@ -102,9 +108,17 @@ class SimReplica:
 
     def give_back(self, hop: Hop) -> None:
         """Free the slot; the KV stays until `free_kv`."""
-        self.running.discard(hop)
+        self.running.pop(hop, None)
         self.in_flight -= 1
         self.pending_tokens -= hop.tokens
+        if hop.decoding:
+            self.decoding_tokens -= hop.tokens
+
+    def prefilled(self, hop: Hop, rest_tokens: int) -> None:
+        """Know that only so much of a hop's work is left, and that it decodes: it is not ahead of prompts."""
+        self.pending_tokens -= hop.tokens - rest_tokens
+        self.decoding_tokens += rest_tokens
+        hop.tokens, hop.decoding = rest_tokens, True
 
     def free_kv(self, hop: Hop) -> None:
         """Free the KV that the hop held."""
@@ -115,12 +129,12 @@ class SimReplica:
         return PlacedReplica(
             replica_id=self.replica_id,
             service=self.service,
-            stage=self.stage,
+            stage=self.becomes or self.stage,
             hardware=self.hardware,
             tp=self.tp,
             node_id=self.node_id,
             group=self.group,
-            state=self.state,
+            state=ReplicaState.STARTING if self.becomes else self.state,
             since_s=self.since_s,
             pending_units=float(self.pending_tokens),
         )

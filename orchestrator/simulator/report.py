@@ -1,14 +1,16 @@
 """A run as one HTML file that needs nothing else: no scripts, no fonts, no addresses."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
 from orchestrator.simulator.charts import ratio_plot, replica_plot, ttft_plot, waiting_plot
-from orchestrator.simulator.figures import Figures, percent_text, request_figures, stage_figures
+from orchestrator.simulator.figures import Figures, percent_text, request_figures, stage_figures, strike_texts
 from orchestrator.simulator.plot import Plot, svg
-from orchestrator.simulator.run import Moment, Run, StageCounts
-from orchestrator.simulator.summary import Summary
+from orchestrator.simulator.run import Run
+from orchestrator.simulator.summary import Summary, summarise
+from orchestrator.simulator.tenant import Tenant
+from orchestrator.simulator.timeline import Moment, StageCounts
 from stages.types import Stage
 
 ROWS_AT_MOST = 2_000
@@ -34,36 +36,79 @@ summary { cursor: pointer; font-weight: 600; }
 
 
 def report(run: Run, summary: Summary, notes: Sequence[str] = ()) -> str:
-    """Return the text of an HTML file; equal runs give equal texts.
+    """Return the text of an HTML file, service after service; equal runs give equal texts.
 
     Args:
         run: What happened.
-        summary: Its figures.
-        notes: What was repaired in the trace.
+        summary: Its figures, of all services.
+        notes: What was repaired in the traces.
     """
-    title = escape(f"{run.scenario.policy.service} on {run.scenario.workload.name}")
+    names = [service.tenant.name for service in run.services]
+    title = escape(" and ".join(_title(service.tenant) for service in run.services))
+    several = len(names) > 1
+    parts = [_service(run.of(name), several) for name in names]
     return (
         f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
         f"<style>{_STYLE}</style></head>\n<body>\n<h1>{title}</h1>\n"
         '<p class="kind">Profile-driven simulation: no figure here was measured on a running service.</p>\n'
         f"{_facts(run, summary)}{''.join(_note(note) for note in notes)}"
+        f"{_together(summary) if several else ''}{''.join(parts)}</body></html>\n"
+    )
+
+
+def _title(tenant: Tenant) -> str:
+    return f"{tenant.policy.service} on {tenant.workload.name}"
+
+
+def _together(summary: Summary) -> str:
+    figures = f"{_table(request_figures(summary))}{_table(stage_figures(summary))}"
+    return f"<h2>All services</h2>\n{figures}"
+
+
+def _service(run: Run, several: bool) -> str:
+    summary, tenant = summarise(run), run.only.tenant
+    timeline = run.only.timeline
+    title = f"<h1>{escape(_title(tenant))}</h1>\n" if several else ""
+    return (
+        f"{title}{_service_facts(run, summary)}"
         f"<h2>Figures</h2>\n{_table(request_figures(summary))}{_table(stage_figures(summary))}"
-        f"{_plots(run)}{_reasons(run.timeline)}{_decisions(run.timeline)}</body></html>\n"
+        f"{_plots(run)}{_reasons(timeline)}{_decisions(timeline)}"
     )
 
 
 def _facts(run: Run, summary: Summary) -> str:
-    scenario, work = run.scenario, run.scenario.workload
-    facts = {
-        "policy": f"{scenario.policy.service}, model {scenario.policy.model.name}",
-        "scaling": summary.scaling,
-        "trace": f"{work.name} ({work.label}), {len(work):,} requests in {work.span_s:,.0f} s",
-        "fleet": _fleet(run),
-        "seed": str(summary.seed),
-        "spent": f"{summary.gpu_hours:,.2f} GPU-hours, ${summary.cost_usd:,.2f} in {summary.span_s:,.0f} s",
-        "attained": f"{percent_text(summary.groups['all'].attainment)} of the offered requests",
-        "requests": ", ".join(f"{count:,} {ending}" for ending, count in summary.endings.items()),
-    }
+    return _list(
+        {
+            "fleet": _fleet(run),
+            "seed": str(summary.seed),
+            "faults": "; ".join(strike_texts(run.strikes)) or "none",
+            "spent": f"{_spent(summary)} in {summary.span_s:,.0f} s",
+            "fleet provisioned": percent_text(summary.fleet_provisioned),
+            "fleet busy": percent_text(summary.fleet_busy),
+        }
+    )
+
+
+def _service_facts(run: Run, summary: Summary) -> str:
+    tenant = run.only.tenant
+    work = tenant.workload
+    return _list(
+        {
+            "policy": f"{tenant.policy.service}, model {tenant.policy.model.name}",
+            "scaling": summary.scaling,
+            "trace": f"{work.name} ({work.label}), {len(work):,} requests in {work.span_s:,.0f} s",
+            "spent on it": _spent(summary),
+            "attained": f"{percent_text(summary.groups['all'].attainment)} of the offered requests",
+            "requests": ", ".join(f"{count:,} {ending}" for ending, count in summary.endings.items()),
+        }
+    )
+
+
+def _spent(summary: Summary) -> str:
+    return f"{summary.gpu_hours:,.2f} GPU-hours, ${summary.cost_usd:,.2f}"
+
+
+def _list(facts: Mapping[str, str]) -> str:
     return f"<dl>{''.join(f'<dt>{name}</dt><dd>{escape(text)}</dd>' for name, text in facts.items())}</dl>\n"
 
 

@@ -1,5 +1,6 @@
-"""From a policy file, a trace and a fleet to a scenario."""
+"""From policy files, traces and a fleet to a scenario."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -9,10 +10,12 @@ from orchestrator.control_policy import Hardware, load_control_policy
 from orchestrator.core.control_types import ControlPolicy, Node
 from orchestrator.core.scaling import SCALERS, Params
 from orchestrator.policy import Policy, load_policy
+from orchestrator.simulator.faults import Fault
 from orchestrator.simulator.first import first_replicas
 from orchestrator.simulator.fleet_spec import FleetError, default_fleet, parse_fleet
 from orchestrator.simulator.load import load_workload
 from orchestrator.simulator.run import Scenario
+from orchestrator.simulator.tenant import Tenant
 from orchestrator.simulator.traces import Notes
 from orchestrator.simulator.workload import Workload
 from stages.types import Stage
@@ -31,6 +34,7 @@ class Subject:
 
     Attributes:
         notes: What was repaired in the trace.
+        slowdown: See `Tenant`.
     """
 
     policy: Policy
@@ -39,34 +43,48 @@ class Subject:
     nodes: tuple[Node, ...]
     hardware: Hardware
     notes: Notes = ()
+    slowdown: float = 1.0
 
-    def scenario(
-        self,
-        *,
-        scaling: str | None = None,
-        params: Params | None = None,
-        seed: int = 0,
-    ) -> Scenario:
-        """Return a scenario.
+    def tenant(self, *, scaling: str | None = None, params: Params | None = None) -> Tenant:
+        """Return the service as one of a scenario's.
 
         Args:
             scaling: A scaling policy to run instead of the file's.
             params: Its parameters; None for the file's own, or else the defaults.
-            seed: Of cold starts.
         """
         control = self.control
         if params is not None or (scaling is not None and scaling != control.scaling):
             name = scaling or control.scaling
             control = replace(control, scaling=name, params=params or SCALERS[name].params())
-        return Scenario(
+        links = self.hardware.links.of_levels(control.levels)
+        return Tenant(
             policy=self.policy,
             control=control,
             workload=self.workload,
-            nodes=self.nodes,
-            first=first_replicas(control, self.workload, self.nodes),
-            links=self.hardware.links.of_levels(control.levels),
-            seed=seed,
+            links=links,
+            slowdown=self.slowdown,
         )
+
+    def scenario(
+        self, *, scaling: str | None = None, params: Params | None = None, seed: int = 0
+    ) -> Scenario:
+        """Return a scenario of this service alone; see `tenant` and `scenario_of`."""
+        return scenario_of([self.tenant(scaling=scaling, params=params)], self.nodes, seed=seed)
+
+
+def scenario_of(
+    tenants: Sequence[Tenant], nodes: tuple[Node, ...], *, faults: Sequence[Fault] = (), seed: int = 0
+) -> Scenario:
+    """Return a scenario in which services share a fleet and begin at their policies' steady state.
+
+    Args:
+        tenants: One or several, of different names.
+        nodes: The fleet.
+        faults: What goes wrong.
+        seed: Of cold starts and of whom faults hit.
+    """
+    first = first_replicas(tenants, nodes)
+    return Scenario(tenants=tuple(tenants), nodes=nodes, first=first, faults=tuple(faults), seed=seed)
 
 
 def load_subject(
@@ -77,38 +95,74 @@ def load_subject(
     rate_scale: float = 1.0,
     seed: int = 0,
 ) -> Subject:
-    """Read all that a simulation needs.
+    """Read all that simulations of one policy file need; see `load_subjects`."""
+    (subject,) = load_subjects([policy_file], [trace], fleet=fleet, rate_scale=rate_scale, seed=seed)
+    return subject
+
+
+def load_subjects(
+    policy_files: Sequence[Path],
+    traces: Sequence[str | Path | None],
+    *,
+    fleet: str | None = None,
+    rate_scale: float = 1.0,
+    seed: int = 0,
+) -> tuple[Subject, ...]:
+    """Read all that simulations of policy files on one fleet need.
 
     Args:
-        policy_file: Stage policy file.
-        trace: As for `load_workload`; by default what the policy's `demand.trace` names.
-        fleet: See `parse_fleet`; by default room for every stage's `max`.
+        policy_files: Stage policy files of different services.
+        traces: One for each, as for `load_workload`; None for what the policy's `demand.trace` names.
+        fleet: See `parse_fleet`; by default room for every stage's `max` of every service.
         rate_scale: Factor on the requests per second.
-        seed: Of a trace twin, and of the thinning or doubling of requests.
+        seed: Of trace twins, and of the thinning or doubling of requests.
 
     Raises:
-        PolicyError: The policy file is wrong or infeasible.
-        TraceError: The trace is.
-        FleetError: The fleet is, or it has none of the policy's hardware.
-        NoTraceError: No trace is named.
+        PolicyError: A policy file is wrong or infeasible.
+        TraceError: A trace is.
+        FleetError: The fleet is, it has none of a policy's hardware, or the policies cannot share one.
+        NoTraceError: No trace is named for a policy.
     """
     hardware = Hardware.load()
-    policy = load_policy(policy_file)
-    control = load_control_policy(policy_file, hardware)
-    if trace is None:
-        if policy.demand.trace is None:
-            raise NoTraceError(
-                "which requests? give --trace FILE or twin:PER_MINUTE.csv, "
-                "or name one in the policy's demand.trace"
+    policies = [load_policy(file) for file in policy_files]
+    controls = [load_control_policy(file, hardware) for file in policy_files]
+    levels = _common_levels(controls)
+    nodes = parse_fleet(fleet, levels) if fleet else default_fleet(controls, levels)
+    for control in controls:
+        _check_hardware(control, nodes)
+    subjects = []
+    for file, policy, control, trace in zip(policy_files, policies, controls, traces, strict=True):
+        work, notes = load_workload(str(trace or _own_trace(file, policy)), seed=seed)
+        work = work.clipped(IMAGES_AT_MOST)
+        if rate_scale != 1.0:
+            work = work.scaled(rate=rate_scale, rng=np.random.default_rng(seed))
+        subjects.append(
+            Subject(
+                policy=policy, control=control, workload=work, nodes=nodes, hardware=hardware, notes=notes
             )
-        trace = policy_file.parent / policy.demand.trace
-    work, notes = load_workload(str(trace), seed=seed)
-    work = work.clipped(IMAGES_AT_MOST)
-    if rate_scale != 1.0:
-        work = work.scaled(rate=rate_scale, rng=np.random.default_rng(seed))
-    nodes = parse_fleet(fleet, control.levels) if fleet else default_fleet(control)
-    _check_hardware(control, nodes)
-    return Subject(policy=policy, control=control, workload=work, nodes=nodes, hardware=hardware, notes=notes)
+        )
+    return tuple(subjects)
+
+
+def _own_trace(policy_file: Path, policy: Policy) -> Path:
+    if policy.demand.trace is None:
+        raise NoTraceError(
+            f"which requests for {policy.service}? give --trace FILE or twin:PER_MINUTE.csv, "
+            "or name one in the policy's demand.trace"
+        )
+    return policy_file.parent / policy.demand.trace
+
+
+def _common_levels(controls: Sequence[ControlPolicy]) -> tuple[str, ...]:
+    """Return the topology levels that the fleet's nodes have: those of all policies that name any."""
+    names = [control.service for control in controls]
+    if len(set(names)) < len(names):
+        raise FleetError(f"services that share a fleet need names of their own; these are {', '.join(names)}")
+    named = {control.levels: control.service for control in controls if control.levels}
+    if len(named) > 1:
+        each = "; ".join(f"{service}: {', '.join(levels)}" for levels, service in named.items())
+        raise FleetError(f"policies that share a fleet name the same topology levels; these differ: {each}")
+    return next(iter(named), ())
 
 
 def _check_hardware(control: ControlPolicy, nodes: tuple[Node, ...]) -> None:

@@ -5,23 +5,28 @@ engines do in between takes the time that the profile and the links say.
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from orchestrator.core.admission import AdmissionBounds, admit, encode_held, stage_load
+from orchestrator.core.counts import Backlog
+from orchestrator.core.observe import Reading, ServiceView
 from orchestrator.core.profile import ModelProfile
 from orchestrator.core.tagger import tag
 from orchestrator.core.types import MediaShape, Queued, Reason, Rejected, StageLoad, StageTag
 from orchestrator.core.waiting import WaitingParams, due_s
+from orchestrator.output_length import OutputLength
+from orchestrator.simulator.caches import NEW, Content, Prefixes
 from orchestrator.simulator.clock import Clock
 from orchestrator.simulator.engines import Milestones
-from orchestrator.simulator.hop import Hop, Request
+from orchestrator.simulator.hop import NO_PREFIX, Embedding, Hop, Request
 from orchestrator.simulator.outcomes import Ending, Outcomes
 from orchestrator.simulator.pool import Pool
 from orchestrator.simulator.replica import SimReplica
-from orchestrator.totals import ServiceTotals, StageNow
+from orchestrator.totals import ServiceTotals, judge, ttft_ratio
 from stages.types import Modality, Stage
 
+COUNTER = "simulated"
 SERVED = frozenset({Modality.TEXT, Modality.IMAGE, Modality.VIDEO})
 
 Transfer = Callable[[int, tuple[str, ...], tuple[str, ...]], float]
@@ -76,6 +81,12 @@ class Service:
         transfer: How long moving bytes takes.
         totals: Counts for control.
         outcomes: Records what becomes of each request.
+        prefixes: What replicas hold of prompts; None if the requests say nothing of what they share.
+
+    Attributes:
+        reasons: Of admission (stage None) and of routing, with counts.
+        on_idle: Hears of replicas that drain and have become empty.
+        node_lost_s: When a node was last lost, by its id.
     """
 
     def __init__(
@@ -88,19 +99,25 @@ class Service:
         transfer: Transfer,
         totals: ServiceTotals,
         outcomes: Outcomes,
+        prefixes: Prefixes | None = None,
     ) -> None:
         self._clock = clock
         self._profile = profile
+        self._image_kv_positions = profile.image_kv_positions
         self._promises = promises
         self._speeds = speeds
         self._transfer = transfer
+        self._prefixes = prefixes
         self._next = dict(zip(pools, (*pools[1:], None), strict=True))
         self._image = MediaShape(modality=Modality.IMAGE, tokens=profile.image_tokens)
         self.pools = pools
         self.pool_of = {stage: pool for pool in pools for stage in pool.stages}
+        self._outputs = OutputLength()
         self.totals = totals
         self.outcomes = outcomes
         self.reasons: Counter[tuple[Stage | None, Reason]] = Counter()
+        self._roused = False
+        self.node_lost_s: dict[str, float] = {}
         self.on_idle: Callable[[SimReplica], None] = lambda replica: None
         self.milestones = Milestones(
             prefilled=self._prefilled, first=lambda hop: self._first_token(hop.request), done=self._done
@@ -112,19 +129,10 @@ class Service:
         images: int,
         text_tokens: int,
         output_tokens: int,
-        content: str = "",
+        content: Content = NEW,
         sent_s: float | None = None,
     ) -> None:
-        """A request comes in.
-
-        Args:
-            index: Its row.
-            images: How many, all of the profile's size.
-            text_tokens: The rest of its prompt.
-            output_tokens: Of its completion; ≥ 1.
-            content: Names its images, for cache affinity; empty if none comes twice.
-            sent_s: When its client sent it; now by default.
-        """
+        """A request comes in; its client sent it at `sent_s`, now by default."""
         now_s = self._clock.now_s
         tagged = tag(
             text_tokens, (self._image,) * images, kappa=self._profile.kappa, max_tokens=output_tokens
@@ -145,17 +153,25 @@ class Service:
             now_s if sent_s is None else sent_s,
             due_s(now_s, isolated_s, self._promises.waiting),
             now_s + slack_s,
+            content,
         )
-        self._send_in(request, content, held=isinstance(admission, Queued))
+        self._send_in(request, held=isinstance(admission, Queued))
 
     def load(self, stage: Stage) -> StageLoad:
         """Return a stage's load, as the gateway sees it."""
         pool = self.pool_of[stage]
-        return stage_load(stage, pool.replicas, pool.waiting_tokens, self._speeds.rates[pool.stage])
+        decoding = sum([r.decoding_tokens for r in pool.replicas]) if len(pool.stages) > 1 else 0
+        waiting = pool.waiting_tokens - decoding
+        return stage_load(stage, pool.replicas, waiting, self._speeds.rates[pool.stage])
 
-    def now(self) -> dict[Stage, StageNow]:
-        """Return what control looks at beside the totals."""
-        return {stage: _now(self.pool_of[stage]) for stage in Stage}
+    def view(self) -> ServiceView:
+        """Return what control sees of it."""
+        pools = self.pool_of
+        waiting = {s: Backlog(float(pools[s].waiting_tokens), pools[s].depth) for s in Stage}
+        return ServiceView(
+            counts=(self.totals.count(COUNTER, self._clock.now_s, waiting),),
+            readings={s: [Reading(r, r.engine.busy_s()) for r in pools[s].replicas] for s in Stage},
+        )
 
     def dispatch(self, pool: Pool) -> None:
         """Start what can be started."""
@@ -164,6 +180,7 @@ class Service:
         while pool.depth:
             while hop := pool.pop_expired(self._clock.now_s):
                 self._expire(hop.request)
+                self._rouse()
             placed = pool.pop_placeable(_source_domain)
             if placed is None:
                 return
@@ -171,61 +188,127 @@ class Service:
             self.reasons[pool.stage, reason] += 1
             self._start(hop, replica)
 
-    def lost(self, replica: SimReplica) -> None:
-        """A replica died: what it had is done again, a decode from its prompt and what it had said."""
-        replica.engine.stop()
-        for hop in sorted(replica.running, key=lambda hop: (hop.request.index, hop.queued_s)):
-            hop.attempt += 1
-            request = hop.request
-            if hop.images and not hop.prompt_tokens and not hop.steps:
-                self._push(self.pools[0], self._image_hop(request, hop.content))
-            else:
-                self._push(self.pool_of[Stage.PREFILL], self._prompt_hop(request))
-        replica.running.clear()
+    def dispatch_all(self) -> None:
+        """Start what can be started of every stage, the last first: it makes room for those before."""
+        for pool in reversed(self.pools):
+            self.dispatch(pool)
+
+    def give_up_expired(self) -> None:
+        """End the requests that wait and are past their deadlines, and give their room to others."""
+        now_s = self._clock.now_s
+        expired = [
+            hop
+            for pool in self.pools
+            if pool.depth
+            for hop in pool.withdraw(lambda hop: hop.request.ended or now_s >= hop.request.deadline_s)
+        ]
+        for hop in expired:
+            self._expire(hop.request)
+            self._rouse()
+
+    def _rouse(self) -> None:
+        """Have every stage look for work at this moment: what was given up has made room somewhere."""
+        if not self._roused:
+            self._roused = True
+            self._clock.after(0.0, self._on_roused, None)
+
+    def _on_roused(self, _: None) -> None:
+        self._roused = False
+        self.dispatch_all()
+
+    def is_gone(self, embedding: Embedding) -> bool:
+        """Return whether the node of an embedding was lost since it was made."""
+        lost_s = self.node_lost_s.get(embedding.node_id)
+        return lost_s is not None and embedding.made_s <= lost_s
+
+    def cancel(self, hop: Hop, replica: SimReplica) -> None:
+        """Take a hop that has not begun off its replica."""
+        hop.attempt += 1
+        replica.give_back(hop)
+        replica.free_kv(hop)
+        if replica.draining and replica.empty:
+            self.on_idle(replica)
+
+    def push_images(self, request: Request, contents: Iterable[str]) -> None:
+        """Let images that are to be encoded again wait for it."""
+        for content in contents:
+            request.images_left += 1
+            self.push_image(request, content)
+
+    def push_image(self, request: Request, content: str) -> None:
+        """Let an image wait to be encoded."""
+        hop = Hop(request, tokens=self._profile.image_tokens, images=1, content=content)
+        self._push(self.pools[0], hop)
+
+    def push_prompt(self, request: Request) -> None:
+        """Let a prompt, with what was said already, wait for prefill."""
+        self._push(self.pool_of[Stage.PREFILL], self._prompt_hop(request))
+
+    def push_decode(self, request: Request) -> None:
+        """Let a KV cache wait for decode."""
+        expected = self._outputs.expect(request.output_tokens)
+        hop = Hop(
+            request,
+            tokens=max(1, expected - request.said),
+            steps=request.output_tokens - request.said - 1,
+            context_tokens=self._context(request),
+            kv_bytes=self._kv_bytes(request, request.output_tokens),
+        )
+        self._push(self.pool_of[Stage.DECODE], hop)
+
+    def forget(self, pool: Pool) -> None:
+        """A replica of the pool is gone, and what it kept with it."""
+        if self._prefixes:
+            self._prefixes.keep_only([r.replica_id for r in pool.replicas])
 
     def _held(self) -> bool:
         return encode_held(self.load(Stage.PREFILL), self._promises.bounds)
 
-    def _send_in(self, request: Request, content: str, held: bool) -> None:
+    def _send_in(self, request: Request, held: bool) -> None:
         first = self.pools[0]
         if first.stages == (Stage.ENCODE,) and request.images_left:
             for number in range(request.images_left):
-                self._push(first, self._image_hop(request, content and f"{content}/{number}"))
+                self.push_image(request, request.content.image(number))
             if not held:
                 self.dispatch(first)
         else:
-            pool = self.pool_of[Stage.PREFILL]
-            self._push(pool, self._prompt_hop(request))
-            self.dispatch(pool)
+            self.push_prompt(request)
+            self.dispatch(self.pool_of[Stage.PREFILL])
 
     def _push(self, pool: Pool, hop: Hop) -> None:
         pool.push(hop, hop.tokens / self._speeds.rates[pool.stage], self._clock.now_s)
-
-    def _image_hop(self, request: Request, content: str) -> Hop:
-        return Hop(request, tokens=self._profile.image_tokens, images=1, content=content)
 
     def _prompt_hop(self, request: Request) -> Hop:
         """Return the hop of the pool that prefills, with all that its replicas do."""
         tagged, stages = request.tag, self.pool_of[Stage.PREFILL].stages
         decodes = Stage.DECODE in stages
         images = len(tagged.item_tokens) if Stage.ENCODE in stages else 0
-        steps = request.output_tokens - 1 if decodes else 0
-        context = self._context(tagged)
+        prompt = tagged.prefill_tokens + request.said
+        steps = request.output_tokens - request.said - 1 if decodes else 0
+        blocks, prefixes = request.content.blocks, self._prefixes
         rates = self._speeds.rates
         seconds = images * self._speeds.image_s + steps / rates[Stage.DECODE] if len(stages) > 1 else 0.0
         return Hop(
             request,
-            tokens=tagged.prefill_tokens + int(seconds * rates[Stage.PREFILL]),
+            tokens=prompt + int(seconds * rates[Stage.PREFILL]),
             images=images,
-            prompt_tokens=tagged.prefill_tokens,
+            prompt_tokens=prompt,
             steps=steps,
-            context_tokens=context,
-            kv_bytes=(context + (request.output_tokens if decodes else 0)) * self._profile.kv_bytes_per_token,
+            context_tokens=self._context(request),
+            kv_bytes=self._kv_bytes(request, request.output_tokens if decodes else request.said),
+            prefix_tokens=prefixes.believed(blocks) if prefixes and blocks else NO_PREFIX,
         )
 
-    def _context(self, tagged: StageTag) -> int:
-        # With cross-attention, images are not in the cache that grows and is read with every token.
-        return tagged.prefill_tokens
+    def _context(self, request: Request) -> int:
+        """Return the KV positions of a prompt; an image in cross-attention layers is read like as many."""
+        tagged = request.tag
+        images = int(len(tagged.item_tokens) * self._image_kv_positions)
+        return tagged.prefill_tokens + request.said + images
+
+    def _kv_bytes(self, request: Request, output_tokens: int) -> int:
+        """Return the KV of a prompt and so many tokens of its completion."""
+        tokens, images = request.tag.prefill_tokens + output_tokens, len(request.tag.item_tokens)
+        return tokens * self._profile.kv_bytes_per_token + images * self._profile.image_kv_bytes
 
     def _start(self, hop: Hop, replica: SimReplica) -> None:
         replica.take(hop)
@@ -244,9 +327,11 @@ class Service:
         request = hop.request
         if replica.stage is Stage.PREFILL and request.embeddings_at:
             size = self._profile.embedding_bytes
-            return sum([self._transfer(size, source, replica.domain) for source in request.embeddings_at])
+            return sum(
+                [self._transfer(size, source.domain, replica.domain) for source in request.embeddings_at]
+            )
         if replica.stage is Stage.DECODE and request.prefilled_on is not None:
-            size = hop.context_tokens * self._profile.kv_bytes_per_token
+            size = self._kv_bytes(request, request.said)
             return self._transfer(size, request.prefilled_on.domain, replica.domain)
         return 0.0
 
@@ -255,8 +340,11 @@ class Service:
         replica = hop.replica
         if attempt != hop.attempt or replica is None:
             return
+        hop.begun = True
         if replica.stage is Stage.DECODE:
             self._pulled(hop)
+        if self._prefixes and hop.prompt_tokens:
+            self._prefixes.use(hop, replica)
         replica.engine.submit(hop)
 
     def _pulled(self, hop: Hop) -> None:
@@ -275,14 +363,26 @@ class Service:
     def _first_token(self, request: Request) -> None:
         if not request.first_token_s:
             request.first_token_s = self._clock.now_s
-            target_s = request.due_s - request.arrival_s
-            self.totals.first_token((self._clock.now_s - request.arrival_s) / target_s, self._clock.now_s)
+            now_s = self._clock.now_s
+            self.totals.first_token(ttft_ratio(request.arrival_s, request.due_s, now_s), now_s)
 
     def _prefilled(self, hop: Hop) -> None:
-        self.totals.prefilled(hop.request.tag.prefill_tokens, 0)
-        self.totals.done(Stage.PREFILL, hop.request.tag.prefill_tokens)
+        tokens = hop.request.tag.prefill_tokens + hop.request.said
+        self.totals.prefilled(tokens, hop.cached_tokens)
+        self.totals.done(Stage.PREFILL, tokens - hop.cached_tokens)
+        if hop.cached_images:
+            self.totals.image_hit(hop.cached_images * self._profile.image_tokens)
+        if self._prefixes and hop.replica is not None:
+            self._prefixes.keep(hop, hop.replica)
         if Stage.DECODE in self.pool_of[Stage.PREFILL].stages:
             self._first_token(hop.request)
+            if hop.replica is not None:
+                hop.replica.prefilled(hop, self._decode_work(hop.steps))
+
+    def _decode_work(self, steps: int) -> int:
+        """Return the prompt tokens that could be prefilled in a decode's share of the time."""
+        rates = self._speeds.rates
+        return int(steps / rates[Stage.DECODE] * rates[Stage.PREFILL])
 
     def _done(self, hop: Hop) -> None:
         replica, request = hop.replica, hop.request
@@ -294,46 +394,39 @@ class Service:
             replica.free_kv(hop)
             self._answer(request)
         elif pool.stages == (Stage.ENCODE,):
-            self._encoded(request, replica)
+            self._encoded(hop, replica)
         else:
             request.prefilled_on, request.prefill_hop = replica, hop
-            self._to_decode(request)
+            self.push_decode(request)
+            self.dispatch(self.pool_of[Stage.DECODE])
         if replica.draining and replica.empty:
             self.on_idle(replica)
         self.dispatch(pool)
         if pool.stage is Stage.PREFILL and self.pools[0] is not pool and self.pools[0].depth:
             self.dispatch(self.pools[0])  # its backpressure may have ended
 
-    def _encoded(self, request: Request, replica: SimReplica) -> None:
+    def _encoded(self, hop: Hop, replica: SimReplica) -> None:
+        request = hop.request
         request.images_left -= 1
-        request.embeddings_at.append(replica.domain)
-        self.totals.done(Stage.ENCODE, self._profile.image_tokens)
+        made = Embedding(replica.domain, replica.node_id, self._clock.now_s, hop.content)
+        request.embeddings_at.append(made)
+        if hop.cached_images:
+            self.totals.image_hit(self._profile.image_tokens)
+        else:
+            self.totals.done(Stage.ENCODE, self._profile.image_tokens)
         if not request.images_left and not request.ended:
-            pool = self.pool_of[Stage.PREFILL]
-            self._push(pool, self._prompt_hop(request))
-            self.dispatch(pool)
-
-    def _to_decode(self, request: Request) -> None:
-        pool = self.pool_of[Stage.DECODE]
-        context = self._context(request.tag)
-        hop = Hop(
-            request,
-            tokens=request.output_tokens,
-            steps=request.output_tokens - 1,
-            context_tokens=context,
-            kv_bytes=(context + request.output_tokens) * self._profile.kv_bytes_per_token,
-        )
-        self._push(pool, hop)
-        self.dispatch(pool)
+            self.push_prompt(request)
+            self.dispatch(self.pool_of[Stage.PREFILL])
 
     def _answer(self, request: Request) -> None:
         now_s = self._clock.now_s
         request.ended = True
+        self._outputs.observe(request.output_tokens)
         ttft_s = request.first_token_s - request.arrival_s
-        tpot_s = (now_s - request.first_token_s) / max(1, request.output_tokens - 1)
-        attained = request.first_token_s <= request.due_s and tpot_s <= self._promises.tpot_s
+        target_s = self._promises.tpot_s
+        tpot_s, attained = judge(request.due_s, request.first_token_s, now_s, request.output_tokens, target_s)
         self.outcomes.answer(request.index, ttft_s, tpot_s, attained)
-        self.totals.completed(request.output_tokens, tpot_s / self._promises.tpot_s, attained, now_s)
+        self.totals.completed(request.output_tokens, tpot_s / target_s, attained, now_s)
 
     def _expire(self, request: Request) -> None:
         if not request.ended:
@@ -350,17 +443,3 @@ class Service:
 def _source_domain(hop: Hop) -> tuple[str, ...]:
     source = hop.request.prefilled_on
     return source.domain if source is not None else ()
-
-
-def _now(pool: Pool) -> StageNow:
-    ready = pool.ready()
-    kv_bytes = sum(r.total_kv_bytes for r in ready)
-    held = sum(r.total_kv_bytes - r.free_kv_bytes for r in ready)
-    pending = 0 if pool.stage is Stage.DECODE else sum(r.pending_tokens for r in pool.replicas)
-    return StageNow(
-        waiting_units=float(pool.waiting_tokens + pending),
-        waiting_jobs=pool.depth,
-        running_jobs=sum(r.in_flight for r in pool.replicas),
-        kv_usage=held / kv_bytes if kv_bytes else 0.0,
-        busy_s=pool.busy_s(),
-    )

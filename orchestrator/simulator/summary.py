@@ -1,13 +1,14 @@
 """What a run comes to: the figures that people compare."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.simulator.outcomes import Ending
-from orchestrator.simulator.run import Run
+from orchestrator.simulator.run import Run, ServiceRun
+from stages.types import Stage
 
 HOUR_S = 3600.0
 QUANTILES = (50, 90, 99)
@@ -31,16 +32,21 @@ class Group:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
-    """One run's figures.
+    """One run's figures, of all its services together.
 
     Attributes:
+        system: Systems of the services, with commas if they differ; likewise `scaling`.
         gpu_hours: Accelerator-hours provisioned, from a replica's creation to its end.
         gpu_hours_by_stage: Likewise; for a pool of several stages under the first.
         cost_usd: At the prices of data/accelerators.yaml.
         groups: `all`, `text` and `image`.
         endings: Requests by how they ended.
         utilisation: Fraction of provisioned replica-seconds with work, by stage.
+        fleet_provisioned: Fraction of the fleet's accelerator-seconds that replicas were provisioned for.
+        fleet_busy: Fraction of them in which replicas had work.
         scale_events: Decisions that changed a count, by stage.
+        embedding_hits: Fraction of image tokens that embedding caches supplied; 0.0 if no image repeats.
+        prefix_hits: Likewise of prompt tokens and prefix caches.
         span_s: First arrival to last end.
         wall_s: Seconds that the simulation took.
     """
@@ -54,7 +60,11 @@ class Summary:
     groups: Mapping[str, Group]
     endings: Mapping[str, int]
     utilisation: Mapping[str, float]
+    fleet_provisioned: float
+    fleet_busy: float
     scale_events: Mapping[str, int]
+    embedding_hits: float
+    prefix_hits: float
     span_s: float
     events: int
     wall_s: float
@@ -67,52 +77,104 @@ class Summary:
 
 
 def summarise(run: Run) -> Summary:
-    """Return the figures of a run."""
-    scenario, outcomes = run.scenario, run.outcomes
-    images = scenario.workload.images > 0
-    by_stage: dict[str, float] = {}
-    cost_usd = 0.0
-    for (_, stage, hardware), seconds in run.accelerator_s.items():
-        by_stage[stage] = by_stage.get(stage, 0.0) + seconds / HOUR_S
-        cost_usd += seconds / HOUR_S * scenario.control.accelerators[hardware].cost_per_h
-    everyone = np.ones_like(images)
+    """Return the figures of a run, of all its services together; `run.of(name)` is the run of one."""
+    services, columns = run.services, _Columns(run.services)
+    tenants = [service.tenant for service in services]
+    by_stage = _gpu_hours(services)
+    gpu_hours = sum(by_stage.values())
+    fleet_s = run.span_s * sum(node.accelerators for node in run.scenario.nodes)
     return Summary(
-        system=scenario.system,
-        scaling=scenario.control.scaling if scenario.scaled else "fixed",
-        seed=scenario.seed,
-        gpu_hours=sum(by_stage.values()),
+        system=_named(tenant.system for tenant in tenants),
+        scaling=_named(tenant.control.scaling for tenant in tenants) if run.scenario.scaled else "fixed",
+        seed=run.scenario.seed,
+        gpu_hours=gpu_hours,
         gpu_hours_by_stage=by_stage,
-        cost_usd=cost_usd,
+        cost_usd=sum(_cost_usd(service) for service in services),
         groups={
-            "all": _group(run, everyone),
-            "text": _group(run, ~images),
-            "image": _group(run, images),
+            "all": columns.group(np.ones_like(columns.with_images)),
+            "text": columns.group(~columns.with_images),
+            "image": columns.group(columns.with_images),
         },
-        endings={
-            ending.name.lower(): int(np.count_nonzero(outcomes.ending == ending))
-            for ending in Ending
-            if ending is not Ending.OPEN
-        },
-        utilisation={
-            stage: run.busy_s[stage] / seconds for stage, seconds in run.replica_s.items() if seconds > 0.0
-        },
-        scale_events={str(stage): count for stage, count in run.scale_events.items()},
+        endings=columns.endings(),
+        utilisation=_utilisation(services),
+        fleet_provisioned=HOUR_S * gpu_hours / fleet_s if fleet_s else 0.0,
+        fleet_busy=sum(_busy_accelerator_s(service) for service in services) / fleet_s if fleet_s else 0.0,
+        scale_events={str(stage): sum(s.scale_events[stage] for s in services) for stage in Stage},
+        embedding_hits=_share([(s.hits.cached_image_tokens, s.hits.image_tokens) for s in services]),
+        prefix_hits=_share([(s.hits.cached_prompt_tokens, s.hits.prompt_tokens) for s in services]),
         span_s=run.span_s,
         events=run.events,
         wall_s=run.wall_s,
     )
 
 
-def _group(run: Run, rows: NDArray[np.bool_]) -> Group:
-    outcomes = run.outcomes
-    requests = int(np.count_nonzero(rows))
-    return Group(
-        requests=requests,
-        answered=int(np.count_nonzero(outcomes.ending[rows] == Ending.ANSWERED)),
-        attainment=float(np.mean(outcomes.attained[rows])) if requests else None,
-        ttft_s=_percentiles(outcomes.ttft_s[rows]),
-        tpot_s=_percentiles(outcomes.tpot_s[rows]),
+def _share(parts: Sequence[tuple[float, float]]) -> float:
+    whole = sum(whole for _, whole in parts)
+    return sum(part for part, _ in parts) / whole if whole else 0.0
+
+
+def _named(names: Iterable[str]) -> str:
+    return ", ".join(dict.fromkeys(names))
+
+
+def _gpu_hours(services: Sequence[ServiceRun]) -> dict[str, float]:
+    hours: dict[str, float] = {}
+    for service in services:
+        for (stage, _), seconds in service.accelerator_s.items():
+            hours[stage] = hours.get(stage, 0.0) + seconds / HOUR_S
+    return hours
+
+
+def _cost_usd(service: ServiceRun) -> float:
+    facts = service.tenant.control.accelerators
+    return sum(
+        seconds / HOUR_S * facts[hardware].cost_per_h
+        for (_, hardware), seconds in service.accelerator_s.items()
     )
+
+
+def _busy_accelerator_s(service: ServiceRun) -> float:
+    stages = service.tenant.control.stages
+    return sum(seconds * stages[stage].tp for stage, seconds in service.busy_s.items())
+
+
+def _utilisation(services: Sequence[ServiceRun]) -> dict[str, float]:
+    there_s: dict[str, float] = {}
+    busy_s: dict[str, float] = {}
+    for service in services:
+        for stage, seconds in service.replica_s.items():
+            there_s[stage] = there_s.get(stage, 0.0) + seconds
+            busy_s[stage] = busy_s.get(stage, 0.0) + service.busy_s[stage]
+    return {stage: busy_s[stage] / seconds for stage, seconds in there_s.items() if seconds > 0.0}
+
+
+class _Columns:
+    """Outcomes of several services as one table."""
+
+    def __init__(self, services: Sequence[ServiceRun]) -> None:
+        outcomes = [service.outcomes for service in services]
+        self.with_images = np.concatenate([service.tenant.workload.images > 0 for service in services])
+        self._ending = np.concatenate([each.ending for each in outcomes])
+        self._attained = np.concatenate([each.attained for each in outcomes])
+        self._ttft_s = np.concatenate([each.ttft_s for each in outcomes])
+        self._tpot_s = np.concatenate([each.tpot_s for each in outcomes])
+
+    def endings(self) -> dict[str, int]:
+        return {
+            ending.name.lower(): int(np.count_nonzero(self._ending == ending))
+            for ending in Ending
+            if ending is not Ending.OPEN
+        }
+
+    def group(self, rows: NDArray[np.bool_]) -> Group:
+        requests = int(np.count_nonzero(rows))
+        return Group(
+            requests=requests,
+            answered=int(np.count_nonzero(self._ending[rows] == Ending.ANSWERED)),
+            attainment=float(np.mean(self._attained[rows])) if requests else None,
+            ttft_s=_percentiles(self._ttft_s[rows]),
+            tpot_s=_percentiles(self._tpot_s[rows]),
+        )
 
 
 def _percentiles(column: NDArray[np.float32]) -> dict[int, float | None]:

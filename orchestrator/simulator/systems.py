@@ -60,6 +60,7 @@ SYSTEMS: Mapping[str, System] = {
     "e-p-d": System(pools=((E,), (P,), (D,))),
     "ep-d": System(pools=((E, P), (D,)), images_in_parallel=True),
     "e-pd": System(pools=((E,), (P, D))),
+    "e-pd-round-robin": System(pools=((E,), (P, D)), pick=round_robin),
     "monolith-round-robin": System(pools=((E, P, D),), pick=round_robin),
     "monolith-least-work": System(pools=((E, P, D),), pick=least_work),
     "monolith-least-work-vit-dp": System(pools=((E, P, D),), pick=least_work, images_in_parallel=True),

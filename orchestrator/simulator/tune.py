@@ -21,6 +21,11 @@ class Trial:
     summary: Summary
     attained: bool
 
+    @property
+    def params(self) -> StaticBestParams:
+        """The counts as parameters of the policy `static-best`."""
+        return _params(self.counts)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tuned:
@@ -93,12 +98,15 @@ class _Search:
 
     def _try(self, counts: dict[Stage, int]) -> bool:
         self._left -= 1
-        encode, prefill, decode = (counts[stage] for stage in Stage)
-        params = StaticBestParams(encode=encode, prefill=prefill, decode=decode)
-        scenario = self._subject.scenario(scaling="static-best", params=params, seed=self._seed)
+        scenario = self._subject.scenario(scaling="static-best", params=_params(counts), seed=self._seed)
         summary = summarise(simulate(scenario))
         attained = summary.attainment >= self._subject.control.attainment
         trial = Trial(counts=counts, summary=summary, attained=attained)
         self._trials.append(trial)
         self._tried(trial)
         return attained
+
+
+def _params(counts: Counts) -> StaticBestParams:
+    encode, prefill, decode = (counts[stage] for stage in Stage)
+    return StaticBestParams(encode=encode, prefill=prefill, decode=decode)

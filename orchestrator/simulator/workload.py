@@ -6,6 +6,9 @@ from typing import Self, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+TRACED_IMAGE_TOKENS = 576
+"""By which ContextTokens of the Azure LMM trace grow with each image: the step of the medians from 0 to 1."""
+
 _T = TypeVar("_T", bound=np.generic)
 
 
@@ -123,11 +126,16 @@ class Workload:
     def clipped(self, images: int = 16) -> Self:
         """Return the workload with at most so many images per request, as ModServe's experiments have it.
 
-        Tokens stay as traced. 16 is ModServe's limit (arXiv 2502.00937).
+        An image that goes takes its `TRACED_IMAGE_TOKENS` with it, as far as the prompt has them: text stays.
+        16 is ModServe's limit (arXiv 2502.00937).
         """
+        kept = np.minimum(self.images, np.int32(images))
+        gone = (self.images - kept).astype(np.int64) * TRACED_IMAGE_TOKENS
+        least = np.minimum(self.context_tokens, np.maximum(1, kept * TRACED_IMAGE_TOKENS))
         return replace(
             self,
-            images=np.minimum(self.images, np.int32(images)),
+            images=kept,
+            context_tokens=np.maximum(self.context_tokens - gone, least).astype(np.int32),
             label=f"{self.label}, images clipped to {images}",
         )
 

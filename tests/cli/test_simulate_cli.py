@@ -6,6 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from cli.main import app
+from tests.orchestrator.simulator.test_several import second_policy
 from tests.orchestrator.simulator.test_simulate import POLICY, TRACE
 
 WITHOUT_TRACE = "".join(line for line in POLICY.open() if not line.startswith("demand:"))
@@ -81,3 +82,69 @@ def test_policy_diff_on_a_trace_says_what_the_edit_does(tmp_path):
     assert found["predicted"]["gpu_hours"]["new"] > found["predicted"]["gpu_hours"]["old"]
     assert found["predicted"]["attainment"]["new"] > found["predicted"]["attainment"]["old"]
     assert "GPU-hours" in run("policy", "diff", str(POLICY), str(edited), "--trace", str(TRACE)).output
+
+
+def test_several_policies_share_a_fleet(tmp_path):
+    """Each service has its figures, and what is spent adds up."""
+    policies = ["--policy", str(POLICY), "--policy", str(second_policy(tmp_path))]
+    traces = ["--trace", str(TRACE), "--trace", str(TRACE)]
+    found = json.loads(run("simulate", *policies, *traces, "--json").output)
+    assert list(found["services"]) == ["internvl-26b", "second"]
+    assert sum(each["gpu_hours"] for each in found["services"].values()) == pytest.approx(found["gpu_hours"])
+    report = tmp_path / "run.html"
+    result = run("simulate", *policies, "--report", str(report))
+    assert "busy" in result.output
+    assert "second, scaling coupled" in result.output
+    assert report.read_text().count("<svg") == 12
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        pytest.param(["--trace", str(TRACE)], "1 --trace for 2 --policy", id="traces"),
+        pytest.param(["--replicas", "encode=8"], "--replicas is for one --policy", id="replicas"),
+        pytest.param([], "names of their own", id="names"),
+    ],
+)
+def test_what_does_not_fit_several_policies_is_said(arguments, words):
+    result = run("simulate", "--policy", str(POLICY), "--policy", str(POLICY), *arguments)
+    assert result.exit_code == 2
+    assert words in result.output
+
+
+def test_faults_are_simulated_and_said(tmp_path):
+    faults = ["--fault", "node-loss:at=60,for=120", "--fault", "quota:at=60,hardware=l40s,most=8"]
+    found = json.loads(run("simulate", *ARGS, *faults, "--json").output)
+    assert [fault["kind"] for fault in found["faults"]] == ["node-loss", "quota"]
+    report = tmp_path / "run.html"
+    result = run("simulate", *ARGS, *faults, "--report", str(report))
+    assert "node-loss at 60 s to 180 s: " in result.output
+    assert "quota at 60 s: l40s" in report.read_text()
+    assert run("compare", *ARGS, *faults, "--only", "coupled,static").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        pytest.param("meteor:at=1", "there is no fault 'meteor'; there are replica-loss", id="kind"),
+        pytest.param("node-loss:when=1", "there is no word 'when'; there are at, for, node", id="word"),
+        pytest.param("node-loss:for=5", "lacks at=…", id="missing"),
+        pytest.param("quota:at=1", "lacks hardware=… and most=…", id="two-missing"),
+        pytest.param("node-loss:at=soon", "at='soon' is not seconds since the start", id="number"),
+        pytest.param("node-loss:at=nan", "at='nan' is not seconds", id="nan"),
+        pytest.param("node-loss:at=1,for=0", "for='0' is not seconds above 0", id="duration"),
+        pytest.param("node-loss:at=1,at=2", "at is there twice", id="twice"),
+        pytest.param("replica-loss:at=1,stage=draft", "not one of encode, prefill, decode", id="stage"),
+        pytest.param("replica-loss:at=1,count=0", "not a whole number from 1", id="count"),
+        pytest.param(
+            "node-loss:at=1,node=h100-9", "there is no node 'h100-9'; there are h100-000", id="node"
+        ),
+        pytest.param("zone-loss:at=1,domain=mars", "there is no domain 'mars'; there are", id="domain"),
+        pytest.param("metric-loss:at=1,service=x", "there are internvl-26b", id="service"),
+        pytest.param("quota:at=1,hardware=b200,most=1", "there are h100, h20, l40s", id="hardware"),
+    ],
+)
+def test_a_fault_that_cannot_be_says_what_could(fault, words):
+    result = run("simulate", *ARGS, "--fault", fault)
+    assert result.exit_code == 2
+    assert words in result.output

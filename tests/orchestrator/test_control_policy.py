@@ -4,7 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.control_policy import Hardware, load_control_policy, refusals
+from orchestrator.control_policy import (
+    DecodeLevel,
+    Hardware,
+    edge_levels,
+    load_control_policy,
+    refusals,
+)
 from orchestrator.core.control_types import EdgeLevels
 from orchestrator.policy import PolicyError, load_policy
 from orchestrator.profiles import DATA
@@ -25,16 +31,21 @@ LEVELS = "topology: {levels: [topology.kubernetes.io/zone, example.com/block, ex
 
 
 @pytest.fixture
-def load(tmp_path):
-    def load(*edits, more=""):
+def write(tmp_path):
+    def write(*edits, more=""):
         text = BASE
         for old, new in edits:
             assert old in text
             text = text.replace(old, new, 1)
         (tmp_path / "p.yaml").write_text(text + more)
-        return load_control_policy(tmp_path / "p.yaml", HARDWARE)
+        return tmp_path / "p.yaml"
 
-    return load
+    return write
+
+
+@pytest.fixture
+def load(write):
+    return lambda *edits, more="": load_control_policy(write(*edits, more=more), HARDWARE)
 
 
 def test_control_gets_the_file_the_profile_and_the_hardware(load):
@@ -81,6 +92,53 @@ def test_a_start_may_have_to_wait_for_a_node(load):
 def test_levels_that_edges_require(load, more, edges):
     """450 MB of KV cache have a tenth of 2 s, an image's 16 MB likewise."""
     assert load(more=more).edges == edges
+
+
+@pytest.mark.parametrize(
+    ("edges", "expected"),
+    [
+        pytest.param("", EdgeLevels(prefill_decode=2), id="auto"),
+        pytest.param(
+            ", edges: {encode-prefill: zone}", EdgeLevels(encode_prefill=1, prefill_decode=2), id="E-P"
+        ),
+        pytest.param(", edges: {prefill-decode: zone}", EdgeLevels(prefill_decode=1), id="P-D"),
+        pytest.param(", edges: {prefill-decode: any}", EdgeLevels(), id="any"),
+    ],
+)
+def test_without_a_profile_decode_shares_every_level_with_prefill(write, edges, expected):
+    """Nobody knows the bytes: an image moves anywhere, a KV cache as little as can be."""
+    policy = load_policy(write(more=f"topology: {{levels: [zone, rack]{edges}}}\n"))
+    assert edge_levels(policy, None, HARDWARE.links) == expected
+
+
+@pytest.mark.parametrize(
+    ("model", "slo", "level"),
+    [
+        pytest.param("internvl-26b", "", 2, id="by-bytes"),
+        pytest.param("internvl-26b", "slo: {ttft_s: 60}\n", 0, id="bytes-have-time"),
+        pytest.param("gpt", "slo: {ttft_s: 60}\n", 3, id="no-profile"),
+    ],
+)
+def test_the_gateway_routes_by_the_level_that_control_places_by(write, model, slo, level):
+    """Three levels, of which the KV cache needs two; a gateway works it out anew when the file is edited."""
+    path = write(("{name: internvl-26b}", f"{{name: {model}}}"), more=LEVELS + "}\n" + slo)
+    decode_level = DecodeLevel(path)
+    assert decode_level.of(load_policy(path)) == level
+    if model != "gpt":
+        assert load_control_policy(path, HARDWARE).edges.prefill_decode == level
+    edited = write(more="topology: {levels: []}\n")
+    assert decode_level.of(load_policy(edited)) == 0
+
+
+@pytest.mark.parametrize("timeout_s", [510, 60])
+def test_a_start_must_be_able_to_end_before_it_is_given_up(load, timeout_s):
+    with pytest.raises(PolicyError, match=f"{timeout_s} is not above the 510 s that"):
+        load(more=f"scaling: {{pending_timeout_s: {timeout_s}}}\n")
+
+
+def test_what_control_gets_of_admission_and_time_outs_follows_the_file(load):
+    policy = load(more="admission: {queue_s: 4}\nscaling: {pending_timeout_s: 700}\n")
+    assert (policy.queue_s, policy.pending_timeout_s) == (4.0, 700.0)
 
 
 def test_a_policy_may_name_its_profile(load, tmp_path):

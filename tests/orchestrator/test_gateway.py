@@ -13,12 +13,14 @@ import msgspec
 import pytest
 from PIL import Image
 
+from orchestrator.counting import Counting, steady_unix_s
 from orchestrator.fleet import Fleet
 from orchestrator.gateway import Gateway
 from orchestrator.intake import Intake
 from orchestrator.metrics import Metrics
 from orchestrator.policy import load_policy
 from orchestrator.ports import DispatchOrder
+from orchestrator.published import published
 from stages.memory_blobs import MemoryBlobs
 from stages.reply import Encoded, Failed, Prefilled, Reply, Tokens, encode_reply, is_terminal
 from stages.tiny.front import TinyFront
@@ -89,6 +91,7 @@ class Bench:
     def __init__(self, script: Script, front: TinyFront | None = None) -> None:
         self.ledger = FakeLedger(on_task=self._work)
         self.metrics = Metrics()
+        self.counting = Counting("g", lambda: POLICY, self.metrics, steady_unix_s())
         self._script = script
         self._unanswered: list[DispatchOrder] = []
         self.fleet = Fleet(
@@ -96,8 +99,8 @@ class Bench:
             self.ledger,
             lambda: POLICY,
             release=lambda request, urls: None,
-            report=dict,
-            observer=self.metrics,
+            report=lambda: published("tiny", self.counting.count()),
+            observer=self.counting,
         )
         front = front or TinyFront()
         intake = Intake(
@@ -106,7 +109,9 @@ class Bench:
             MemoryBlobs(),
             None,
             lambda: POLICY,
+            on_offer=self.counting.offered,
             on_admission=lambda reason: None,  # type: ignore[arg-type]
+            decode_level=lambda: 0,
         )
         self.app = Gateway(
             self.fleet,
@@ -114,6 +119,7 @@ class Bench:
             front,
             lambda: POLICY,
             self.metrics,
+            self.counting,
             keys=None,
             problems=lambda: {"policy_error": "bad"},
         )

@@ -94,7 +94,9 @@ def take(
             MemoryBlobs(),
             Host(png()),
             lambda: policy,
+            on_offer=lambda tagged, asked: None,
             on_admission=lambda reason: None,
+            decode_level=lambda: 0,
             media_memory_bytes=memory_bytes,
         )
         async with intake.take(asked, asking or request(patience_s)) as work:

@@ -110,7 +110,7 @@ class FakeHops:
         flow = Flow(nowhere, lambda work: work.close())
         yield Attempt(Grant(order, replica, Reason.ONLY_CANDIDATE), inbox, flow)
 
-    def delivered(self, stage: Stage, tokens: int) -> None:
+    def delivered(self, stage: Stage, tokens: int, cached_tokens: int = 0) -> None:
         self.tokens[stage] += tokens
 
     def hops(self) -> list[str]:

@@ -73,20 +73,6 @@ def test_what_the_pure_functions_get_follows_the_file():
 
 
 @pytest.mark.parametrize(
-    ("edge", "edges", "level"),
-    [
-        pytest.param("encode-prefill", "", 0, id="auto-encode-prefill"),
-        pytest.param("prefill-decode", "", 2, id="auto-prefill-decode"),
-        pytest.param("prefill-decode", ", edges: {prefill-decode: zone}", 1, id="named"),
-        pytest.param("prefill-decode", ", edges: {prefill-decode: any}", 0, id="any"),
-        pytest.param("prefill-decode", ", edges: {encode-prefill: rack}", 2, id="the-other-edge-is-named"),
-    ],
-)
-def test_required_level(edge, edges, level):
-    assert policy(more=f"topology: {{levels: [zone, rack]{edges}}}").topology.required_level(edge) == level
-
-
-@pytest.mark.parametrize(
     ("old", "new", "expected"),
     [
         pytest.param(

@@ -167,7 +167,9 @@ def test_a_repeated_image_is_not_encoded_again_nor_fetched(engine, blobs, vision
     first = engine.encode(encode_job(blobs, image_bytes(), name="same"))
     job = encode_job(blobs, image_bytes(), name="same")
     blobs.release("gateway")
-    assert np.array_equal(soft_tokens(blobs, engine.encode(job)), soft_tokens(blobs, first))
+    again = engine.encode(job)
+    assert np.array_equal(soft_tokens(blobs, again), soft_tokens(blobs, first))
+    assert (first.cached, again.cached) == (False, True)
     assert vision.calls == 1
     assert (engine.load().cache_queries, engine.load().cache_hits) == (4, 2)
 

@@ -34,3 +34,17 @@ def test_jobs_side_by_side_share_their_time() -> None:
 
 def test_a_replica_that_never_worked_has_no_rate() -> None:
     assert Meter().rate_tokens_per_s() == 0.0
+
+
+def test_busy_seconds_add_up_without_idle_ones() -> None:
+    meter = Meter()
+    for _ in range(2):
+        with meter.busy(), meter.busy():
+            end_s = time.monotonic() + 0.05
+            while time.monotonic() < end_s:
+                assert meter.busy_s() < 0.2
+        before = meter.busy_s()
+        while time.monotonic() < end_s + 0.05:
+            pass
+        assert meter.busy_s() == before
+    assert 0.1 <= before < 0.2

@@ -16,15 +16,16 @@ def coupled(
 ) -> tuple[ScalePlan, ScalerState]:
     """Size the three stages together, each for the work that its upstream lets through.
 
-        L_E  = (1 − h_E) · off_img + q_E / T_drain                      N_E: W99(N_E) ≤ budget_E
+        L_E  = (1 − h_E) · off_img + q_E / T_drain                      N_E: W99(N_E) ≤ wait_share · budget_E
         to_P = h_E · off_img + min(L_E, N_E · mu_E)
-        L_P  = (off_txt + kappa · to_P) · (1 − h_KV) + q_P / T_drain    N_P: W99(N_P) ≤ budget_P
+        L_P  = (off_txt + kappa · to_P) · (1 − h_KV) + q_P / T_drain    N_P: W99(N_P) ≤ wait_share · budget_P
         to_D = min(rate + n_qP / T_drain, N_P · mu_P / w_P)
         L_D  = max(x_D, to_D · E[output tokens]) + q_D / T_drain        N_D = L_D / (mu_D · headroom)
 
     off_*: offered per second, before admission. Encode decides every 5 s and grows without limit: it
     starts fast, costs little, and images come in bursts. Prefill and decode decide every 30 s and move
-    together. The caps by upstream time a growth and never cause a shrinking.
+    together. The caps by upstream time a growth and never cause a shrinking. A stage shrinks to the highest
+    need that it had in `settle_s`: what a burst took is kept for the next one, and chance moves nothing.
 
     Source: this project's synthesis of sizing by queueing theory, offered tokens per stage (ModServe,
     arXiv 2502.00937), the ratio as a fallback and guardrails in fixed steps (HeteroScale, arXiv

@@ -27,8 +27,8 @@ class CoupledParams(Params):
         atomic: Whether prefill and decode move together or not at all.
         role_switch: Whether the engine can turn a prefill replica into a decode replica and back.
         drain_s: Time in which a backlog shall go, and no shorter than the stage's start; above 0.
-        wait_share: Fraction of encode's and prefill's budget_s that waiting may take at its 99th
-            percentile; above 0 to 1.
+        wait_share: Multiple of encode's and prefill's budget_s that waiting may take at its 99th
+            percentile: above 1 where what one stage does not use up is there for the other; above 0.
         headroom: Fraction of decode's rate to plan with; above 0 to 1.
         encode_period_s: Between decisions on encode, the fast loop; ≥ 0.
         period_s: Between decisions on prefill and decode, the slow loop; ≥ 0.
@@ -37,6 +37,7 @@ class CoupledParams(Params):
         encode_cooldown_out_s: Between two growths of encode; ≥ 0.
         cooldown_out_s: Between two growths of prefill and decode; ≥ 0.
         cooldown_in_s: From any change to a shrinking; ≥ 0.
+        settle_s: A shrinking goes to the highest need of so long; ≥ 0.
         encode_up: Growth of encode at once, as a fraction of its count, null: no limit; above 0.
         up: Growth of prefill and decode at once, likewise; above 0.
         down: Shrinking at once, as a fraction of the count and at least one replica; above 0 to 1.
@@ -58,18 +59,19 @@ class CoupledParams(Params):
     atomic: bool = True
     role_switch: bool = False
     drain_s: float = 120.0
-    wait_share: float = 1.0
+    wait_share: float = 1.5
     headroom: float = 0.85
     encode_period_s: float = 5.0
     period_s: float = 30.0
-    hysteresis_out: float = 0.10
+    hysteresis_out: float = 0.2
     hysteresis_in: float = 0.20
     encode_cooldown_out_s: float = 30.0
     cooldown_out_s: float = 120.0
-    cooldown_in_s: float = 600.0
+    cooldown_in_s: float = 300.0
+    settle_s: float = 600.0
     encode_up: float | None = None
     up: float | None = 1.0
-    down: float = 0.2
+    down: float = 0.5
     guardrail_windows: int = 3
     guardrail_most: float = 1.0
     band_half_life_s: float = 1800.0
@@ -79,9 +81,11 @@ class CoupledParams(Params):
     def __post_init__(self) -> None:
         Params.__post_init__(self)
         above_zero(self, "ratio", "drain_s", "encode_up", "up", "band_half_life_s", "trend_half_life_s")
-        fraction(self, "wait_share", "headroom", "down")
+        fraction(self, "headroom", "down")
+        above_zero(self, "wait_share")
         not_negative(self, "encode_period_s", "period_s", "hysteresis_out", "hysteresis_in", "forecast_most")
-        not_negative(self, "encode_cooldown_out_s", "cooldown_out_s", "cooldown_in_s", "guardrail_most")
+        not_negative(self, "guardrail_most")
+        not_negative(self, "encode_cooldown_out_s", "cooldown_out_s", "cooldown_in_s", "settle_s")
         if self.hysteresis_in >= 1.0:
             raise InfeasibleError(
                 f"{self.hysteresis_in:g} is not below 1: nothing would shrink", "hysteresis_in"

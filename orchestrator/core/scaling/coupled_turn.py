@@ -18,7 +18,8 @@ from orchestrator.core.scaling.guardrail import (
 )
 from orchestrator.core.scaling.pair import Side, together
 from orchestrator.core.scaling.scaler import propose
-from orchestrator.core.scaling.steps import Clock, StepRules, bounded, clock_of, step, whole
+from orchestrator.core.scaling.stabilise import Recent, highest, remember
+from orchestrator.core.scaling.steps import Clock, StepRules, bounded, clock_of, step, wants_in, whole
 from orchestrator.core.scaling.trend import NO_TREND, Trend
 from stages.types import Stage
 
@@ -35,6 +36,7 @@ class CoupledState(ScalerState):
         pair_s: When the slow loop last did.
         clocks: When counts last moved.
         last: What was last decided; it stands until the stage's loop is due again.
+        needs: The highest needs of late, as far as they can still hold a shrinking back.
         trend: Of text tokens.
         band: Needs that the ratio is learnt from.
         guard: What breaches have added.
@@ -44,6 +46,7 @@ class CoupledState(ScalerState):
     pair_s: float = -math.inf
     clocks: Mapping[Stage, Clock] = field(default_factory=dict)
     last: Mapping[Stage, StagePlan] = field(default_factory=dict)
+    needs: Mapping[Stage, Recent[float]] = field(default_factory=dict)
     trend: Trend = NO_TREND
     band: Band = NO_BAND
     guard: Guardrail = NO_BREACH
@@ -84,26 +87,50 @@ class Turn:
             requests=requests,
         )
 
-    def stepped(self, stage: Stage, need: Need, state: CoupledState, rules: StepRules) -> StagePlan:
-        """Return the plan of a stage that moves by itself."""
-        count = self.counts[stage]
-        if not need.known:
-            return propose(count, ScaleReason.NO_SIGNAL)
-        guarded = state.guard.guarded(stage, need.at(count), self.params.guardrail_most)
-        target, reason = step(
-            count,
-            guarded,
-            rules,
-            clock_of(state.clocks, stage, self.now_s),
-            self.policy.stages[stage],
-            self.now_s,
+    def noted(self, stage: Stage, need: Need, state: CoupledState) -> tuple[float, CoupledState]:
+        """Return a stage's need with what breaches have added, and the state that remembers it."""
+        guarded = state.guard.guarded(stage, need.at(self.counts[stage]), self.params.guardrail_most)
+        recent = remember(state.needs.get(stage, ()), guarded, self.now_s, self.params.settle_s)
+        return guarded, replace(state, needs={**state.needs, stage: recent})
+
+    def side(self, stage: Stage, need: float, state: CoupledState, rules: StepRules) -> Side:
+        """Return what moves a stage."""
+        return Side(
+            count=self.counts[stage],
+            need=need,
+            rules=rules,
+            bounds=self.policy.stages[stage],
+            clock=clock_of(state.clocks, stage, self.now_s),
         )
-        return propose(target, reason, guarded)
+
+    def settled(self, stage: Stage, need: float, state: CoupledState, rules: StepRules) -> Side:
+        """Return what moves a stage that shrinks to its highest need of late and no further."""
+        highest_need = max(need, min(float(self.counts[stage]), highest(state.needs[stage])))
+        return self.side(stage, highest_need, state, rules)
+
+    def stepped(
+        self, stage: Stage, need: Need, state: CoupledState, rules: StepRules
+    ) -> tuple[StagePlan, CoupledState]:
+        """Return the plan of a stage that moves by itself."""
+        if not need.known:
+            return propose(self.counts[stage], ScaleReason.NO_SIGNAL), state
+        guarded, state = self.noted(stage, need, state)
+        side = self.settled(stage, guarded, state, rules)
+        move = step(side.count, side.need, rules, side.clock, side.bounds, self.now_s)
+        return _plan(side, guarded, move), state
+
+
+def _plan(side: Side, need: float, move: tuple[int, ScaleReason]) -> StagePlan:
+    """Return a stage's plan; a shrinking that the need of late alone holds back says so."""
+    replicas, reason = move
+    held = replicas == side.count and not side.inward and wants_in(side.count, need, side.rules)
+    return propose(replicas, ScaleReason.STABILISING if held else reason, need)
 
 
 def encode_turn(turn: Turn, state: CoupledState) -> tuple[Plans, CoupledState]:
     """Decide on encode."""
-    plan = turn.stepped(Stage.ENCODE, turn.flow(state.trend).encode(), state, turn.params.encode_rules)
+    need = turn.flow(state.trend).encode()
+    plan, state = turn.stepped(Stage.ENCODE, need, state, turn.params.encode_rules)
     return {Stage.ENCODE: plan}, replace(state, encode_s=turn.now_s)
 
 
@@ -117,7 +144,7 @@ def pair_turn(turn: Turn, state: CoupledState, *, encode_count: int) -> tuple[Pl
     prefill = flow.prefill(encode_count)
     decode = flow.decode(_soon(turn, prefill))
     needs = _banded(turn, state.band, prefill, decode)
-    plans = _moves(turn, state, needs)
+    plans, state = _moves(turn, state, needs)
     if needs[PREFILL] is not prefill:
         plans[PREFILL] = _by_ratio(plans[PREFILL], params)
     if needs[DECODE] is not decode:
@@ -189,17 +216,26 @@ def _taught(turn: Turn, state: CoupledState, prefill: Need, decode: Need) -> Ban
     return state.band.learnt(prefill.offered, decode.offered, keep)
 
 
-def _moves(turn: Turn, state: CoupledState, needs: Mapping[Stage, Need]) -> Plans:
+def _moves(turn: Turn, state: CoupledState, needs: Mapping[Stage, Need]) -> tuple[Plans, CoupledState]:
     """Return both plans: together if that is asked for and both needs are known."""
+    rules = turn.params.rules
     if not (turn.params.atomic and needs[PREFILL].known and needs[DECODE].known):
-        return {s: turn.stepped(s, needs[s], state, turn.params.rules) for s in (PREFILL, DECODE)}
-    prefill, decode = _side(turn, state, PREFILL, needs), _side(turn, state, DECODE, needs)
-    switch = turn.params.role_switch and _alike(turn.policy)
-    moves = together(prefill, decode, turn.now_s, switch=switch)
-    return {
-        PREFILL: propose(moves[0][0], moves[0][1], prefill.need),
-        DECODE: propose(moves[1][0], moves[1][1], decode.need),
-    }
+        prefill, state = turn.stepped(PREFILL, needs[PREFILL], state, rules)
+        decode, state = turn.stepped(DECODE, needs[DECODE], state, rules)
+        return {PREFILL: prefill, DECODE: decode}, state
+    guarded = {}
+    for stage in (PREFILL, DECODE):
+        guarded[stage], state = turn.noted(stage, needs[stage], state)
+    sides = {s: turn.settled(s, guarded[s], state, rules) for s in guarded}
+    switch = None
+    if turn.params.role_switch and _alike(turn.policy):
+        switch = (
+            turn.side(PREFILL, guarded[PREFILL], state, rules),
+            turn.side(DECODE, guarded[DECODE], state, rules),
+        )
+    moves = together(sides[PREFILL], sides[DECODE], turn.now_s, switch=switch)
+    plans = {s: _plan(sides[s], guarded[s], m) for s, m in zip(sides, moves, strict=True)}
+    return plans, state
 
 
 def _forecast(turn: Turn, state: CoupledState, plans: Plans, encode_count: int) -> Plans:
@@ -210,19 +246,8 @@ def _forecast(turn: Turn, state: CoupledState, plans: Plans, encode_count: int) 
     plain = turn.flow(NO_TREND)
     prefill = plain.prefill(encode_count)
     now = {PREFILL: prefill, DECODE: plain.decode(_soon(turn, prefill))}
-    early = {s for s in grown if whole(_side(turn, state, s, now).need) < plans[s].replicas}
+    early = {s for s in grown if whole(turn.noted(s, now[s], state)[0]) < plans[s].replicas}
     return plans | {s: replace(plans[s], reason=ScaleReason.FORECAST) for s in early}
-
-
-def _side(turn: Turn, state: CoupledState, stage: Stage, needs: Mapping[Stage, Need]) -> Side:
-    count = turn.counts[stage]
-    return Side(
-        count=count,
-        need=state.guard.guarded(stage, needs[stage].at(count), turn.params.guardrail_most),
-        rules=turn.params.rules,
-        bounds=turn.policy.stages[stage],
-        clock=clock_of(state.clocks, stage, turn.now_s),
-    )
 
 
 def _alike(policy: ControlPolicy) -> bool:

@@ -13,7 +13,7 @@ from orchestrator.core.control_types import (
     StagePlan,
 )
 from orchestrator.core.scaling.modserve import loads
-from orchestrator.core.scaling.params import Params, above_zero, fraction, params_of
+from orchestrator.core.scaling.params import Params, above_zero, fraction, of_stage, params_of
 from orchestrator.core.scaling.scaler import counted, own, propose
 from orchestrator.core.scaling.sizing import throughput_need
 from orchestrator.core.scaling.steps import whole
@@ -31,6 +31,8 @@ class DynamoLikeParams(Params):
         period_s: Between two forecasts, and how far they look ahead; above 0.
         load_period_s: Between two looks at latency; above 0.
         headroom: Fraction of a replica's rate to plan with; above 0 to 1.
+        encode_headroom: The same for encode, null: `headroom`; above 0 to 1.
+        decode_headroom: The same for decode, null: `headroom`; above 0 to 1.
         sensitivity: Below this fraction of the latency target a replica may go; above 0 to 1.
         trend_half_life_s: Of the forecast's trend; above 0.
         forecast_most: Growth that the forecast may add, as a fraction of the load; above 0.
@@ -39,6 +41,8 @@ class DynamoLikeParams(Params):
     period_s: float = 180.0
     load_period_s: float = 5.0
     headroom: float = 0.8
+    encode_headroom: float | None = None
+    decode_headroom: float | None = None
     sensitivity: float = 0.5
     trend_half_life_s: float = 360.0
     forecast_most: float = 1.0
@@ -46,7 +50,7 @@ class DynamoLikeParams(Params):
     def __post_init__(self) -> None:
         Params.__post_init__(self)
         above_zero(self, "period_s", "load_period_s", "trend_half_life_s", "forecast_most")
-        fraction(self, "headroom", "sensitivity")
+        fraction(self, "headroom", "encode_headroom", "decode_headroom", "sensitivity")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +100,7 @@ def _forecast(
     for stage, trend in trends.items():
         ahead = now[stage] + trend.growth(now[stage], params.period_s, params.forecast_most)
         ahead *= _correction(signals, stage)
-        needs[stage] = throughput_need(ahead, signals.stages[stage], params.headroom)
+        needs[stage] = throughput_need(ahead, signals.stages[stage], of_stage(params, "headroom", stage))
     return replace(state, forecast_s=now_s, trends=trends, needs=needs)
 
 

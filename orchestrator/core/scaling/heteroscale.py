@@ -128,7 +128,7 @@ def _decided(
         )
         for stage, wanted in ((PREFILL, params.ratio * need), (DECODE, need))
     }
-    both = together(sides[PREFILL], sides[DECODE], now_s, switch=False)
+    both = together(sides[PREFILL], sides[DECODE], now_s)
     moves = {PREFILL: both[0], DECODE: both[1]}
     if params.guardrail and worst is not None and worst > BREACH and to_blame(signals) is not Stage.ENCODE:
         moves |= _guarded(signals, sides, moves, params, worst, now_s)

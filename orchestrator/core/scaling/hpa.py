@@ -13,7 +13,7 @@ from orchestrator.core.control_types import (
     StagePlan,
     StageSignals,
 )
-from orchestrator.core.scaling.params import Params, fraction, not_negative, params_of
+from orchestrator.core.scaling.params import Params, fraction, not_negative, of_stage, params_of
 from orchestrator.core.scaling.scaler import counted, own, propose
 from orchestrator.core.scaling.stabilise import Recent, highest, remember
 from stages.types import Stage
@@ -25,17 +25,21 @@ class HpaParams(Params):
 
     Attributes:
         target: Utilisation aimed at, above 0 to 1.
+        encode_target: The same for encode, null: `target`; above 0 to 1.
+        decode_target: The same for decode, null: `target`; above 0 to 1.
         tolerance: No change while utilisation is so near its target, as a fraction of it; ≥ 0.
         stabilise_s: Scale-in takes the highest count wanted in this time; ≥ 0.
     """
 
     target: float = 0.7
+    encode_target: float | None = None
+    decode_target: float | None = None
     tolerance: float = 0.1
     stabilise_s: float = 300.0
 
     def __post_init__(self) -> None:
         Params.__post_init__(self)
-        fraction(self, "target")
+        fraction(self, "target", "encode_target", "decode_target")
         not_negative(self, "tolerance", "stabilise_s")
 
 
@@ -43,7 +47,7 @@ class HpaParams(Params):
 class HpaState(ScalerState):
     """Counts wanted lately, by stage."""
 
-    wanted: Mapping[Stage, Recent] = field(default_factory=dict)
+    wanted: Mapping[Stage, Recent[int]] = field(default_factory=dict)
 
 
 def hpa(
@@ -63,22 +67,22 @@ def hpa(
     stages, wanted = {}, {}
     for stage in Stage:
         seen, now = signals.stages[stage], counted(signals, mine, stage)
-        need = _need(seen, now, params)
+        need = _need(seen, now, of_stage(params, "target", stage))
         wants = now if need is None or abs(need / max(1, now) - 1.0) <= params.tolerance else math.ceil(need)
         wanted[stage] = remember(mine.wanted.get(stage) or ((now_s, now),), wants, now_s, params.stabilise_s)
         stages[stage] = _stabilised(now, wants, need, wanted[stage])
     return ScalePlan(stages=stages), replace(mine, wanted=wanted)
 
 
-def _need(seen: StageSignals, now: int, params: HpaParams) -> float | None:
+def _need(seen: StageSignals, now: int, target: float) -> float | None:
     """Return N · util / target, None if utilisation is unknown."""
     if seen.utilisation is None:
         return None
-    ratio = seen.utilisation / params.target
+    ratio = seen.utilisation / target
     return (seen.ready if ratio > 1.0 else now) * ratio
 
 
-def _stabilised(now: int, wants: int, need: float | None, recent: Recent) -> StagePlan:
+def _stabilised(now: int, wants: int, need: float | None, recent: Recent[int]) -> StagePlan:
     if need is None:
         return propose(now, ScaleReason.NO_SIGNAL)
     if wants == now:

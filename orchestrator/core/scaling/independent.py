@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from orchestrator.core.control_types import ControlPolicy, ScalePlan, ScaleReason, ScalerState, Signals
-from orchestrator.core.scaling.params import Params, fraction, not_negative, params_of
+from orchestrator.core.scaling.params import Params, fraction, not_negative, of_stage, params_of
 from orchestrator.core.scaling.scaler import asked, own, propose
 from orchestrator.core.scaling.sizing import throughput_need
 from orchestrator.core.scaling.steps import Clock, StepRules, clock_of, step
@@ -17,6 +17,8 @@ class IndependentTpsParams(Params):
 
     Attributes:
         target: Throughput aimed at, as a fraction of the profile's; above 0 to 1.
+        encode_target: The same for encode, null: `target`; above 0 to 1.
+        decode_target: The same for decode, null: `target`; above 0 to 1.
         hysteresis_out: No growth while the need is within this fraction above the count; ≥ 0.
         hysteresis_in: No shrinking while it is within this fraction below; ≥ 0.
         cooldown_out_s: Between two growths; ≥ 0.
@@ -24,6 +26,8 @@ class IndependentTpsParams(Params):
     """
 
     target: float = 0.7
+    encode_target: float | None = None
+    decode_target: float | None = None
     hysteresis_out: float = 0.10
     hysteresis_in: float = 0.20
     cooldown_out_s: float = 30.0
@@ -31,7 +35,7 @@ class IndependentTpsParams(Params):
 
     def __post_init__(self) -> None:
         Params.__post_init__(self)
-        fraction(self, "target")
+        fraction(self, "target", "encode_target", "decode_target")
         not_negative(self, "hysteresis_out", "hysteresis_in", "cooldown_out_s", "cooldown_in_s")
 
 
@@ -70,7 +74,7 @@ def independent_tps(
             asked(signals, mine, stage),
             clock_of(mine.clocks, stage, now_s),
         )
-        need = throughput_need(seen.done, seen, params.target)
+        need = throughput_need(seen.done, seen, of_stage(params, "target", stage))
         if need is None:
             target, reason = count, ScaleReason.NO_SIGNAL
         else:

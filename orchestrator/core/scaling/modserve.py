@@ -12,7 +12,7 @@ from orchestrator.core.control_types import (
     Signals,
     StagePlan,
 )
-from orchestrator.core.scaling.params import Params, above_zero, fraction, params_of
+from orchestrator.core.scaling.params import Params, above_zero, fraction, of_stage, params_of
 from orchestrator.core.scaling.scaler import asked, own, propose
 from orchestrator.core.scaling.sizing import throughput_need
 from orchestrator.core.scaling.steps import whole
@@ -25,19 +25,23 @@ class ModserveParams(Params):
 
     Attributes:
         headroom: Fraction of a replica's rate that counts as its capacity; above 0 to 1.
+        encode_headroom: The same for encode, null: `headroom`; above 0 to 1.
+        decode_headroom: The same for decode, null: `headroom`; above 0 to 1.
         period_s: Between two decisions; above 0.
         trigger_s: Between two decisions while attainment is too low; above 0.
         attainment: A decision is due earlier below this attainment; above 0 to 1.
     """
 
     headroom: float = 0.8
+    encode_headroom: float | None = None
+    decode_headroom: float | None = None
     period_s: float = 300.0
     trigger_s: float = 30.0
     attainment: float = 0.99
 
     def __post_init__(self) -> None:
         Params.__post_init__(self)
-        fraction(self, "headroom", "attainment")
+        fraction(self, "headroom", "encode_headroom", "decode_headroom", "attainment")
         above_zero(self, "period_s", "trigger_s")
 
 
@@ -82,7 +86,9 @@ def loads(signals: Signals, kappa: int) -> Mapping[Stage, float]:
 def _sized(
     signals: Signals, policy: ControlPolicy, params: ModserveParams, stage: Stage, count: int
 ) -> StagePlan:
-    need = throughput_need(loads(signals, policy.kappa)[stage], signals.stages[stage], params.headroom)
+    need = throughput_need(
+        loads(signals, policy.kappa)[stage], signals.stages[stage], of_stage(params, "headroom", stage)
+    )
     if need is None:
         return propose(count, ScaleReason.NO_SIGNAL)
     return propose(whole(need), ScaleReason.DEMAND, need)

@@ -49,15 +49,15 @@ class Side:
 Moves = tuple[tuple[int, ScaleReason], tuple[int, ScaleReason]]
 
 
-def together(prefill: Side, decode: Side, now_s: float, *, switch: bool) -> Moves:
+def together(prefill: Side, decode: Side, now_s: float, *, switch: tuple[Side, Side] | None = None) -> Moves:
     """Return both next counts with their reasons.
 
     Args:
         prefill: One side, whose rules hold for both.
         decode: The other; cooldowns count from the last move of either.
         now_s: Now.
-        switch: Whether a replica of the one can become one of the other: then what one can spare goes to
-            the other without waiting for the cooldown of scale-in, since nothing starts cold.
+        switch: Both by their needs of this moment, if a replica of the one can become one of the other:
+            then what one can spare goes to the other without waiting, since nothing starts cold.
     """
     sides, rules = (prefill, decode), prefill.rules
     warm = now_s - max(s.clock.grown_s for s in sides) >= rules.cooldown_out_s
@@ -65,7 +65,7 @@ def together(prefill: Side, decode: Side, now_s: float, *, switch: bool) -> Move
     if any(s.out for s in sides):
         if not warm:
             return _kept(prefill, ScaleReason.COOLDOWN), _kept(decode, ScaleReason.COOLDOWN)
-        if switch and (moves := _switched(prefill, decode)):
+        if switch and (moves := _switched(*switch)):
             return moves
         shrinking = settled and all(s.out or s.inward for s in sides)
         return _moved([s.target if shrinking else max(s.target, s.count) for s in sides], sides)

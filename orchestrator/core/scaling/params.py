@@ -7,6 +7,7 @@ from typing import ClassVar, TypeVar
 
 from orchestrator.core.control_types import ControlPolicy
 from orchestrator.core.infeasible import InfeasibleError
+from stages.types import Stage
 
 P = TypeVar("P", bound="Params")
 
@@ -20,13 +21,14 @@ class Params:
 
     Attributes:
         backpressure: Whether image work waits while prefill's backlog is too long.
-        beta: Image work starts while prefill's backlog is within beta times its budget_s; above 0.
+        beta: Image work starts while prefill's backlog is within beta times its budget_s, which shall be no
+            less than the time of the longest prompts, or images wait while prefill is idle; above 0.
     """
 
     __pydantic_config__: ClassVar[Mapping[str, object]] = FROM_FILE
 
     backpressure: bool = True
-    beta: float = 1.0
+    beta: float = 8.0
 
     def __post_init__(self) -> None:
         above_zero(self, "beta")
@@ -42,6 +44,13 @@ def params_of(policy: ControlPolicy, kind: type[P]) -> P:
     if not isinstance(policy.params, kind):
         raise TypeError(f"{policy.scaling} takes {kind.__name__}, not {type(policy.params).__name__}")
     return policy.params
+
+
+def of_stage(params: Params, name: str, stage: Stage) -> float:
+    """Return a parameter's value for a stage: `encode_target` before `target`, where it is given."""
+    own = getattr(params, f"{stage}_{name}", None)
+    value: float = getattr(params, name) if own is None else own
+    return value
 
 
 def above_zero(params: object, *names: str) -> None:
@@ -69,8 +78,8 @@ def count(params: object, *names: str) -> None:
 
 
 def fraction(params: object, *names: str) -> None:
-    """Refuse values that are not above 0 and at most 1."""
+    """Refuse values that are not above 0 and at most 1; None, not given, is fine."""
     for name in names:
         value = getattr(params, name)
-        if not 0.0 < value <= 1.0:
+        if value is not None and not 0.0 < value <= 1.0:
             raise InfeasibleError(f"{value:g} is not above 0 and at most 1", name)

@@ -23,6 +23,7 @@ from orchestrator.core.profile import (
     ModelProfile,
     PrefillTiming,
 )
+from orchestrator.core.scaling.coupled_params import CoupledParams
 from stages.types import Stage
 
 E, P, D = Stage.ENCODE, Stage.PREFILL, Stage.DECODE
@@ -66,6 +67,7 @@ def policy(
     budget=None,
     speed=SPEED,
     levels=("cluster", "block", "rack"),
+    switch=False,
 ):
     """`hardware` and `tp` hold for all stages, or are mappings by stage."""
     each = hardware if isinstance(hardware, dict) else dict.fromkeys(Stage, hardware)
@@ -74,7 +76,7 @@ def policy(
         service=service,
         kappa=1,
         scaling="static",
-        params=None,
+        params=CoupledParams(role_switch=switch),
         stages={
             stage: StageBounds(
                 hardware=tuple(each[stage]), tp=size[stage], min=0, max=99, slots=8, budget_s=1.0
@@ -158,6 +160,7 @@ def policies(draw, most=3):
             hardware={s: draw(st.one_of(st.just(shared), st.just(shared), lists)) for s in Stage},
             tp={s: draw(st.sampled_from([1, 2, 4])) for s in Stage},
             budget=draw(st.sampled_from([None, None, 8, 24])),
+            switch=draw(st.booleans()),
         )
     return made
 

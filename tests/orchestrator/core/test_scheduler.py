@@ -291,3 +291,27 @@ def test_a_choice_carries_all_that_is_needed_to_make_it():
             reason=PlaceReason.NEW_GROUP,
         ),
     )
+
+
+def test_what_prefill_gives_up_becomes_what_decode_lacks():
+    """On a full node, where a new decode replica would have to wait; without leave to switch it does."""
+    full = snapshot(
+        [node("n", accelerators=5)],
+        [replica(f"p{i}", P, "n", group="s-0") for i in range(4)] + [replica("d0", D, "n", group="s-0")],
+    )
+    plans = {"s": plan(prefill=2, decode=3)}
+    changes = diff(place(plans, {"s": policy(switch=True)}, full), full)
+    assert [(s.replica_id, s.stage, s.to) for s in changes.switch] == [("p0", P, D), ("p1", P, D)]
+    assert not changes.remove
+    assert not changes.create
+    without = diff(place(plans, {"s": policy()}, full), full)
+    assert [len(each) for each in (without.remove, without.switch, without.create)] == [2, 0, 2]
+    assert {create.node_id for create in without.create} == {""}
+
+
+def test_the_last_prefill_of_a_group_does_not_leave_its_decodes_alone():
+    """Where decode has to be near prefill, a decode replica is of no use in a group without prefill."""
+    nodes = [node(f"n{i}", accelerators=2, domain=f"c/b/r{i}") for i in range(2)]
+    replicas = [replica(f"{stage}{i}", stage, f"n{i}", group=f"s-{i}") for i in range(2) for stage in (P, D)]
+    policies = {"s": policy(switch=True, edges=(0, 3))}
+    assert not place({"s": plan(prefill=1, decode=3)}, policies, snapshot(nodes, replicas)).switch

@@ -172,7 +172,7 @@ def test_placing_again_changes_nothing(situation):
     plans, policies, snapshot = situation
     after = settled(plans, policies, snapshot)
     again = diff(place(plans, policies, after), after)
-    assert (again.remove, again.create) == ((), ())
+    assert (again.remove, again.switch, again.create) == ((), (), ())
 
 
 @given(situations())
@@ -183,6 +183,17 @@ def test_the_difference_applied_is_the_placement(situation):
     after = apply(diff(placement, snapshot), snapshot)
     wanted = facts(
         replace(snapshot, replicas=[r for r in snapshot.replicas if r.replica_id in placement.kept])
+    )
+    roles = {switch.replica_id: switch.to for switch in placement.switch}
+    wanted.update(
+        facts(
+            replace(
+                snapshot,
+                replicas=[
+                    replace(r, stage=roles[r.replica_id]) for r in snapshot.replicas if r.replica_id in roles
+                ],
+            )
+        )
     )
     wanted.update((c.service, c.stage, c.hardware, c.tp, c.node_id, c.group) for c in placement.create)
     homeless = Counter((c.service, c.stage, c.hardware, c.tp, "", "") for c in placement.unplaced)
@@ -241,5 +252,23 @@ def test_what_drains_is_left_alone(situation):
     assert placement.kept == alive
     assert not (placement.remove or placement.create or placement.unplaced)
     full = place(plans, policies, snapshot)
-    assert {each.replica_id for each in full.remove} | full.kept == alive
-    assert not {each.replica_id for each in full.remove} & full.kept
+    removed, moved = ({each.replica_id for each in changed} for changed in (full.remove, full.switch))
+    assert removed | moved | full.kept == alive
+    assert len(removed) + len(moved) + len(full.kept) == len(alive)
+
+
+@given(situations())
+def test_what_takes_another_role_could_have_been_put_there(situation):
+    """Law 11: where the engine can, between prefill and decode of one size, on nodes that take replicas."""
+    plans, policies, snapshot = situation
+    replicas = {r.replica_id: r for r in snapshot.replicas}
+    ready = {node.node_id for node in snapshot.nodes if node.ready}
+    for switch in place(plans, policies, snapshot).switch:
+        replica, policy = replicas[switch.replica_id], policies[switch.service]
+        bounds = policy.stages[switch.to]
+        assert policy.switches_roles
+        assert {switch.stage, switch.to} == {Stage.PREFILL, Stage.DECODE}
+        assert (replica.stage, replica.state) == (switch.stage, ReplicaState.READY)
+        assert replica.node_id in ready
+        assert replica.hardware in bounds.hardware
+        assert replica.tp == bounds.tp

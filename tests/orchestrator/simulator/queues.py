@@ -2,11 +2,15 @@
 
 import numpy as np
 
+from orchestrator.core.control_types import ReplicaState
 from orchestrator.core.profile import DecodeTiming, PrefillTiming
 from orchestrator.core.types import StageTag
+from orchestrator.core.waiting import WaitingParams
 from orchestrator.simulator.clock import Clock
 from orchestrator.simulator.engines import EncodeEngine, Milestones, StepEngine
 from orchestrator.simulator.hop import Hop, Request
+from orchestrator.simulator.pool import Pool
+from orchestrator.simulator.replica import SimReplica
 from stages.types import Modality, Stage
 
 
@@ -36,7 +40,7 @@ def waits_of_prompts(arrivals: list[float], tokens: list[int]) -> float:
 
     engine = StepEngine(
         clock,
-        Milestones(prefilled=lambda hop: None, first=lambda hop: None, done=done),
+        Milestones(prefilled=lambda hop: None, done=done),
         PrefillTiming(points=((1, 1.0), (1_000_000, 1_000_000.0)), floor_s=0.0),
         1_000_000,
         sequences=1,
@@ -59,7 +63,7 @@ def waits_of_images(arrivals: list[float], image_s: float) -> float:
 
     engine = EncodeEngine(
         clock,
-        Milestones(prefilled=lambda hop: None, first=lambda hop: None, done=done),
+        Milestones(prefilled=lambda hop: None, done=done),
         image_s=image_s,
         preprocess_s=0.0,
         cores=1,
@@ -73,3 +77,59 @@ def waits_of_images(arrivals: list[float], image_s: float) -> float:
 
 
 DECODE = DecodeTiming(step_s=0.01, sequence_s=0.001, context_token_s=1e-6)
+
+
+def waits_in_a_pool(arrivals: list[float], tokens: list[int], replicas: int) -> float:
+    """Send prompts through a pool of prefill replicas with a slot each, at 1,000 tokens a second.
+
+    They wait in the pool's queue and are routed as in a service; return the mean wait.
+    """
+    clock, waited = Clock(), []
+    params = WaitingParams(ttft_s=1.0, stretch=0.0, age_s=1.0, priority_s=0.0)
+    pool = Pool((Stage.PREFILL,), "m", {"pending_tokens": 1.0}, params)
+
+    def dispatch() -> None:
+        while (placed := pool.pop_placeable(lambda hop: ())) is not None:
+            hop, replica, _ = placed
+            waited.append(clock.now_s - hop.queued_s)
+            replica.take(hop)
+            replica.engine.submit(hop)
+
+    def done(hop: Hop) -> None:
+        hop.replica.give_back(hop)
+        dispatch()
+
+    for number in range(replicas):
+        milestones = Milestones(prefilled=lambda hop: None, done=done)
+        timing = PrefillTiming(points=((1_000, 1.0), (1_000_000, 1_000.0)), floor_s=0.0)
+        engine = StepEngine(clock, milestones, timing, 1_000_000)
+        pool.replicas.append(_replica(f"p-{number}", engine))
+    for index, (at_s, size) in enumerate(zip(arrivals, tokens, strict=True)):
+        clock.run_until(at_s)
+        came = request(index)
+        came.arrival_s, came.due_s = at_s, at_s + 1.0
+        pool.push(Hop(came, tokens=size, prompt_tokens=size), 0.0, at_s)
+        dispatch()
+    clock.run_all()
+    assert len(waited) == len(arrivals)
+    return float(np.mean(waited))
+
+
+def _replica(name: str, engine: StepEngine) -> SimReplica:
+    replica = SimReplica(
+        name,
+        "s",
+        "m",
+        Stage.PREFILL,
+        engine=engine,
+        hardware="a100",
+        tp=1,
+        node_id="n",
+        domain=(),
+        group="",
+        slots=1,
+        total_kv_bytes=1 << 40,
+        now_s=0.0,
+    )
+    replica.enter(ReplicaState.READY, 0.0)
+    return replica

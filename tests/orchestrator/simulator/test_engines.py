@@ -15,6 +15,7 @@ from tests.orchestrator.simulator.queues import (
     DECODE,
     poisson,
     request,
+    waits_in_a_pool,
     waits_of_images,
     waits_of_prompts,
 )
@@ -36,6 +37,24 @@ def test_prompts_wait_as_in_m_g_1():
     assert waits_of_prompts(poisson(rate, len(sizes), rng), sizes.tolist()) == pytest.approx(
         expected, rel=0.03
     )
+
+
+def test_prompts_wait_for_a_pool_as_in_m_m_c():
+    """Mean wait ErlangC(c, a)·S / (c − a) within 3 %: four replicas, exponential prompts, one queue."""
+    replicas, offered, mean_tokens = 4, 2.8, 2_000
+    rng = np.random.default_rng(3)
+    tokens = np.maximum(1, np.rint(rng.exponential(mean_tokens, 100_000))).astype(int)
+    service_s = float(np.mean(tokens)) / 1_000.0
+    arrivals = poisson(offered / service_s, len(tokens), rng)
+    expected = erlang_c(replicas, offered) * service_s / (replicas - offered)
+    assert waits_in_a_pool(arrivals, tokens.tolist(), replicas) == pytest.approx(expected, rel=0.03)
+
+
+def erlang_c(servers: int, offered: float) -> float:
+    """Return the probability that an arrival waits in M/M/c."""
+    terms = [offered**k / math.factorial(k) for k in range(servers)]
+    last = offered**servers / math.factorial(servers) * servers / (servers - offered)
+    return last / (sum(terms) + last)
 
 
 @given(
@@ -83,11 +102,7 @@ def test_a_join_slows_a_running_decode():
 def _decode_end_s(sequences: int) -> float:
     clock, ends = Clock(), []
     engine = DecodeEngine(
-        clock,
-        Milestones(
-            prefilled=lambda hop: None, first=lambda hop: None, done=lambda hop: ends.append(clock.now_s)
-        ),
-        DECODE,
+        clock, Milestones(prefilled=lambda hop: None, done=lambda hop: ends.append(clock.now_s)), DECODE
     )
     for index in range(sequences):
         engine.submit(Hop(request(index), tokens=100, steps=100, context_tokens=500))
@@ -109,9 +124,7 @@ def _token_time_s(prompts: int) -> float:
     engine = StepEngine(
         clock,
         Milestones(
-            prefilled=lambda hop: None,
-            first=lambda hop: None,
-            done=lambda hop: ends.setdefault(hop.request.index, clock.now_s),
+            prefilled=lambda hop: None, done=lambda hop: ends.setdefault(hop.request.index, clock.now_s)
         ),
         PrefillTiming(points=((1000, 0.1),), floor_s=0.01),
         1000,

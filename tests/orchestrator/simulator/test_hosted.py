@@ -25,7 +25,8 @@ REPLICAS = {Stage.ENCODE: 2, Stage.PREFILL: 1, Stage.DECODE: 2}
 
 def scenario(rows, arrival_s, host, seed=0):
     profile = replace(find_profile("tiny"), host=host)
-    return on_one_host(POLICY, profile, REPLICAS, workload_of("test", rows, arrival_s), HARDWARE, seed=seed)
+    work = workload_of("test", rows, arrival_s, image_tokens=profile.image_tokens)
+    return on_one_host(POLICY, profile, REPLICAS, work, HARDWARE, seed=seed)
 
 
 def test_a_lone_text_request_takes_what_lies_on_its_way():
@@ -36,12 +37,12 @@ def test_a_lone_text_request_takes_what_lies_on_its_way():
     workers = host.worker_hop_s[Stage.PREFILL] + host.worker_hop_s[Stage.DECODE]
     step_s = find_profile("tiny").prefill[CPU].step_s(9)
     expected = host.request_s + hops + workers + step_s + host.store_write_s + host.event_s
-    assert run.outcomes.ttft_s[0] == pytest.approx(expected, rel=1e-4)
+    assert run.only.outcomes.ttft_s[0] == pytest.approx(expected, rel=1e-4)
 
 
 def test_what_comes_late_is_waited_for_by_nobody():
     on_time, late = (
-        simulate(scenario([Row(0, 9, 1)], [0.0], machine(cores=2, late=late))).outcomes.ttft_s[0]
+        simulate(scenario([Row(0, 9, 1)], [0.0], machine(cores=2, late=late))).only.outcomes.ttft_s[0]
         for late in (0.0, 0.5)
     )
     assert late < on_time
@@ -54,16 +55,17 @@ def test_every_request_is_answered_and_every_hop_counted():
         for i, o in zip(rng.integers(0, 3, 200), rng.integers(1, 30, 200), strict=True)
     ]
     run = simulate(scenario(rows, np.cumsum(rng.exponential(0.05, 200)).tolist(), machine(cores=2)))
-    assert (run.outcomes.ending == Ending.ANSWERED).all()
-    assert sum(run.hops[Stage.ENCODE].values()) == sum(row.images for row in rows)
-    assert sum(run.hops[Stage.DECODE].values()) == len(rows)
+    assert (run.only.outcomes.ending == Ending.ANSWERED).all()
+    hops = {stage: sum(n for (of, _), n in run.only.hops.items() if of is stage) for stage in Stage}
+    assert hops[Stage.ENCODE] == sum(row.images for row in rows)
+    assert hops[Stage.DECODE] == len(rows)
 
 
 def test_equal_seeds_give_equal_runs_and_others_do_not():
     rows, arrival_s = [Row(1, 30, 12)] * 60, [0.01 * i for i in range(60)]
     host = machine(cores=2, seek=0.5, slowness=(0.8, 1.2))
     first, again, other = (
-        simulate(scenario(rows, arrival_s, host, seed)).outcomes.ttft_s for seed in (1, 1, 2)
+        simulate(scenario(rows, arrival_s, host, seed)).only.outcomes.ttft_s for seed in (1, 1, 2)
     )
     assert (first == again).all()
     assert (first != other).any()

@@ -73,3 +73,22 @@ def test_every_shipped_file_has_its_source() -> None:
     for file in TRACES.iterdir():
         assert f"`{file.name}`" in sources
         assert file.stat().st_size < 3_000_000
+
+
+def test_a_trace_is_spliced_into_the_day_of_its_twin_behind_two_hours() -> None:
+    """The twin has other requests in these ten minutes; around them it is the twin."""
+    window, _ = load_workload(str(TRACES / "azure_lmm_window_2024-10-16.csv"), seed=0)
+    day, _ = load_workload(f"splice:{TRACES / 'azure_lmm_window_2024-10-16.csv'}@", seed=0)
+    twin, _ = load_workload("twin:", seed=0)
+    inside = (day.arrival_s >= 7_200.0) & (day.arrival_s < 7_200.0 + window.span_s)
+    assert np.array_equal(day.images[inside], window.images)
+    assert day.epoch_s == pytest.approx(window.epoch_s - 7_200.0)
+    before = twin.slice(day.epoch_s - twin.epoch_s, window.epoch_s - twin.epoch_s)
+    assert np.array_equal(day.context_tokens[: len(before)], before.context_tokens)
+
+
+def test_a_trace_longer_than_the_counts_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "mine.csv"
+    file.write_text("timestamp,requests\n2026-01-01T00:00Z,30\n")
+    with pytest.raises(TraceError, match="does not fit"):
+        load_workload(f"splice:{TRACES / 'azure_lmm_window_2024-10-16.csv'}@{file}", seed=0)

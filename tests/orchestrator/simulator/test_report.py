@@ -40,6 +40,10 @@ def html(run):
     return report(run, summarise(run), ["98 rows & more"])
 
 
+def with_service(run, **changes):
+    return replace(run, services=(replace(run.only, **changes),))
+
+
 def svgs(html):
     return [ElementTree.fromstring(text) for text in re.findall(r"<svg.*?</svg>", html, re.DOTALL)]
 
@@ -55,7 +59,7 @@ def test_nothing_is_loaded_from_anywhere(html):
 
 
 def test_the_header_says_what_was_run(html, run):
-    work = run.scenario.workload
+    work = run.only.tenant.workload
     for text in (
         "Profile-driven simulation",
         "internvl-26b",
@@ -68,7 +72,7 @@ def test_the_header_says_what_was_run(html, run):
 
 
 def test_every_stage_reason_and_decision_is_there(html, run):
-    for moment in run.timeline:
+    for moment in run.only.timeline:
         assert f"<td>{moment.at_s:,.0f} s</td>" in html
         for stage, (wanted, reason) in moment.wanted.items():
             assert f">{stage}</th>" in html
@@ -79,8 +83,8 @@ def test_every_stage_reason_and_decision_is_there(html, run):
 def test_all_text_is_escaped(run):
     """Names in files are not markup."""
     bad = '<b onload="x">&'
-    workload = replace(run.scenario.workload, name=bad, label=bad)
-    named = replace(run, scenario=replace(run.scenario, workload=workload))
+    tenant = run.only.tenant
+    named = with_service(run, tenant=replace(tenant, workload=replace(tenant.workload, name=bad, label=bad)))
     html = report(named, summarise(named), [bad])
     assert bad not in html
     assert html.count(escape(bad)) == 5
@@ -93,8 +97,8 @@ def test_equal_runs_give_equal_files(run, html):
 
 def test_a_long_run_lists_its_first_decisions_and_counts_all(run):
     """Reports of weeks stay readable."""
-    timeline = [replace(run.timeline[0], at_s=5.0 * tick) for tick in range(ROWS_AT_MOST + 500)]
-    long = replace(run, timeline=timeline, span_s=5.0 * len(timeline))
+    timeline = [replace(run.only.timeline[0], at_s=5.0 * tick) for tick in range(ROWS_AT_MOST + 500)]
+    long = replace(with_service(run, timeline=timeline), span_s=5.0 * len(timeline))
     html = report(long, summarise(long))
     assert html.count("<tr>") < ROWS_AT_MOST + 30
     assert "500 later decisions are left out" in html
@@ -105,11 +109,11 @@ def test_a_long_run_lists_its_first_decisions_and_counts_all(run):
 def test_an_empty_run_has_a_report(run, timeline):
     """Neither a run without a decision nor one without an answer breaks a plot."""
     if timeline is None:
-        outcomes = run.outcomes
+        outcomes = run.only.outcomes
         silent = type(outcomes)(len(outcomes.ttft_s))
-        empty = replace(run, outcomes=silent)
+        empty = with_service(run, outcomes=silent)
     else:
-        empty = replace(run, timeline=timeline)
+        empty = with_service(run, timeline=timeline)
     assert len(svgs(report(empty, summarise(empty)))) == 6
 
 

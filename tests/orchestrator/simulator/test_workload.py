@@ -20,7 +20,7 @@ def test_scaling_the_rate_conserves_counts_and_requests(load: Workload, rate: fl
     """round(rate · n) requests in the same span, each original floor(rate) or floor(rate) + 1 times."""
     scaled = load.scaled(rate=rate, rng=np.random.default_rng(seed))
     copies = np.bincount(scaled.context_tokens, minlength=len(load) + 1)[1:]
-    assert len(scaled) == round(rate * len(load)) if rate != 1 else len(load)
+    assert len(scaled) == round(rate * len(load))
     assert set(copies.tolist()) <= {int(rate), int(rate) + 1}
     assert scaled.span_s == pytest.approx(load.span_s)
 
@@ -62,11 +62,22 @@ def test_repeating_keeps_the_rate(load: Workload, times: int) -> None:
 
 
 @given(workloads(), st.integers(0, 100))
-def test_clipping_touches_images_only(load: Workload, images: int) -> None:
+def test_an_image_that_is_clipped_takes_its_tokens_with_it(load: Workload, images: int) -> None:
     clipped = load.clipped(images)
-    assert clipped.images.max(initial=0) <= images
     assert np.array_equal(clipped.images, np.minimum(load.images, images))
-    assert _identities(clipped) == _identities(load)
+    assert np.all(clipped.context_tokens <= load.context_tokens)
+    assert np.array_equal(clipped.output_tokens, load.output_tokens)
+    assert np.array_equal(clipped.clipped(images).context_tokens, clipped.context_tokens)
+
+
+def test_clipping_leaves_text_as_it_is() -> None:
+    load = workload([0.0, 1.0, 2.0])
+    load = dataclasses.replace(
+        load,
+        images=np.array([0, 3, 40], np.int32),
+        context_tokens=np.array([700, 3 * 576 + 90, 40 * 576 + 500], np.int32),
+    )
+    assert load.clipped(16).context_tokens.tolist() == [700, 3 * 576 + 90, 16 * 576 + 500]
 
 
 def test_every_change_is_in_the_label() -> None:

@@ -86,12 +86,12 @@ def test_decode_is_not_grown_for_requests_that_no_prefill_lets_through():
 def test_a_cap_shrinks_nothing():
     """Encode fails to one replica: prefill is not needed now, and will be as soon as encode is back."""
     seen, now = service(counts=(1, 14, 4), **BURST), service(counts=(1, 14, 4), images=10_000.0)
-    policy = control(bounds={E: (1, 1)})
+    policy = control(bounds={E: (1, 1)}, settle_s=0.0)
     state = decide(seen, policy=policy)[1]
     decided, _ = decide(seen, now_s=600.0, state=state, policy=policy)
     assert (decided.stages[P].replicas, decided.stages[P].need) == (14, 14.0)
     decided, _ = decide(now, now_s=600.0, state=state, policy=policy)
-    assert decided.stages[P].replicas == 12  # a fifth at a time
+    assert decided.stages[P].replicas == 7  # half of them at a time
 
 
 def test_an_encoder_that_drains_its_backlog_surges_prefill():
@@ -150,11 +150,25 @@ def test_a_growth_waits_for_the_last_one():
     assert late.stages[P].replicas > early.stages[P].replicas
 
 
-def test_a_shrinking_waits_for_600_s_from_any_move():
-    state = decide(service(counts=(2, 2, 2), text=60_000.0, images=0.0))[1]
-    light = service(counts=(2, 4, 2), text=1_000.0, images=0.0, requests=1.0)
-    assert decide(light, now_s=570.0, state=state)[0].stages[P].reason is ScaleReason.COOLDOWN
-    assert decide(light, now_s=630.0, state=state)[0].stages[P].replicas < 4
+LIGHT = service(counts=(2, 4, 2), text=1_000.0, images=0.0, requests=1.0)
+
+
+def test_a_shrinking_waits_for_300_s_from_any_move():
+    state = decide(service(counts=(2, 2, 2), text=60_000.0, images=0.0), settle_s=0.0)[1]
+    early, late = (decide(LIGHT, now_s=t, state=state, settle_s=0.0)[0].stages[P] for t in (270.0, 330.0))
+    assert early.reason is ScaleReason.COOLDOWN
+    assert late.replicas < 4
+
+
+def test_a_shrinking_goes_to_the_highest_need_of_900_s():
+    """Prefill has 12; its needs were 6, then under 1: it goes to 6, and on when that was 900 s ago."""
+    state = decide(service(counts=(2, 12, 2), text=72_000.0, images=0.0))[1]
+    light = service(counts=(2, 12, 2), text=1_000.0, images=0.0, requests=1.0)
+    held, state = decide(light, now_s=330.0, state=state)
+    assert held.stages[P].replicas == 6
+    held, state = decide(light, now_s=690.0, state=state)
+    assert (held.stages[P].replicas, held.stages[P].reason) == (6, ScaleReason.STABILISING)
+    assert decide(light, now_s=930.0, state=state)[0].stages[P].replicas == 3
 
 
 def test_replicas_on_the_way_are_not_asked_for_again():
@@ -282,7 +296,7 @@ class TestGuardrail:
     def test_it_adds_as_much_as_the_model_asks_for_at_most(self):
         stages = {E: {"wait_s": 0.4}}
         seen = service(counts=(10, 9, 9), images=60_000.0, requests=40.0, ttft_ratio=3.0, stages=stages)
-        assert self.breached(90, seen)[0].stages[E].replicas == 8  # of a need of 3.6
+        assert self.breached(90, seen)[0].stages[E].replicas == 7  # of a need of 3.4
         assert self.breached(90, seen, guardrail_most=4.0)[0].stages[E].replicas > 12
 
     def test_what_is_starting_is_waited_for(self):
@@ -334,6 +348,8 @@ RATIO_STEP = {
     "band": "always",
     "ratio": 0.75,
     "headroom": 0.7,
+    "settle_s": 0.0,
+    "cooldown_in_s": 600.0,
     "up": None,
     "down": 1.0,
 }

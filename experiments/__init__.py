@@ -1,0 +1,1 @@
+"""The evidence: experiments in the simulator, run by `tercet experiments`, written to docs/results.md."""

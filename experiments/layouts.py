@@ -1,0 +1,89 @@
+"""How a hundred or so accelerators can be split over stages, and which split is the best for a load."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from itertools import product
+
+from experiments.goodput import Bench, Layout, bound_per_s, goodputs, slowdown, stage_gpu_s
+from stages.types import Stage
+
+E, P, D = Stage
+TP = 4
+"""Accelerators of a replica with the language model; an encoder has one."""
+TUNING_SEED = 1_000
+"""Splits are tuned on other requests than they are judged on."""
+
+
+def monolith(system: str, gpus: int) -> Layout:
+    """Return replicas that do everything."""
+    return Layout(system=system, counts={E: gpus // TP}, tp={E: TP})
+
+
+def encode_apart(encoders: int, gpus: int, system: str = "e-pd", *, in_order: bool = False) -> Layout:
+    """Return encoders, and replicas that prefill and decode on what is left."""
+    counts = {E: encoders, P: (gpus - encoders) // TP}
+    return Layout(system=system, counts=counts, tp={E: 1, P: TP}, in_order=in_order)
+
+
+def decode_apart(decodes: int, gpus: int) -> Layout:
+    """Return replicas that decode, and some that encode and prefill on what is left."""
+    return Layout(system="ep-d", counts={E: gpus // TP - decodes, D: decodes}, tp={E: TP, D: TP})
+
+
+def all_apart(encoders: int, decodes: int, gpus: int) -> Layout:
+    """Return three pools; prefill has what is left."""
+    counts = {E: encoders, P: (gpus - encoders) // TP - decodes, D: decodes}
+    return Layout(system="e-p-d", counts=counts, tp={E: 1, P: TP, D: TP})
+
+
+def splits(family: str, bench: Bench, gpus: int) -> list[Layout]:
+    """Return the splits of a family that tuning tries, around the one that balances the stages."""
+    share = balance(bench)
+    encode, decode = (_around(share[stage] * gpus / TP, gpus // TP - 1) for stage in (E, D))
+    if family == "e-pd":
+        return [encode_apart(TP * n, gpus) for n in encode]
+    if family == "ep-d":
+        return [decode_apart(n, gpus) for n in decode]
+    pairs = product(encode[::2], decode[::2])
+    return [all_apart(TP * e, d, gpus) for e, d in pairs if e + d < gpus // TP]
+
+
+def balance(bench: Bench) -> dict[Stage, float]:
+    """Return each stage's share of the accelerators at which all stages are full at once."""
+    gpu_s = stage_gpu_s(bench.control, bench.work)
+    return {stage: gpu_s[stage] / sum(gpu_s.values()) for stage in Stage}
+
+
+def tuned(bench: Bench, family: str, gpus: int, factors: Sequence[float]) -> list[Layout]:
+    """Return the best split of a family for each SLO factor.
+
+    A first look at a third of the requests leaves the three best of each factor for a closer one.
+    """
+    short = replace(bench, work=bench.work.slice(0.0, bench.work.span_s / 3.0))
+    candidates = splits(family, bench, gpus)
+    first = [_goodputs(short, layout, gpus, factors) for layout in candidates]
+    best: list[Layout] = []
+    closer: dict[int, list[float]] = {}
+    for index in range(len(factors)):
+        ranked = sorted(range(len(candidates)), key=partial(_lost, first, index))[:3]
+        for n in ranked:
+            closer.setdefault(n, [])
+            closer[n] = closer[n] or _goodputs(bench, candidates[n], gpus, factors)
+        best.append(candidates[min(ranked, key=partial(_lost, closer, index))])
+    return best
+
+
+def _goodputs(bench: Bench, layout: Layout, gpus: int, factors: Sequence[float]) -> list[float]:
+    most = bound_per_s(bench.control, bench.work, gpus)
+    return goodputs(partial(slowdown, bench, layout, seed=TUNING_SEED), factors, most)
+
+
+def _lost(goodput: Sequence[list[float]] | Mapping[int, list[float]], index: int, candidate: int) -> float:
+    return -goodput[candidate][index]
+
+
+def _around(replicas: float, most: int) -> list[int]:
+    """Return five numbers of replicas from three fifths to five thirds of the given."""
+    found = [round(replicas * factor) for factor in (0.6, 0.77, 1.0, 1.3, 1.67)]
+    return sorted({min(max(1, n), most) for n in found})

@@ -1,0 +1,131 @@
+"""ablate(): what each term of coupled is worth, in the regimes in which it should matter."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from orchestrator.core.scaling.coupled_params import CoupledParams
+from orchestrator.simulator.evaluate import evaluate
+from orchestrator.simulator.regimes import Load, Regime, flat
+from orchestrator.simulator.scenario import Subject
+from orchestrator.simulator.summary import Summary
+from stages.types import Stage
+
+_MINUTES = 70
+
+
+def _steps(*parts: tuple[int, float]) -> "np.ndarray[Any, np.dtype[np.float64]]":
+    """Return factors by minute: (minutes, factor) one after another."""
+    return np.concatenate([np.full(minutes, factor) for minutes, factor in parts])
+
+
+def _burst() -> Load:
+    calm = flat(_MINUTES, text=2.0, images=0.4)
+    return replace(calm, images=calm.images * _steps((30, 1.0), (10, 15.0), (30, 1.0)))
+
+
+def _bursts() -> Load:
+    calm = flat(_MINUTES, text=2.0, images=0.4)
+    return replace(calm, images=calm.images * _steps(*[(9, 1.0), (1, 12.0)] * 7))
+
+
+def _rise() -> Load:
+    calm = flat(_MINUTES, text=2.0, images=0.0)
+    ramp = np.concatenate([np.ones(10), np.linspace(1.0, 8.0, 45), np.full(15, 8.0)])
+    return replace(calm, text=calm.text * ramp)
+
+
+def _drift() -> Load:
+    return replace(flat(_MINUTES, text=6.0, images=0.2), output=_steps((20, 1.0), (50, 4.0)))
+
+
+def _overload() -> Load:
+    return replace(flat(_MINUTES, text=4.0, images=0.2), text=4.0 * _steps((20, 1.0), (8, 6.0), (42, 1.0)))
+
+
+REGIMES: Mapping[str, Regime] = {
+    "image-burst": Regime(what="images × 15 for ten minutes", load=_burst()),
+    "image-bursts": Regime(what="images × 12 for a minute in every ten", load=_bursts()),
+    "encoders-at-quota": Regime(
+        what="images × 15, six encoders at most", load=_burst(), most={Stage.ENCODE: 6}
+    ),
+    "prefill-at-quota": Regime(
+        what="images × 15, three prefill replicas at most", load=_burst(), most={Stage.PREFILL: 3}
+    ),
+    "text-rise": Regime(what="text × 8 within 45 minutes", load=_rise()),
+    "length-drift": Regime(what="completions become four times as long", load=_drift()),
+    "text-overload": Regime(what="text × 6 for eight minutes", load=_overload()),
+    "slower-engines": Regime(
+        what="engines take 1.6 times what the profile says",
+        load=flat(_MINUTES, text=5.0, images=0.8),
+        slowdown=1.6,
+    ),
+    "calm": Regime(what="constant rates", load=flat(_MINUTES, text=4.0, images=0.6)),
+}
+"""Loads by name, and what else is special about them."""
+
+TERMS: Mapping[str, Mapping[str, object]] = {
+    "offered": {"offered": False},
+    "caps": {"caps": False},
+    "drain": {"drain": False},
+    "dispersion": {"dispersion": False},
+    "forecast": {"forecast": False},
+    "guardrail": {"guardrail": False},
+    "band": {"band": "never"},
+    "atomic": {"atomic": False},
+    "settle": {"settle_s": 0.0},
+    "backpressure": {"backpressure": False},
+}
+"""Parameters that leave a term out."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ablation:
+    """One term in one regime: runs with it and without, seed by seed on the same requests and starts."""
+
+    term: str
+    regime: str
+    whole: tuple[Summary, ...]
+    without: tuple[Summary, ...]
+
+
+def ablate(
+    subject: Subject,
+    *,
+    terms: Mapping[str, Mapping[str, object]] = TERMS,
+    regimes: Mapping[str, Regime] = REGIMES,
+    seeds: Sequence[int] = (0, 1, 2),
+    done: Callable[[], None] = lambda: None,
+) -> Iterator[Ablation]:
+    """Yield each term in each regime; len(regimes) · (1 + len(terms)) · len(seeds) simulations.
+
+    Args:
+        subject: Its policy names coupled; its workload's requests are drawn from.
+        terms: Parameters that leave a term out, by its name.
+        regimes: By name.
+        seeds: Of arrivals and starts.
+        done: Hears of every simulation.
+    """
+    own = subject.control.params
+    params = own if isinstance(own, CoupledParams) else CoupledParams()
+    for name, regime in regimes.items():
+        subjects = {seed: regime.of(subject, name, seed) for seed in seeds}
+        whole = tuple(with_params(each, params, seed, done) for seed, each in subjects.items())
+        for term, left_out in terms.items():
+            changed: dict[str, Any] = dict(left_out)
+            less = replace(params, **changed)
+            without = tuple(with_params(each, less, seed, done) for seed, each in subjects.items())
+            yield Ablation(term=term, regime=name, whole=whole, without=without)
+
+
+def with_params(
+    subject: Subject, params: CoupledParams, seed: int, done: Callable[[], None] = lambda: None
+) -> Summary:
+    """Return what coupled with these parameters comes to; admission has them from the policy file."""
+    scaling = replace(subject.policy.scaling, policy="coupled", params=params)
+    subject = replace(subject, policy=replace(subject.policy, scaling=scaling))
+    summary = evaluate([subject], "coupled", [params], seed)
+    done()
+    return summary

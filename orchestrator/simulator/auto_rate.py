@@ -1,0 +1,55 @@
+"""The rate at which a trace nearly fills a fleet."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from orchestrator.core.control_types import ControlPolicy, Node
+from orchestrator.simulator.systems import SYSTEMS
+from orchestrator.simulator.tenant import speeds
+from orchestrator.simulator.work import work_from_rows
+from orchestrator.simulator.workload import Workload
+from stages.types import Stage
+
+PEAK_S = 300.0
+FULL = 0.8
+"""Part of the fleet that the busiest five minutes shall take."""
+
+
+def auto_rate_scale(control: ControlPolicy, work: Workload, nodes: Sequence[Node]) -> float:
+    """Return the factor on the rate at which the busiest five minutes take `FULL` of the fleet.
+
+    Demand is counted in accelerators that would be busy all the time at the saturated rates: the fewest
+    that fixed counts could do with. Each stage is on its first hardware; the scarcest hardware decides.
+
+    Raises:
+        ValueError: There are no requests, or none of the hardware.
+    """
+    there: dict[str, int] = {}
+    for node in nodes:
+        there[node.hardware] = there.get(node.hardware, 0) + node.accelerators
+    window = (work.arrival_s // PEAK_S).astype(np.int64)
+    taken: dict[str, NDArray[np.float64]] = {}
+    for stage, each_s in accelerator_s(control, work).items():
+        hardware = control.stages[stage].hardware[0]
+        taken[hardware] = taken.get(hardware, 0.0) + np.bincount(window, each_s) / PEAK_S
+    peaks = {hardware: float(each.max(initial=0.0)) for hardware, each in taken.items()}
+    factors = [FULL * there.get(hardware, 0) / peak for hardware, peak in peaks.items() if peak > 0.0]
+    if not factors or min(factors) <= 0.0:
+        raise ValueError("a rate needs requests, and hardware of the fleet that they run on")
+    return min(factors)
+
+
+def accelerator_s(control: ControlPolicy, work: Workload) -> dict[Stage, NDArray[np.float64]]:
+    """Return the accelerator-seconds of each request by stage at the saturated rates; float64 [requests]."""
+    asked, rates = work_from_rows(work, control.profile), speeds(control, work, SYSTEMS["e-p-d"]).rates
+    units: tuple[NDArray[np.int64], ...] = (
+        asked.image_tokens,
+        asked.prompt_tokens,
+        work.output_tokens.astype(np.int64),
+    )
+    return {
+        stage: of_stage * np.float64(control.stages[stage].tp / rates[stage])
+        for stage, of_stage in zip(Stage, units, strict=True)
+    }

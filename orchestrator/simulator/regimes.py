@@ -1,0 +1,98 @@
+"""Loads in which one part of a policy matters: requests drawn from a workload, at chosen rates."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from orchestrator.simulator.scenario import Subject
+from orchestrator.simulator.workload import Workload
+from stages.types import Stage
+
+MINUTE_S = 60.0
+
+PerMinute = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """Requests per second by minute.
+
+    Attributes:
+        text: Without images; shape [minutes].
+        images: With images; shape [minutes].
+        output: Factor on completion tokens; shape [minutes].
+    """
+
+    text: PerMinute
+    images: PerMinute
+    output: PerMinute
+
+
+def flat(minutes: int, *, text: float, images: float) -> Load:
+    """Return a load of constant rates, in requests per second."""
+    each = np.ones(minutes)
+    return Load(text=text * each, images=images * each, output=each)
+
+
+def drawn(work: Workload, load: Load, seed: int, name: str) -> Workload:
+    """Return Poisson arrivals at a load's rates whose requests are drawn from a workload's.
+
+    Args:
+        work: Has requests with images and without.
+        load: The rates.
+        seed: Of arrivals and draws.
+        name: What results call it.
+    """
+    rng = np.random.default_rng(seed)
+    rows, times_s = [], []
+    for rates, pool in ((load.text, work.images == 0), (load.images, work.images > 0)):
+        counts = rng.poisson(rates * MINUTE_S)
+        minute = np.repeat(np.arange(len(rates)), counts)
+        times_s.append((minute + rng.random(len(minute))) * MINUTE_S)
+        rows.append(rng.choice(np.flatnonzero(pool), len(minute)))
+    row, arrival_s = np.concatenate(rows), np.concatenate(times_s)
+    order = np.argsort(arrival_s, kind="stable")
+    row, arrival_s = row[order], arrival_s[order]
+    factor = load.output[(arrival_s / MINUTE_S).astype(np.int64)]
+    output = np.maximum(1, np.rint(work.output_tokens[row] * factor)).astype(np.int32)
+    return Workload(
+        name=name,
+        label=f"requests of {work.name} ({work.label}) at rates of {name}",
+        arrival_s=arrival_s,
+        images=work.images[row],
+        context_tokens=work.context_tokens[row],
+        output_tokens=output,
+        span_s=len(load.text) * MINUTE_S,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Regime:
+    """A load, and what else differs from the subject it is applied to.
+
+    Attributes:
+        what: For people, in a few words.
+        load: Its rates.
+        most: Replicas of a stage at most, where the regime has a quota.
+        slowdown: See `Scenario`.
+    """
+
+    what: str
+    load: Load
+    most: Mapping[Stage, int] | None = None
+    slowdown: float = 1.0
+
+    def of(self, subject: Subject, name: str, seed: int) -> Subject:
+        """Return the subject in this regime."""
+        control = subject.control
+        for stage, most in (self.most or {}).items():
+            bounds = replace(control.stages[stage], max=most)
+            control = replace(control, stages={**control.stages, stage: bounds})
+        return replace(
+            subject,
+            control=control,
+            workload=drawn(subject.workload, self.load, seed, name),
+            slowdown=self.slowdown,
+        )
