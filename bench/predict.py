@@ -4,6 +4,7 @@ import asyncio
 import random
 import statistics
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -21,7 +22,7 @@ from orchestrator.core.profile import ModelProfile
 from orchestrator.policy import Policy, load_policy
 from orchestrator.profiles import profile_path, read_profile
 from orchestrator.profiles.format import ImageFacts
-from orchestrator.profiles.pressure import Row
+from orchestrator.profiles.pressure import Round, Row
 from orchestrator.simulator.on_one_host import on_one_host, workload_of
 from orchestrator.simulator.run import simulate
 from orchestrator.simulator.workload import Workload
@@ -38,33 +39,58 @@ _SEEDS = 5
 _MIX = Mix()
 
 
+@dataclass(slots=True, kw_only=True)
+class _Runs:
+    """Live runs, one of each load after each round of pressure tests: under the same conditions.
+
+    Attributes:
+        rate_per_s: Saturated rate of the mix, of the first round.
+        seen: By load, in order.
+    """
+
+    system: System
+    duration_s: float
+    say: Say
+    rate_per_s: float = 0.0
+    seen: dict[float, list[tuple[Seen, Workload]]] = field(
+        default_factory=lambda: {load: [] for load in LOADS}
+    )
+
+    def after(self, tests: Round) -> None:
+        """Run each load once."""
+        self.rate_per_s = self.rate_per_s or tests.mixed[-1].rate_per_s
+        for load, runs in self.seen.items():
+            self.say(f"{load:.0%} of {self.rate_per_s:.0f} requests/s, run {len(runs) + 1}")
+            runs.append(_live(self.system, load * self.rate_per_s, self.duration_s, seed=len(runs)))
+
+
 def run(say: Say, quick: bool) -> list[Figure]:
-    """Measure a profile, then run three loads and simulate the same requests."""
+    """Measure a profile, running three loads between its rounds; then simulate the same requests."""
     plan = Plan(rounds=1 if quick else 5, starts=1 if quick else 3)
-    repeats, duration_s = (1, 8.0) if quick else (5, 20.0)
     policy, hardware = load_policy(POLICY), Hardware.load()
     with started(POLICY, REPLICAS) as system:
-        keys, rounds = measure(system, policy, REPLICAS, plan, _MIX, say)
-        rate_per_s = statistics.fmean(each.mixed[-1].rate_per_s for each in rounds)
-        profile = profile_of(keys, hardware)
-        pairs: dict[float, list[tuple[Seen, Seen]]] = {load: [] for load in LOADS}
-        for number in range(repeats):
-            for load in LOADS:
-                say(f"{load:.0%} of {rate_per_s:.0f} requests/s, {number + 1}/{repeats}")
-                live, work = _live(system, load * rate_per_s, duration_s, seed=number)
-                pairs[load].append((live, _simulated(policy, profile, work, hardware)))
-    rows = [row for load, seen in pairs.items() for row in compare(load, seen)]
+        runs = _Runs(system=system, duration_s=8.0 if quick else 20.0, say=say)
+        keys = measure(system, policy, REPLICAS, plan, _MIX, say, runs.after)
+    profile = profile_of(keys, hardware)
+    say("simulating the same requests")
+    rows = []
+    for load, seen in runs.seen.items():
+        pairs = [(live, _simulated(policy, profile, work, hardware)) for live, work in seen]
+        rows += compare(load, pairs)
     if not quick:
-        facts = {
-            "rate": rate_per_s,
-            "concurrency": SATURATING,
-            "repeats": repeats,
-            "duration": duration_s,
-            "seeds": _SEEDS,
-        }
-        record(RESULTS, rows, keys, facts)
+        record(RESULTS, rows, keys, _facts(runs, plan))
     print(table(rows))
     return [_figure(row) for row in rows]
+
+
+def _facts(runs: _Runs, plan: Plan) -> dict[str, float]:
+    return {
+        "rate": runs.rate_per_s,
+        "concurrency": SATURATING,
+        "repeats": plan.rounds,
+        "duration": runs.duration_s,
+        "seeds": _SEEDS,
+    }
 
 
 def _live(system: System, rate_per_s: float, duration_s: float, seed: int) -> tuple[Seen, Workload]:

@@ -46,7 +46,7 @@ def measure_command(
     try:
         with _system(url, state, policy, loaded) as system:
             counts = system.replicas()
-            keys, _ = measure(system, loaded, counts, plan, Mix(), lambda text: typer.echo(text, err=True))
+            keys = measure(system, loaded, counts, plan, Mix(), lambda text: typer.echo(text, err=True))
     except (NoSystemError, NoProfileError, FileError) as error:
         refuse(str(error), UNSERVED)
     except (ExceptionGroup, RuntimeError, OSError, ValueError) as error:

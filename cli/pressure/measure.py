@@ -47,8 +47,18 @@ def measure(
     plan: Plan,
     mix: Mix,
     say: Callable[[str], None],
-) -> tuple[dict[str, Any], list[Round]]:
-    """Press a service and return its profile's keys, and the tests behind them.
+    after_round: Callable[[Round], None] = lambda _: None,
+) -> dict[str, Any]:
+    """Press a service and return its profile's keys.
+
+    Args:
+        system: The service.
+        policy: Its policy.
+        replicas: How many each stage has.
+        plan: How thoroughly to measure.
+        mix: What its requests are like.
+        say: Shows progress.
+        after_round: Called after each round of tests.
 
     Raises:
         NoProfileError: Nothing is known of the model: sizes are facts, and not measured.
@@ -66,6 +76,7 @@ def measure(
     for number in range(plan.rounds):
         say(f"round {number + 1} of {plan.rounds}")
         rounds.append(loads.round(mix))
+        after_round(rounds[-1])
     cores = os.cpu_count() or 1
     any_machine = Machine(cores=cores, slice_s=_ANY_SLICE_S, seek=1.0, stolen=0.0)
     found = Measured(
@@ -82,7 +93,7 @@ def measure(
     setting = Setting(policy=policy, replicas=replicas, hardware=hardware)
     profile = profile_of(measured_profile(base, found), hardware)
     machine, machines = fitted_machines(profile, rounds, setting, cores)
-    return measured_profile(base, replace(found, machine=machine, machines=machines)), rounds
+    return measured_profile(base, replace(found, machine=machine, machines=machines))
 
 
 def profile_of(keys: Mapping[str, Any], hardware: Hardware) -> ModelProfile:
