@@ -12,9 +12,9 @@ from orchestrator.profiles.measured import profile_text
 _HEAD = """\
 # Predicting live loads
 
-Written by `python -m bench predict`, which measures a profile of the `tiny` stack in rounds of pressure tests,
-runs three loads once after each round, and simulates the same requests. The simulator knows the profile alone:
-nothing was fitted to these loads.
+Written by `python -m bench predict`, which measures a profile of the `tiny` stack in rounds of pressure
+tests, runs three loads after each round, and simulates the same requests. The simulator knows the profile
+alone: nothing was fitted to these loads.
 
 - {date}; {how}.
 - Saturated rate of the mix: {rate:.1f} requests/s with {concurrency} in progress. Loads: {repeats} runs of
