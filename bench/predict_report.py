@@ -29,6 +29,19 @@ alone: nothing was fitted to these loads.
 {table}
 
 The profile is [live-profile.yaml](live-profile.yaml), the figures are in [live.json](live.json).
+
+## Why figures are missed
+
+- **Noise.** Two cores, shared with whatever else the machine does. Where live repeats of one load differ by
+  more than the goal, a hit or a miss of that goal says little.
+- **85 %.** Near saturation a wait grows like 1 / (1 - load): one per cent more or less of capacity is six per
+  cent of the wait, and neighbours take a share that changes from minute to minute.
+- **TPOT.** Completions have some 20 tokens and last tens of milliseconds. A step of one sequence takes longer
+  than the median TPOT: tokens that wait for a process to get a core come in one go. So TPOT here is a figure
+  of who is scheduled when. The model has one line for each core, slices of one length and no threads within a
+  process; Linux weighs what each process has used before. Times to first token, sums of many such waits, come
+  out better than differences between two events.
+- **Throughput** is easy: below saturation a service answers what it is asked.
 """
 
 
