@@ -1,6 +1,7 @@
 """`tercet profile measure`: what a running service can do, as a profile file."""
 
 import json
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Annotated, Any
@@ -55,7 +56,7 @@ def measure_command(
     if as_json:
         typer.echo(json.dumps(keys))
     else:
-        _print(keys, output)
+        print_profile(keys, output)
 
 
 def _policy(path: Path) -> Policy:
@@ -93,15 +94,14 @@ def _first(error: BaseException) -> BaseException:
     return _first(error.exceptions[0]) if isinstance(error, BaseExceptionGroup) else error
 
 
-def _print(keys: dict[str, Any], output: Path) -> None:
+def print_profile(keys: dict[str, Any], output: Path) -> None:
+    """Print a measured profile's figures with their spread."""
     table = Table(
         box=SIMPLE_HEAD, pad_edge=False, title=f"{keys['model']} on {keys['encode']['rows'][0]['hardware']}"
     )
     for column in ("figure", "taken", "lowest", "highest"):
         table.add_column(column, justify="left" if column == "figure" else "right")
-    host = dict(keys["host"])
-    hops = {f"{stage} hop": spread for stage, spread in host.pop("worker_hop_s").items()}
-    for name, spread in ({k: v for k, v in host.items() if k not in ("slowness", "source")} | hops).items():
+    for name, spread in _spreads(keys["host"]).items():
         low, taken, high = (_short(name, value) for value in spread)
         table.add_row(name.removesuffix("_s").replace("_", " "), taken, low, high)
     for row in keys["frontier"]:
@@ -111,5 +111,10 @@ def _print(keys: dict[str, Any], output: Path) -> None:
     typer.echo(f"written: {output}; name it in a policy's model.profile to simulate with it")
 
 
+def _spreads(host: Mapping[str, Any]) -> dict[str, list[float]]:
+    figures = {k: v for k, v in host.items() if k not in ("cores", "worker_hop_s", "slowness", "source")}
+    return figures | {f"{stage} hop": spread for stage, spread in host["worker_hop_s"].items()}
+
+
 def _short(name: str, value: float) -> str:
-    return f"{value:.2f}" if name in ("cores", "late") else f"{1e3 * value:.3g} ms"
+    return f"{value:.2f}" if name in ("late", "seek", "stolen") else f"{1e3 * value:.3g} ms"

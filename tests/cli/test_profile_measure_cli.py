@@ -1,5 +1,7 @@
 """What `tercet profile measure` refuses before it starts anything, and how answers are read."""
 
+from pathlib import Path
+
 import pytest
 from typer.testing import CliRunner
 
@@ -7,6 +9,10 @@ from cli.pressure.answers import timed
 from cli.pressure.requests import Mix, Shape, bodies
 from cli.pressure.sse import Answer
 from cli.profile import profile_app
+from cli.profile_measure import print_profile
+from orchestrator.profiles import profile_path, read_profile
+from orchestrator.profiles.measured import measured_profile
+from tests.orchestrator.pressed import measured
 
 
 def refused(*args):
@@ -37,6 +43,16 @@ def test_a_service_that_does_not_run_is_named(tmp_path):
 
 def test_an_output_that_cannot_be_written_is_found_out_first(tmp_path):
     assert "cannot write" in refused("--output", str(tmp_path / "none" / "p.yaml"))
+
+
+def test_the_table_has_a_line_for_each_figure(capsys):
+    keys = measured_profile(read_profile(profile_path("tiny")), measured(0.9, 1.0))
+    print_profile(keys, Path("p.yaml"))
+    lines = capsys.readouterr().out.splitlines()
+    (hop,) = [line.split() for line in lines if line.split()[:1] == ["hop"]]
+    assert (hop[3], hop[5]) == ("0.45", "0.5")
+    assert any("decode replicas per prefill, batch 8" in line for line in lines)
+    assert "written: p.yaml" in lines[-1]
 
 
 EVENT = b'data: {"choices":[{"delta":{"content":"one"}}]}\n\n'
