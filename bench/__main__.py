@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
-from bench import decide, engine, hops, itl, memory, place, ready, simulator, tiny
+from bench import decide, engine, hops, itl, memory, place, predict, ready, simulator, tiny
 from bench.report import Figure, Say, as_json, line
 
 BENCHMARKS: Mapping[str, Callable[[Say, bool], list[Figure]]] = {
@@ -21,6 +21,7 @@ BENCHMARKS: Mapping[str, Callable[[Say, bool], list[Figure]]] = {
     "simulator": simulator.run,
     "decide": decide.run,
     "place": place.run,
+    "predict": predict.run,
 }
 
 

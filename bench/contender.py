@@ -19,7 +19,7 @@ import uvloop
 from bench.images import png, question
 from bench.load import Send, Window, closed_loop, open_loop
 from bench.processes import Processes
-from bench.sse import Client, chat_request
+from cli.pressure.sse import Client, chat_request
 
 _PATIENCE_S = 90.0
 

@@ -11,8 +11,8 @@ import uvloop
 from bench.images import png, question
 from bench.paced import STEP_S, TOKENS_PER_STEP, PacedDecode
 from bench.report import Figure, Say, figure, percentile
-from bench.sse import Answer, Client, chat_request
 from bench.stack import stack
+from cli.pressure.sse import Answer, Client, chat_request
 from stages.types import BlobHandle, DecodeJob, KVRef, Sampling, Stage, TokenChunk
 
 STREAMS = 32

@@ -14,8 +14,8 @@ from bench.images import png, question
 from bench.paced import STEP_S, TOKENS_PER_STEP
 from bench.processes import rss_bytes, wait_until
 from bench.report import Figure, Say, figure
-from bench.sse import Client, chat_request
 from bench.stack import Stack, stack
+from cli.pressure.sse import Client, chat_request
 from stages.types import Stage
 
 _CONCURRENCY = 24

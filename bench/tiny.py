@@ -8,8 +8,8 @@ from bench.images import digit, question
 from bench.load import Window, closed_loop, open_loop
 from bench.processes import rss_bytes
 from bench.report import Figure, Say, figure, percentile
-from bench.sse import Client, chat_request
 from bench.stack import stack
+from cli.pressure.sse import Client, chat_request
 
 CONCURRENCY = 16
 _IMAGES = 1500

@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from cli.profile_measure import measure_command
 from orchestrator.core.capacity import (
     Mix,
     decode_batch,
@@ -31,6 +32,8 @@ from orchestrator.yaml_file import FileError
 from stages.types import Stage
 
 profile_app = typer.Typer(help="What models' stages can do on which hardware.", no_args_is_help=True)
+
+profile_app.command("measure")(measure_command)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 

@@ -113,6 +113,48 @@ class ColdStart:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SharedHost:
+    """One machine on whose cores a service's processes compete: gateway, Redis, workers and clients.
+
+    All times are processor seconds. Those of workers come beside what their stage's timing says.
+
+    Attributes:
+        cores: Processor cores.
+        slice_s: For how long a core runs one process while another waits for it.
+        seek: Probability that a process that wakes is given a core that is free, if there is one; where
+            neighbours keep the cores busy, Linux does not see which are free of ours.
+        stolen: Fraction of their time that neighbours take while all cores have work of ours; below 1.
+        request_s: Of the gateway, for a request beside its hops.
+        hop_s: Of the gateway, for a hop: half sends it, half takes its answer.
+        event_s: Of the gateway, for an event of a stream.
+        store_hop_s: Of Redis, for a hop.
+        store_write_s: Of Redis, for a write of tokens; a decode worker's part is in its step.
+        worker_hop_s: Of a worker, for a hop, by stage.
+        client_request_s: Of the client, for a request; likewise `client_event_s`.
+        late: Fraction of a process's part of a hop that it does after it has answered.
+        wake_s: What work costs the gateway more that finds it asleep; likewise `store_wake_s` of Redis.
+        slowness: Equally likely factors on all times, of mean 1: the machine is not always as fast.
+    """
+
+    cores: int
+    slice_s: float
+    seek: float
+    stolen: float
+    request_s: float
+    hop_s: float
+    event_s: float
+    store_hop_s: float
+    store_write_s: float
+    worker_hop_s: Mapping[Stage, float]
+    client_request_s: float = 0.0
+    client_event_s: float = 0.0
+    late: float = 0.0
+    wake_s: float = 0.0
+    store_wake_s: float = 0.0
+    slowness: tuple[float, ...] = (1.0,)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ModelProfile:
     """One model's stages.
 
@@ -130,6 +172,7 @@ class ModelProfile:
         cold_start: By stage.
         error: Factors (low, high) on all times between which the truth is believed to be.
         source: Where the figures are from.
+        host: The machine that all replicas share; None if each has its accelerators to itself.
     """
 
     model: str
@@ -147,6 +190,7 @@ class ModelProfile:
     image_kv_bytes: int = 0
     error: tuple[float, float] = (1.0, 1.0)
     source: str = ""
+    host: SharedHost | None = None
 
     @property
     def image_kv_positions(self) -> float:

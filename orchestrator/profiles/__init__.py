@@ -9,6 +9,7 @@ from orchestrator.profiles.load import (
     NoProfileError,
     find_profile,
     load_profile,
+    parse_profile,
     profile_path,
     read_profile,
 )
@@ -22,6 +23,7 @@ __all__ = [
     "load_accelerators",
     "load_links",
     "load_profile",
+    "parse_profile",
     "profile_path",
     "read_profile",
 ]

@@ -27,10 +27,8 @@ def contradictions(file: ProfileFile, accelerators: Mapping[str, Accelerator]) -
                 yield InfeasibleError(f"{row.hardware} with tp {row.tp} comes twice", *where)
             seen.add(_identity(row))
             classes.add((row.hardware, row.tp))
-    for key, source in (
-        ("image", file.image.source),
-        ("language_model", file.language_model.source),
-    ):
+    named = {"image": file.image.source, "language_model": file.language_model.source}
+    for key, source in (named | ({"host": file.host.source} if file.host else {})).items():
         if source not in file.sources:
             yield _no_source(source, file.sources, key, "source")
 

@@ -12,9 +12,10 @@ from orchestrator.core.profile import (
     HardwareClass,
     ModelProfile,
     PrefillTiming,
+    SharedHost,
 )
 from orchestrator.profiles.fit import ItlPoint, decode_timing, prefill_timing
-from orchestrator.profiles.format import ColdStartFacts, DecodeRow, ProfileFile, Row
+from orchestrator.profiles.format import ColdStartFacts, DecodeRow, HostFacts, ProfileFile, Row
 from stages.types import Stage
 
 R = TypeVar("R", bound=Row)
@@ -46,6 +47,7 @@ def model_profile(file: ProfileFile, accelerators: Mapping[str, Accelerator]) ->
         cold_start={Stage.ENCODE: encoder, Stage.PREFILL: language_model, Stage.DECODE: language_model},
         error=(min(low for low, _ in errors), max(high for _, high in errors)),
         source="; ".join(file.sources.values()),
+        host=_host(file.host) if file.host else None,
     )
 
 
@@ -123,6 +125,32 @@ def _decode(
         for where, points in itl_points(section.rows).items()
     }
     return _with_derived(section.rows, measured, faster)
+
+
+def _host(facts: HostFacts) -> SharedHost:
+    hops = facts.worker_hop_s
+    return SharedHost(
+        cores=facts.cores,
+        slice_s=facts.slice_s[1],
+        seek=facts.seek[1],
+        stolen=facts.stolen[1],
+        request_s=facts.request_s[1],
+        hop_s=facts.hop_s[1],
+        event_s=facts.event_s[1],
+        store_hop_s=facts.store_hop_s[1],
+        store_write_s=facts.store_write_s[1],
+        worker_hop_s={
+            Stage.ENCODE: hops.encode[1],
+            Stage.PREFILL: hops.prefill[1],
+            Stage.DECODE: hops.decode[1],
+        },
+        client_request_s=facts.client_request_s[1],
+        client_event_s=facts.client_event_s[1],
+        late=facts.late[1],
+        wake_s=facts.wake_s[1],
+        store_wake_s=facts.store_wake_s[1],
+        slowness=facts.slowness,
+    )
 
 
 def _with_derived(

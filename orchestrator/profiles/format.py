@@ -4,12 +4,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import AfterValidator, ConfigDict, Field
 
 from orchestrator.yaml_fields import STRICT, Count, InfeasibleError, Name, NotNegative, Seconds
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Between = tuple[NotNegative, NotNegative]
+
+
+def _ascending(spread: tuple[float, float, float]) -> tuple[float, float, float]:
+    if list(spread) != sorted(spread):
+        raise ValueError(f"{list(spread)} is not in ascending order: lowest, taken, highest")
+    return spread
+
+
+Spread = Annotated[tuple[NotNegative, NotNegative, NotNegative], AfterValidator(_ascending)]
 
 
 def _check_order(pair: tuple[float, float] | None, key: str) -> None:
@@ -206,6 +215,73 @@ class ColdStarts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerHops:
+    """Processor seconds of a hop beside the stage's own work."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+
+    encode: Spread
+    prefill: Spread
+    decode: Spread
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostFacts:
+    """The machine that all processes share; `SharedHost` explains the figures.
+
+    Each is (lowest, taken, highest): what is taken fits all rounds of measurement, the others are the fits of
+    single rounds furthest from it.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+
+    cores: Count
+    slice_s: Spread
+    seek: Spread
+    stolen: Spread
+    request_s: Spread
+    hop_s: Spread
+    event_s: Spread
+    store_hop_s: Spread
+    store_write_s: Spread
+    worker_hop_s: WorkerHops
+    client_request_s: Spread
+    client_event_s: Spread
+    late: Spread
+    wake_s: Spread
+    store_wake_s: Spread
+    slowness: Annotated[tuple[Positive, ...], Field(min_length=1)]
+    source: Name
+
+    def __post_init__(self) -> None:
+        if self.slice_s[0] <= 0.0:
+            raise InfeasibleError("a time slice is longer than nothing", "slice_s")
+        if self.seek[2] > 1.0:
+            raise InfeasibleError(f"{self.seek[2]:g} is no probability", "seek")
+        if self.stolen[2] >= 1.0:
+            raise InfeasibleError(f"{self.stolen[2]:g} leaves nothing of the cores", "stolen")
+        if self.late[2] >= 1.0:
+            raise InfeasibleError(f"{self.late[2]:g} leaves nothing of a hop before its answer", "late")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Frontier:
+    """How many decode replicas one prefill replica feeds, both saturated.
+
+    Attributes:
+        sequences: In a decode batch.
+        decode_per_prefill: (lowest, taken, highest).
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+
+    prompt_tokens: Count
+    output_tokens: Count
+    sequences: Count
+    decode_per_prefill: Spread
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ProfileFile:
     """One model's profile.
 
@@ -214,6 +290,8 @@ class ProfileFile:
         measured: Whether this very model was measured on these very machines.
         date: Of the measurement or of the last change, YYYY-MM-DD.
         sources: What the rows' `source` stands for.
+        host: The machine that every replica shares with the gateway, Redis and the clients, if they do.
+        frontier: What `tercet profile measure` found; nothing reads it.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
@@ -231,3 +309,5 @@ class ProfileFile:
     prefill: PrefillSection
     decode: DecodeSection
     cold_start: ColdStarts
+    host: HostFacts | None = None
+    frontier: tuple[Frontier, ...] = ()

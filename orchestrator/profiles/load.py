@@ -27,7 +27,16 @@ def read_profile(path: Path | str, accelerators: Mapping[str, Accelerator] | Non
         FileError: Says what is wrong with the file and where.
     """
     known = load_accelerators() if accelerators is None else accelerators
-    return load_yaml(_ADAPTER, read_text(path), path, lambda file: contradictions(file, known))
+    return parse_profile(read_text(path), path, known)
+
+
+def parse_profile(text: str, path: Path | str, accelerators: Mapping[str, Accelerator]) -> ProfileFile:
+    """Return a profile file's text as it stands; `path` is for messages.
+
+    Raises:
+        FileError: As for `read_profile`.
+    """
+    return load_yaml(_ADAPTER, text, path, lambda file: contradictions(file, accelerators))
 
 
 def load_profile(path: Path | str, accelerators: Mapping[str, Accelerator] | None = None) -> ModelProfile:

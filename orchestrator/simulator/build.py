@@ -20,6 +20,8 @@ from orchestrator.simulator.engines import (
     Milestones,
     StepEngine,
 )
+from orchestrator.simulator.host_path import HostPath
+from orchestrator.simulator.hosted import hosted_engine
 from orchestrator.simulator.systems import System
 from stages.types import Stage
 
@@ -61,11 +63,13 @@ class ReplicaShape:
         stages: What they do.
         system: How the service is laid out.
         policy: The service's.
+        path: The processes of the machine that all replicas share; None if they share none.
     """
 
     stages: tuple[Stage, ...]
     system: System
     policy: ControlPolicy
+    path: HostPath | None = None
 
     @property
     def slots(self) -> int:
@@ -94,6 +98,8 @@ class ReplicaShape:
     def engine(self, where: HardwareClass, clock: Clock, milestones: Milestones) -> Engine:
         """Return a new engine on this hardware."""
         profile, stages = self.policy.profile, self.stages
+        if self.path is not None:
+            return hosted_engine(self.path, stages, profile, where, clock, milestones)
         if stages == (Stage.ENCODE,):
             return EncodeEngine(
                 clock,

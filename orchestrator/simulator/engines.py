@@ -7,7 +7,7 @@ import heapq
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from orchestrator.core.profile import DecodeTiming, PrefillTiming
 from orchestrator.simulator.caches import EmbeddingCache
@@ -25,10 +25,16 @@ class Milestones:
     Attributes:
         prefilled: Its prompt is computed and the first token sampled.
         done: All that the hop wanted of this replica is done.
+        first: A replica that decodes alone lets go of the first token.
     """
 
     prefilled: Callable[[Hop], None]
     done: Callable[[Hop], None]
+    first: Callable[[Hop], None] = lambda hop: None
+
+
+Work = Callable[[float, Callable[[Any], None], Any], None]
+"""Does so many seconds of work, then calls back: `Clock.after`, or `Process.run` of a host."""
 
 
 class Engine(Protocol):
@@ -140,6 +146,7 @@ class DecodeEngine:
 
     def __init__(self, clock: Clock, milestones: Milestones, timing: DecodeTiming) -> None:
         self._clock = clock
+        self._first = milestones.first
         self._done = milestones.done
         self._batch: DecodeBatch[Hop] = DecodeBatch(timing)
         self._as_of_s = 0.0
@@ -148,6 +155,7 @@ class DecodeEngine:
 
     def submit(self, hop: Hop) -> None:
         """See `Engine`."""
+        self._first(hop)
         self._catch_up()
         self._busy.enter()
         self._batch.join(hop, hop.context_tokens, hop.steps)
@@ -205,6 +213,7 @@ class StepEngine:
         sequences: Prompts and decodes that it works on at once; the others wait in front of it.
         kv_bytes: KV cache for them.
         cached_images: Embeddings that it keeps.
+        work: Does its steps; by default they take as long as the profile says.
     """
 
     def __init__(
@@ -221,8 +230,10 @@ class StepEngine:
         sequences: int = UNBOUNDED,
         kv_bytes: int = UNBOUNDED,
         cached_images: int = 0,
+        work: Work | None = None,
     ) -> None:
         self._clock = clock
+        self._work = work or clock.after
         self._to = milestones
         self._prefill = prefill
         self._chunk_tokens = chunk_tokens
@@ -359,7 +370,7 @@ class StepEngine:
         if self._batch is not None and self._decode is not None and len(self._batch):
             # Weights are read once for prompts and decodes together.
             step_s += self._batch.step_s() - self._decode.step_s
-        self._clock.after(step_s, self._end, chunk)
+        self._work(step_s, self._end, chunk)
 
     def _end(self, chunk: list[tuple[Hop, int]]) -> None:
         if self._stopped:

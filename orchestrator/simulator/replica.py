@@ -13,6 +13,7 @@ class SimReplica:
         stage: The first stage of its pool.
         draining: Whether it takes no work: not yet, or no more.
         running: Hops that hold a credit on it, in the order that they came.
+        taken: Hops that it was ever given.
         decoding_tokens: The part of `pending_tokens` that decodes, where prefill and decode are one.
         created_s: When its accelerators were taken.
         becomes: The stage of which it will be one when it is empty; None if it will not switch.
@@ -39,6 +40,7 @@ class SimReplica:
         "slots",
         "stage",
         "state",
+        "taken",
         "total_kv_bytes",
         "tp",
     )
@@ -79,6 +81,7 @@ class SimReplica:
         self.free_kv_bytes = total_kv_bytes
         self.total_kv_bytes = total_kv_bytes
         self.running: dict[Hop, None] = {}
+        self.taken = 0
         self.created_s = now_s
         self.becomes: Stage | None = None
         self.enter(ReplicaState.STARTING, now_s)
@@ -98,6 +101,7 @@ class SimReplica:
         """Reserve a slot, and KV for the hop's whole life."""
         hop.replica = self
         self.running[hop] = None
+        self.taken += 1
         self.in_flight += 1
         self.pending_tokens += hop.tokens
         self.free_kv_bytes -= hop.kv_bytes

@@ -13,6 +13,7 @@ from orchestrator.core.types import Reason
 from orchestrator.simulator.caches import NEW, Content, Hits
 from orchestrator.simulator.clock import Clock
 from orchestrator.simulator.faults import Fault
+from orchestrator.simulator.host_path import Arrive
 from orchestrator.simulator.outages import Injector, Strike
 from orchestrator.simulator.outcomes import Ending, Outcomes
 from orchestrator.simulator.service import Service
@@ -75,6 +76,7 @@ class ServiceRun:
         timeline: A moment for each decision that changed something, and the first.
         scale_events: Decisions that changed a stage's count, by stage.
         reasons: Of admission (stage None) and of routing, with counts.
+        hops: Hops that each replica was given, by stage and replica.
         hits: What caches supplied.
     """
 
@@ -86,6 +88,7 @@ class ServiceRun:
     timeline: Sequence[Moment]
     scale_events: Mapping[Stage, int]
     reasons: Mapping[tuple[Stage | None, Reason], int]
+    hops: Mapping[tuple[Stage, str], int]
     hits: Hits
 
 
@@ -156,6 +159,7 @@ class Simulation:
     Attributes:
         clock: The virtual clock.
         services: In the order of the scenario.
+        arrive: Takes their requests, likewise.
         world: Where they are.
     """
 
@@ -167,7 +171,10 @@ class Simulation:
         self._recorder = Recorder([tenant.name for tenant in tenants])
         self._watch = watch
         self.clock = Clock()
-        hosted = {t.name: t.hosted(self.clock, Outcomes(len(t.workload))) for t in tenants}
+        # Of generators of their own, so that hosts and faults change nothing else that is random.
+        host_rng = np.random.default_rng([scenario.seed, 2])
+        hosted = {t.name: t.hosted(self.clock, Outcomes(len(t.workload)), host_rng) for t in tenants}
+        self.arrive = [hosted[tenant.name].arrive for tenant in tenants]
         self.services = [hosted[tenant.name].service for tenant in tenants]
         self.world = World(
             self.clock,
@@ -178,7 +185,6 @@ class Simulation:
             control=scenario.control,
             watch=self._heard,
         )
-        # Of a generator of their own, so that faults change nothing else that is random.
         self._injector = Injector(self.world, self.clock, np.random.default_rng([scenario.seed, 1]))
 
     def run(self, progress: Progress = lambda fraction: None) -> Run:
@@ -186,14 +192,14 @@ class Simulation:
         began_s, scenario, clock = time.perf_counter(), self._scenario, self.clock
         self.world.start(scenario.first)
         self._injector.schedule(scenario.faults)
-        _feed(scenario.tenants, self.services, clock, progress)
+        _feed(scenario.tenants, self.arrive, clock, progress)
         deadline_s = max(tenant.policy.admission.deadline_s for tenant in scenario.tenants)
         _settle(clock, self.services, deadline_s)
-        spent = self.world.provisioned_s(clock.now_s)
+        spent, hops = self.world.provisioned_s(clock.now_s), self.world.hops()
         return Run(
             scenario=scenario,
             services=tuple(
-                _service_run(tenant, service, self._recorder.timelines[tenant.name], spent)
+                _service_run(tenant, service, self._recorder.timelines[tenant.name], spent, hops)
                 for tenant, service in zip(scenario.tenants, self.services, strict=True)
             ),
             strikes=tuple(self._injector.strikes),
@@ -207,14 +213,14 @@ class Simulation:
         self._watch(now_s, snapshot, decision)
 
 
-def _feed(tenants: Sequence[Tenant], services: Sequence[Service], clock: Clock, progress: Progress) -> None:
+def _feed(tenants: Sequence[Tenant], arrive: Sequence[Arrive], clock: Clock, progress: Progress) -> None:
     """Let the requests arrive in the order of their times; of one time, in the order of the services."""
     total = sum(len(tenant.workload) for tenant in tenants)
     arrivals = heapq.merge(*[_arrivals(number, tenant) for number, tenant in enumerate(tenants)])
     content_of = [_contents(tenant.workload) for tenant in tenants]
     for count, (arrival_s, number, index, images, prompt, output_tokens) in enumerate(arrivals, 1):
         clock.run_until(arrival_s)
-        services[number].arrive(index, images, prompt, output_tokens, content_of[number](index))
+        arrive[number](index, images, prompt, output_tokens, content_of[number](index))
         if not count % _BATCH or count == total:
             progress(count / total)
 
@@ -255,7 +261,11 @@ def _settle(clock: Clock, services: Sequence[Service], deadline_s: float) -> Non
 
 
 def _service_run(
-    tenant: Tenant, service: Service, timeline: Timeline, spent: Mapping[tuple[str, Stage, str], float]
+    tenant: Tenant,
+    service: Service,
+    timeline: Timeline,
+    spent: Mapping[tuple[str, Stage, str], float],
+    hops: Mapping[tuple[str, Stage, str], int],
 ) -> ServiceRun:
     accelerator_s = {
         (stage, hardware): seconds
@@ -275,6 +285,7 @@ def _service_run(
         timeline=timeline.moments,
         scale_events=timeline.scale_events,
         reasons=dict(service.reasons),
+        hops={(stage, replica): n for (name, stage, replica), n in hops.items() if name == tenant.name},
         hits=Hits(
             image_tokens=totals.image_tokens,
             cached_image_tokens=totals.image_hit_tokens,

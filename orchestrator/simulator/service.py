@@ -119,12 +119,20 @@ class Service:
         self._roused = False
         self.node_lost_s: dict[str, float] = {}
         self.on_idle: Callable[[SimReplica], None] = lambda replica: None
-        self.milestones = Milestones(prefilled=self._prefilled, done=self._done)
+        self.milestones = Milestones(
+            prefilled=self._prefilled, first=lambda hop: self._first_token(hop.request), done=self._done
+        )
 
     def arrive(
-        self, index: int, images: int, text_tokens: int, output_tokens: int, content: Content = NEW
+        self,
+        index: int,
+        images: int,
+        text_tokens: int,
+        output_tokens: int,
+        content: Content = NEW,
+        sent_s: float | None = None,
     ) -> None:
-        """A request comes in."""
+        """A request comes in; its client sent it at `sent_s`, now by default."""
         now_s = self._clock.now_s
         tagged = tag(
             text_tokens, (self._image,) * images, kappa=self._profile.kappa, max_tokens=output_tokens
@@ -142,7 +150,7 @@ class Service:
             index,
             tagged,
             output_tokens,
-            now_s,
+            now_s if sent_s is None else sent_s,
             due_s(now_s, isolated_s, self._promises.waiting),
             now_s + slack_s,
             content,
@@ -340,12 +348,11 @@ class Service:
         replica.engine.submit(hop)
 
     def _pulled(self, hop: Hop) -> None:
-        """The KV cache has arrived at decode: prefill may forget it, and the first token goes out."""
+        """The KV cache has arrived at decode: prefill may forget it."""
         source, request = hop.request.prefilled_on, hop.request
         if source is not None and request.prefill_hop is not None:
             self._forget_kv(request, source, request.prefill_hop)
             self.dispatch(self.pool_of[Stage.PREFILL])
-        self._first_token(request)
 
     def _forget_kv(self, request: Request, source: SimReplica, hop: Hop) -> None:
         source.free_kv(hop)

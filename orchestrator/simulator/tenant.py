@@ -13,6 +13,7 @@ from orchestrator.policy import Policy
 from orchestrator.simulator.build import ReplicaShape, slowed
 from orchestrator.simulator.caches import Prefixes
 from orchestrator.simulator.clock import Clock
+from orchestrator.simulator.host_path import HostPath
 from orchestrator.simulator.outcomes import Outcomes
 from orchestrator.simulator.pool import Pool
 from orchestrator.simulator.service import Promises, Service, Speeds, Transfer
@@ -48,9 +49,10 @@ class Tenant:
         """The service's name."""
         return self.control.service
 
-    def hosted(self, clock: Clock, outcomes: Outcomes) -> Hosted:
+    def hosted(self, clock: Clock, outcomes: Outcomes, rng: np.random.Generator) -> Hosted:
         """Return the service ready to be put into a world, as yet without replicas."""
-        system = SYSTEMS[self.system]
+        system, host = SYSTEMS[self.system], self.control.profile.host
+        path = HostPath(clock, host, rng) if host else None
         pools = {self._pool(stages, system): stages for stages in system.pools}
         service = Service(
             clock,
@@ -58,16 +60,18 @@ class Tenant:
             tuple(pools),
             self._promises(),
             speeds(self.control, self.workload, system),
-            _transfer_over(self.links),
+            _at_once if path else _transfer_over(self.links),
             ServiceTotals({stage: self.control.stages[stage].budget_s for stage in Stage}),
             outcomes,
             self._prefixes(),
         )
         actual = replace(self.control, profile=slowed(self.control.profile, self.slowdown))
         shapes = {
-            pool: ReplicaShape(stages=stages, system=system, policy=actual) for pool, stages in pools.items()
+            pool: ReplicaShape(stages=stages, system=system, policy=actual, path=path)
+            for pool, stages in pools.items()
         }
-        return Hosted(service=service, shapes=shapes, policy=self.control)
+        arrive = path.door(service) if path else service.arrive
+        return Hosted(service=service, arrive=arrive, shapes=shapes, policy=self.control)
 
     def _pool(self, stages: tuple[Stage, ...], system: System) -> Pool:
         return Pool(
@@ -125,6 +129,11 @@ def _mean_request(profile: ModelProfile, work: Workload) -> Mix:
         context_tokens=prompt + float(np.mean(work.images)) * profile.image_kv_positions,
         output_tokens=float(np.mean(work.output_tokens)),
     )
+
+
+def _at_once(size_bytes: int, source: tuple[str, ...], target: tuple[str, ...]) -> float:
+    """Move nothing: on one host, what the blob store costs was measured with the hops."""
+    return 0.0
 
 
 def _transfer_over(links: Sequence[Link]) -> Transfer:

@@ -20,6 +20,7 @@ from orchestrator.core.observe import Observed, ServiceView, observe
 from orchestrator.core.profile import HardwareClass
 from orchestrator.simulator.build import ReplicaShape
 from orchestrator.simulator.clock import Clock
+from orchestrator.simulator.host_path import Arrive
 from orchestrator.simulator.outages import Outages
 from orchestrator.simulator.pool import Pool
 from orchestrator.simulator.recovery import recover
@@ -52,11 +53,13 @@ class Hosted:
     """A service and how its replicas are made.
 
     Attributes:
+        arrive: Takes its requests.
         shapes: By pool.
         policy: What control needs of its policy file.
     """
 
     service: Service
+    arrive: Arrive
     shapes: Mapping[Pool, ReplicaShape]
     policy: ControlPolicy
 
@@ -78,6 +81,7 @@ class World:
         outages: What does not work now.
         replicas: Every one that exists, by id.
         accelerator_s: Accelerator-seconds of replicas that are gone, by (service, stage, hardware).
+        gone_hops: Hops that replicas which are gone had been given, by (service, stage, replica).
     """
 
     def __init__(
@@ -108,6 +112,7 @@ class World:
         self._stalled: list[SimReplica] = []
         self.replicas: dict[str, SimReplica] = {}
         self.accelerator_s: dict[tuple[str, Stage, str], float] = {}
+        self.gone_hops: dict[tuple[str, Stage, str], int] = {}
         for each in hosted.values():
             each.service.on_idle = self._emptied
 
@@ -148,6 +153,11 @@ class World:
             key = (replica.service, replica.stage, replica.hardware)
             total[key] = total.get(key, 0.0) + replica.tp * (now_s - replica.created_s)
         return total
+
+    def hops(self) -> dict[tuple[str, Stage, str], int]:
+        """Return the hops that each replica was given, by (service, stage, replica)."""
+        there = {(r.service, r.stage, r.replica_id): r.taken for r in self.replicas.values()}
+        return self.gone_hops | there
 
     def lose(self, replicas: Sequence[SimReplica], node_ids: Sequence[str] = ()) -> None:
         """Replicas die, and what lies on nodes is gone; what they had is done again elsewhere."""
@@ -284,6 +294,7 @@ class World:
         pool.replicas.remove(replica)
         service.forget(pool)
         pool.ended_busy_s += replica.engine.busy_s()
+        self.gone_hops[replica.service, replica.stage, replica.replica_id] = replica.taken
         key = (replica.service, replica.stage, replica.hardware)
         spent_s = replica.tp * (self._clock.now_s - replica.created_s)
         self.accelerator_s[key] = self.accelerator_s.get(key, 0.0) + spent_s

@@ -8,7 +8,7 @@ import pytest
 from bench.itl import token_times_s
 from bench.load import closed_loop, open_loop
 from bench.report import against, as_json, figure, percentile
-from bench.sse import Answer
+from cli.pressure.sse import Answer
 
 
 def test_a_ratio_is_the_median_of_paired_windows_not_a_ratio_of_medians() -> None:

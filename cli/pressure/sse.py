@@ -1,4 +1,4 @@
-"""A lean HTTP client for streamed answers: the load generator shares two cores with what it measures."""
+"""A lean HTTP client for streamed answers: it shares the cores with what it measures."""
 
 import asyncio
 import time
@@ -35,9 +35,11 @@ class Connection(asyncio.Protocol):
         self._done: asyncio.Future[Answer] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """See `asyncio.Protocol`."""
         self._transport = transport  # type: ignore[assignment]
 
     def data_received(self, data: bytes) -> None:
+        """See `asyncio.Protocol`."""
         self._answer.reads.append((time.monotonic(), data))
         if not self._answer.reads[0][1].startswith(b"HTTP/1.1 200"):
             self._fail(RuntimeError(f"refused: {self._answer.body[:500]!r}"))
@@ -46,6 +48,7 @@ class Connection(asyncio.Protocol):
             self._done.set_result(self._answer)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        """See `asyncio.Protocol`."""
         self.closed = True
         self._fail(ConnectionError(f"closed by the server: {self._answer.body[:300]!r}"))
 

@@ -1,0 +1,1 @@
+"""Pressure tests of a running service, and the profile that explains them."""
