@@ -280,7 +280,7 @@ def test_no_image_is_encoded_while_prefill_is_behind() -> None:
 
     async def test() -> None:
         async with running(held) as bench:
-            bench.ledger.renew("prefill.1", b'{"rate_tokens_per_s": 2.0}')
+            bench.ledger.renew("prefill.1", b'{"rate_tokens_per_s": 1.0}')
             while not bench.fleet.load(Stage.PREFILL).rate_tokens_per_s:
                 await asyncio.sleep(0.01)
             text = asyncio.create_task(bench.ask().send())
