@@ -13,7 +13,7 @@ def test_an_interval_is_that_of_students_t():
 
 
 def test_one_value_has_no_interval_and_none_is_a_dash():
-    assert math.isnan(interval([3.0]).half)
+    assert math.isinf(interval([3.0]).half)
     assert interval([3.0]).text == "3.00"
     assert interval([]).text == "–"
 
