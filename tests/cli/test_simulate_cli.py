@@ -148,3 +148,42 @@ def test_a_fault_that_cannot_be_says_what_could(fault, words):
     result = run("simulate", *ARGS, "--fault", fault)
     assert result.exit_code == 2
     assert words in result.output
+
+
+def test_auto_sets_the_rate_that_nearly_fills_the_fleet_and_says_it():
+    """Given as a number, that rate is the same run."""
+    small = ("--fleet", "l40s=1x8,h100=1x8,h20=1x8")
+    auto = json.loads(run("simulate", *ARGS, *small, "--rate-scale", "auto", "--json").output)
+    (note,) = [note for note in auto["trace"]["notes"] if note.startswith("rate scale ")]
+    assert note.endswith(": the busiest 5 minutes take 80% of the fleet")
+    rate = note.split()[2].rstrip(":")
+    given = json.loads(run("simulate", *ARGS, *small, "--rate-scale", rate, "--json").output)
+    assert (given["groups"], given["gpu_hours"]) == (auto["groups"], auto["gpu_hours"])
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (("--rate-scale", "full"), "'full' is neither auto nor a number from 0.001"),
+        (("--rate-scale", "0"), "'0' is neither auto nor a number from 0.001"),
+        (("--variant", "all"), "'all' is not one of"),
+        (("--image-px", "0"), "0 is not in the range"),
+    ],
+)
+def test_a_load_that_cannot_be_is_refused_with_what_can(flags, words):
+    result = run("simulate", *ARGS, *flags)
+    assert result.exit_code == 2
+    assert words in result.output
+
+
+def test_smaller_images_take_less_and_the_result_says_so():
+    whole, small = (
+        json.loads(run("simulate", *ARGS, *flags, "--json").output) for flags in ((), ("--image-px", "448"))
+    )
+    assert small["groups"]["image"]["ttft_s"]["50"] < whole["groups"]["image"]["ttft_s"]["50"]
+    assert "images of 448 px: 1 tiles and 256 tokens each" in small["trace"]["notes"]
+
+
+def test_tiles_are_named_in_the_result():
+    result = json.loads(run("simulate", *ARGS, "--variant", "tiles", "--json").output)
+    assert result["trace"]["label"] == "real, images as tiles, 5 an image"
