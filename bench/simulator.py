@@ -22,7 +22,8 @@ from orchestrator.core.control_types import Changes, Create
 from orchestrator.core.profile import HardwareClass
 from orchestrator.simulator.load import load_workload
 from orchestrator.simulator.run import Scenario, simulate
-from orchestrator.simulator.scenario import IMAGES_AT_MOST, load_subject
+from orchestrator.simulator.scenario import load_subject
+from orchestrator.simulator.variant import IMAGES_AT_MOST
 from stages.types import Stage
 
 _Given = TypeVar("_Given")

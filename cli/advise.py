@@ -29,8 +29,8 @@ from orchestrator.policy import Policy, load_policy
 from orchestrator.profiles import find_profile
 from orchestrator.simulator.load import load_workload
 from orchestrator.simulator.mean_demand import mean_demand
-from orchestrator.simulator.scenario import IMAGES_AT_MOST
 from orchestrator.simulator.trace_file import TraceError
+from orchestrator.simulator.variant import IMAGES_AT_MOST
 from orchestrator.targets import DEFAULT_FILE, Targets, load_targets
 from orchestrator.yaml_file import FileError
 from stages.types import Stage

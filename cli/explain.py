@@ -19,6 +19,7 @@ from orchestrator.simulator.figures import percent_text
 from orchestrator.simulator.fleet_spec import FleetError
 from orchestrator.simulator.scenario import NoTraceError, load_subject
 from orchestrator.simulator.trace_file import TraceError
+from orchestrator.simulator.variant import Variant
 from orchestrator.yaml_file import FileError
 from stages.types import Stage
 
@@ -36,6 +37,8 @@ def explain_command(
             inputs["traces"][0] if inputs["traces"] else None,
             fleet=inputs["fleet"],
             rate_scale=inputs["rate_scale"],
+            variant=Variant(inputs["variant"]),
+            image_px=inputs["image_px"],
             seed=inputs["seed"],
         )
         faults = [parse_fault(text) for text in inputs["faults"]]

@@ -1,10 +1,11 @@
 """`tercet simulate`, `compare` and `tune`: what a policy file would do to a trace of requests."""
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, Literal, NoReturn
 
 import typer
 from rich.box import SIMPLE_HEAD
@@ -14,9 +15,11 @@ from rich.table import Table
 
 from cli.found import found_as_json, found_figures
 from cli.report_file import check_writable, write_whole
+from orchestrator.core.image_size import ImageSizeError
 from orchestrator.core.scaling import SCALERS
 from orchestrator.core.scaling.static import StaticParams
 from orchestrator.policy import PolicyError
+from orchestrator.simulator.auto_rate import RateError
 from orchestrator.simulator.compare import comparable, compare_found, compare_policies
 from orchestrator.simulator.fault_spec import FaultError, check_faults, parse_fault
 from orchestrator.simulator.faults import KINDS, Fault, kind_of
@@ -37,6 +40,8 @@ from orchestrator.simulator.summary import Summary, summarise
 from orchestrator.simulator.timeline import Moment
 from orchestrator.simulator.trace_file import TraceError
 from orchestrator.simulator.tune import Tuned, tune
+from orchestrator.simulator.variant import Variant
+from orchestrator.simulator.workload import Workload
 from orchestrator.yaml_file import FileError
 from stages.types import Stage
 
@@ -64,7 +69,21 @@ Fleet = Annotated[
     typer.Option(help="Nodes, such as a100=16x8,l40s=8x8; by default room for every stage's max."),
 ]
 Seed = Annotated[int, typer.Option(help="Of everything random.", min=0)]
-RateScale = Annotated[float, typer.Option(help="Factor on the requests per second.", min=0.001)]
+RateScale = Annotated[
+    str,
+    typer.Option(
+        help="Factor on the requests per second; auto: the busiest 5 minutes take 80 % of the fleet.",
+        metavar="NUMBER|auto",
+    ),
+]
+AsVariant = Annotated[
+    Variant,
+    typer.Option(help="The traces' images: at most 16 a request, all of them, or tiles of images."),
+]
+ImagePx = Annotated[
+    int | None,
+    typer.Option(help="Width and height of images; by default what the profile is for, 896.", min=1),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 Report = Annotated[
     Path | None,
@@ -91,14 +110,17 @@ def simulate_command(
     ] = "",
     fault: Faults = None,
     seed: Seed = 0,
-    rate_scale: RateScale = 1.0,
+    rate_scale: RateScale = "1",
+    variant: AsVariant = Variant.CLIPPED,
+    image_px: ImagePx = None,
     report: Report = None,
     as_json: AsJson = False,
 ) -> None:
     """Run policy files on traces, by the code that runs live; figures are simulated."""
     if replicas and len(policy) > 1:
         _fail("--replicas is for one --policy")
-    subjects = _load_all(policy, trace, fleet, rate_scale, seed)
+    rate = _rate_scale(rate_scale)
+    subjects = _load_all(policy, trace, fleet, rate, seed, variant, image_px)
     fixed = _fixed(replicas) if replicas else None
     faults = _faults(fault or [], subjects)
     if report:
@@ -115,7 +137,9 @@ def simulate_command(
             "policies": [str(file) for file in policy],
             "traces": trace or [],
             "fleet": fleet,
-            "rate_scale": rate_scale,
+            "rate_scale": rate,
+            "variant": variant,
+            "image_px": image_px,
             "replicas": replicas,
             "faults": fault or [],
             "seed": seed,
@@ -143,20 +167,23 @@ def compare_command(
     ] = 0,
     fault: Faults = None,
     seed: Seed = 0,
-    rate_scale: RateScale = 1.0,
+    rate_scale: RateScale = "1",
+    variant: AsVariant = Variant.CLIPPED,
+    image_px: ImagePx = None,
     as_json: AsJson = False,
 ) -> None:
     """Put scaling policies side by side on the same work; figures are simulated."""
     if search and len(policy) > 1:
         _fail("--search is for one --policy")
-    subjects = _load_all(policy, trace, fleet, rate_scale, seed)
+    rate = _rate_scale(rate_scale)
+    subjects = _load_all(policy, trace, fleet, rate, seed, variant, image_px)
     faults = _faults(fault or [], subjects)
     names = [name.strip() for name in only.split(",") if name.strip()] or comparable()
     for name in names:
         if name not in SCALERS:
             _fail(f"there is no scaling policy {name}; there are {', '.join(comparable())}")
     if search:
-        test = _load_all(policy, trace, fleet, rate_scale, seed + 1)
+        test = _load_all(policy, trace, fleet, rate, seed + 1, variant, image_px)
         _compare_found(subjects[0], test[0], names, search, seed, as_json)
         return
     with _progress(as_json) as progress:
@@ -193,23 +220,27 @@ def tune_command(
     fleet: Fleet = None,
     trials: Annotated[int, typer.Option(help="Simulations at most.", min=1)] = 24,
     seed: Seed = 0,
-    rate_scale: RateScale = 1.0,
+    rate_scale: RateScale = "1",
+    variant: AsVariant = Variant.CLIPPED,
+    image_px: ImagePx = None,
     as_json: AsJson = False,
 ) -> None:
     """Find the cheapest fixed counts that keep the policy's promises, and so the E:P:D ratio; simulated."""
-    subject = _load(policy, trace, fleet, rate_scale, seed)
+    traces = [trace] if trace else None
+    (subject,) = _load_all([policy], traces, fleet, _rate_scale(rate_scale), seed, variant, image_px)
     with _progress(as_json) as progress:
         task = progress.add_task("tuning", total=trials)
         tuned = tune(subject, trials=trials, seed=seed, tried=lambda trial: progress.advance(task))
     if as_json:
-        typer.echo(json.dumps(_tuned_as_json(tuned), indent=2))
+        typer.echo(json.dumps(_tuned_as_json(subject, tuned), indent=2))
     else:
-        _print_tuned(tuned)
+        _print_tuned(subject, tuned)
 
 
 def predicted(old: Path, new: Path, trace: str | None) -> dict[str, dict[str, float]]:
     """Return GPU-hours, cost and attainment under two policy files on the same requests."""
-    subjects = {"old": _load(old, trace, None, 1.0, 0), "new": _load(new, trace, None, 1.0, 0)}
+    traces = [trace] if trace else None
+    subjects = {which: _load_all([file], traces)[0] for which, file in (("old", old), ("new", new))}
     found = {which: summarise(simulate(subject.scenario())) for which, subject in subjects.items()}
     return {
         figure: {which: float(getattr(summary, figure)) for which, summary in found.items()}
@@ -217,19 +248,45 @@ def predicted(old: Path, new: Path, trace: str | None) -> dict[str, dict[str, fl
     }
 
 
-def _load(policy: Path, trace: str | None, fleet: str | None, rate_scale: float, seed: int) -> Subject:
-    return _load_all([policy], [trace] if trace else None, fleet, rate_scale, seed)[0]
+def _rate_scale(text: str) -> float | Literal["auto"]:
+    if text == "auto":
+        return "auto"
+    try:
+        factor = float(text)
+    except ValueError:
+        factor = 0.0
+    if not 0.001 <= factor < math.inf:
+        _fail(f"--rate-scale: {text!r} is neither auto nor a number from 0.001")
+    return factor
 
 
 def _load_all(
-    policies: Sequence[Path], traces: Sequence[str] | None, fleet: str | None, rate_scale: float, seed: int
+    policies: Sequence[Path],
+    traces: Sequence[str] | None,
+    fleet: str | None = None,
+    rate_scale: float | Literal["auto"] = 1.0,
+    seed: int = 0,
+    variant: Variant = Variant.CLIPPED,
+    image_px: int | None = None,
 ) -> tuple[Subject, ...]:
+    if rate_scale == "auto" and len(policies) > 1:
+        _fail("--rate-scale auto is for one --policy")
     if traces and len(traces) != len(policies):
         _fail(f"{len(traces)} --trace for {len(policies)} --policy: give one for each, or none")
     chosen: Sequence[str | None] = traces or [None] * len(policies)
     try:
-        return load_subjects(policies, chosen, fleet=fleet, rate_scale=rate_scale, seed=seed)
-    except (PolicyError, FileError, TraceError, FleetError, NoTraceError, OSError) as error:
+        return load_subjects(
+            policies,
+            chosen,
+            fleet=fleet,
+            rate_scale=rate_scale,
+            variant=variant,
+            image_px=image_px,
+            seed=seed,
+        )
+    except ImageSizeError as error:
+        _fail(f"--image-px: {error}")
+    except (PolicyError, FileError, TraceError, FleetError, NoTraceError, RateError, OSError) as error:
         _fail(str(error))
 
 
@@ -282,11 +339,15 @@ def _as_json(subject: Subject, run: Run) -> dict[str, Any]:
     return {
         "kind": "profile-driven simulation",
         "policy": subject.policy.service,
-        "trace": {"name": subject.workload.name, "label": subject.workload.label, "notes": subject.notes},
+        "trace": _trace_as_json(subject),
         **asdict(summarise(run)),
         "faults": [_strike_as_json(strike) for strike in run.strikes],
         "timeline": [asdict(moment) for moment in run.only.timeline],
     }
+
+
+def _trace_as_json(subject: Subject) -> dict[str, Any]:
+    return {"name": subject.workload.name, "label": subject.workload.label, "notes": subject.notes}
 
 
 def _strike_as_json(strike: Strike) -> dict[str, Any]:
@@ -301,6 +362,7 @@ def _comparison(subjects: Sequence[Subject], summaries: Mapping[str, Summary]) -
         "trace": {
             "name": ", ".join(work.name for work in works),
             "label": ", ".join(work.label for work in works),
+            "notes": [note for subject in subjects for note in subject.notes],
         },
         "policies": {
             name: {
@@ -334,11 +396,10 @@ def _print_run(subject: Subject, run: Run) -> None:
     console, summary = Console(), summarise(run)
     work = subject.workload
     console.print(
-        f"[bold]{subject.policy.service}[/bold], scaling {summary.scaling}: {len(work)} requests of "
-        f"{work.name} ({work.label}) in {work.span_s:,.0f} s. Profile-driven simulation, seed {summary.seed}."
+        f"[bold]{subject.policy.service}[/bold], scaling {summary.scaling}: {_requests(work)} "
+        f"in {work.span_s:,.0f} s. Profile-driven simulation, seed {summary.seed}."
     )
-    for note in subject.notes:
-        console.print(f"note: {note}", style="dim")
+    _print_notes([subject])
     console.print(_figures_table(request_figures(summary)))
     console.print(_figures_table(stage_figures(summary)))
     console.print(_timeline_table(run.only.timeline))
@@ -349,6 +410,11 @@ def _print_run(subject: Subject, run: Run) -> None:
         )
     if len(run.scenario.tenants) > 1:
         console.print(f"{summary.gpu_hours:,.2f} GPU-hours, ${summary.cost_usd:,.2f}")
+
+
+def _print_notes(subjects: Sequence[Subject]) -> None:
+    for note in (note for subject in subjects for note in subject.notes):
+        Console().print(f"note: {note}", style="dim")
 
 
 def _figures_table(figures: Figures) -> Table:
@@ -396,14 +462,20 @@ def _print_comparison(subjects: Sequence[Subject], summaries: Mapping[str, Summa
             str(sum(summary.scale_events.values())),
         )
     console.print(table)
-    requests = " and ".join(f"{len(s.workload):,} requests of {s.workload.name}" for s in subjects)
+    requests = " and ".join(_requests(s.workload) for s in subjects)
     console.print(f"{requests}; profile-driven simulation")
+    _print_notes(subjects)
 
 
-def _tuned_as_json(tuned: Tuned) -> dict[str, Any]:
+def _requests(work: Workload) -> str:
+    return f"{len(work):,} requests of {work.name} ({work.label})"
+
+
+def _tuned_as_json(subject: Subject, tuned: Tuned) -> dict[str, Any]:
     best = tuned.best
     return {
         "kind": "profile-driven simulation",
+        "trace": _trace_as_json(subject),
         "counts": best.counts,
         "attained": best.attained,
         "attainment": best.summary.attainment,
@@ -416,7 +488,7 @@ def _tuned_as_json(tuned: Tuned) -> dict[str, Any]:
     }
 
 
-def _print_tuned(tuned: Tuned) -> None:
+def _print_tuned(subject: Subject, tuned: Tuned) -> None:
     console, best = Console(), tuned.best
     table = _table("encode", "prefill", "decode", "attained", "GPU-h", "cost $")
     for trial in tuned.trials:
@@ -427,7 +499,8 @@ def _print_tuned(tuned: Tuned) -> None:
     console.print(table)
     ratio = ":".join(str(best.counts[stage]) for stage in Stage)
     verdict = "" if best.attained else " — the SLO was not attained; raise max, --fleet or --trials"
-    console.print(f"E:P:D = {ratio}; profile-driven simulation{verdict}")
+    console.print(f"E:P:D = {ratio}; {_requests(subject.workload)}; profile-driven simulation{verdict}")
+    _print_notes([subject])
 
 
 def _fail(message: str) -> NoReturn:

@@ -1,12 +1,13 @@
 """E1: how much goodput does splitting the stages bring on 128 A100s, and what of it is due to what?"""
 
 from collections.abc import Sequence
-from functools import cache, partial
+from functools import partial
 
 from experiments.goodput import Bench, Layout, accelerators, base, bound_per_s, goodputs, slowdown, twin
-from experiments.layouts import TUNING_SEED, encode_apart, monolith, tuned
+from experiments.layouts import TUNING_SEEDS, encode_apart, monolith, tuned
 from experiments.point import Experiment, Findings, Point, Row, Scale, Section, point
 from experiments.stats import interval, ratios
+from experiments.tuned import found
 from experiments.write import factor_plot, table
 from stages.types import Stage
 
@@ -59,9 +60,9 @@ def layouts(system: str, model: str, images: str, scale: Scale) -> list[Layout]:
     return [fixed[system]] * len(FACTORS)
 
 
-@cache
 def _tuned(family: str, model: str, images: str, scale: Scale) -> list[Layout]:
-    return tuned(bench(model, images, TUNING_SEED, scale), family, GPUS, FACTORS)
+    benches = [bench(model, images, seed, scale) for seed in TUNING_SEEDS]
+    return found(f"E1 {scale.name} {family} {model} {images}", lambda: tuned(benches, family, GPUS, FACTORS))
 
 
 def points(scale: Scale) -> list[Point]:
@@ -84,8 +85,8 @@ def measure(at: Point, seed: int, scale: Scale) -> Row:
     row: dict[str, float | str | None] = {"bound": most}
     for layout in _unique(splits):
         mine = [factor for factor, split in zip(FACTORS, splits, strict=True) if split == layout]
-        found = goodputs(partial(slowdown, given, layout, seed=seed), mine, most)
-        for factor, goodput in zip(mine, found, strict=True):
+        reached = goodputs(partial(slowdown, given, layout, seed=seed), mine, most)
+        for factor, goodput in zip(mine, reached, strict=True):
             row[f"c{factor:g}"] = goodput
             row[f"split{factor:g}"] = described(layout)
     assert accelerators(splits[0], given.control) <= GPUS
@@ -178,8 +179,8 @@ def _ablation(findings: Findings, model: str, images: str) -> str:
 
 
 def _ratio(findings: Findings, one: Point, other: Point, name: str) -> str:
-    found = ratios(findings.values(one, name), findings.values(other, name))
-    return f"{interval(found).text} ×" if found else "–"
+    gains = ratios(findings.values(one, name), findings.values(other, name))
+    return f"{interval(gains).text} ×" if gains else "–"
 
 
 E1 = Experiment(

@@ -1,7 +1,6 @@
 """How a hundred or so accelerators can be split over stages, and which split is the best for a load."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from functools import partial
 from itertools import product
 
@@ -11,7 +10,7 @@ from stages.types import Stage
 E, P, D = Stage
 TP = 4
 """Accelerators of a replica with the language model; an encoder has one."""
-TUNING_SEED = 1_000
+TUNING_SEEDS = (1_000, 1_001)
 """Splits are tuned on other requests than they are judged on."""
 
 
@@ -55,32 +54,29 @@ def balance(bench: Bench) -> dict[Stage, float]:
     return {stage: gpu_s[stage] / sum(gpu_s.values()) for stage in Stage}
 
 
-def tuned(bench: Bench, family: str, gpus: int, factors: Sequence[float]) -> list[Layout]:
-    """Return the best split of a family for each SLO factor.
+def tuned(benches: Sequence[Bench], family: str, gpus: int, factors: Sequence[float]) -> list[Layout]:
+    """Return the best split of a family for each SLO factor: the one whose worst goodput is the highest.
 
-    A first look at a third of the requests leaves the three best of each factor for a closer one.
+    Args:
+        benches: Several, for a split that is right for one draw of requests may be wrong for the next.
+        family: See `splits`.
+        gpus: To be split.
+        factors: SLO factors.
     """
-    short = replace(bench, work=bench.work.slice(0.0, bench.work.span_s / 3.0))
-    candidates = splits(family, bench, gpus)
-    first = [_goodputs(short, layout, gpus, factors) for layout in candidates]
-    best: list[Layout] = []
-    closer: dict[int, list[float]] = {}
-    for index in range(len(factors)):
-        ranked = sorted(range(len(candidates)), key=partial(_lost, first, index))[:3]
-        for n in ranked:
-            closer.setdefault(n, [])
-            closer[n] = closer[n] or _goodputs(bench, candidates[n], gpus, factors)
-        best.append(candidates[min(ranked, key=partial(_lost, closer, index))])
-    return best
+    candidates = splits(family, benches[0], gpus)
+    found = [[_goodputs(bench, layout, gpus, factors) for bench in benches] for layout in candidates]
+    worst = [[min(column) for column in zip(*rows, strict=True)] for rows in found]
+    best = [max(range(len(candidates)), key=partial(_at, worst, index)) for index in range(len(factors))]
+    return [candidates[number] for number in best]
 
 
 def _goodputs(bench: Bench, layout: Layout, gpus: int, factors: Sequence[float]) -> list[float]:
     most = bound_per_s(bench.control, bench.work, gpus)
-    return goodputs(partial(slowdown, bench, layout, seed=TUNING_SEED), factors, most)
+    return goodputs(partial(slowdown, bench, layout, seed=0), factors, most)
 
 
-def _lost(goodput: Sequence[list[float]] | Mapping[int, list[float]], index: int, candidate: int) -> float:
-    return -goodput[candidate][index]
+def _at(goodput: Sequence[Sequence[float]], index: int, candidate: int) -> float:
+    return goodput[candidate][index]
 
 
 def _around(replicas: float, most: int) -> list[int]:

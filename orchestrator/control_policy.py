@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.core.control_types import ControlPolicy, EdgeLevels, StageBounds
+from orchestrator.core.image_size import for_images
 from orchestrator.core.links import required_level
 from orchestrator.core.profile import Accelerator, ModelProfile
 from orchestrator.feasibility import TEXT_TOKENS, infeasibilities
@@ -42,33 +43,53 @@ class Hardware:
         return cls(accelerators=load_accelerators(), links=load_links())
 
 
-def load_control_policy(path: Path | str, hardware: Hardware | None = None) -> ControlPolicy:
+def load_control_policy(
+    path: Path | str, hardware: Hardware | None = None, *, image_px: int | None = None
+) -> ControlPolicy:
     """Return what control needs of a policy file.
+
+    Args:
+        path: Where it is.
+        hardware: What it may run on; by default what `data/` has.
+        image_px: Width and height of images; None for the size that the profile is for.
 
     Raises:
         PolicyError: The file is wrong, its model has no profile, or it asks for what cannot be.
         FileError: A data file is wrong.
+        ImageSizeError: The profile says nothing of images of that size.
     """
     hardware = hardware or Hardware.load()
-    policy = load_policy(path, lambda policy: refusals(policy, path, hardware, must_be_known=True))
-    profile = policy_profile(policy, path, hardware)
+    policy = load_policy(
+        path, lambda policy: refusals(policy, path, hardware, must_be_known=True, image_px=image_px)
+    )
+    profile = policy_profile(policy, path, hardware, image_px)
     return control_policy(policy, profile, hardware.accelerators, hardware.links)
 
 
-def policy_profile(policy: Policy, path: Path | str, hardware: Hardware) -> ModelProfile:
+def policy_profile(
+    policy: Policy, path: Path | str, hardware: Hardware, image_px: int | None = None
+) -> ModelProfile:
     """Return the profile that a policy file names, or else the one that its model's name finds.
 
     Raises:
         NoProfileError: There is none of that name.
         FileError: The profile is wrong.
+        ImageSizeError: It says nothing of images of `image_px`; None stands for its own size.
     """
     if policy.model.profile:
-        return load_profile(Path(path).parent / policy.model.profile, hardware.accelerators)
-    return find_profile(policy.model.name, hardware.accelerators)
+        profile = load_profile(Path(path).parent / policy.model.profile, hardware.accelerators)
+    else:
+        profile = find_profile(policy.model.name, hardware.accelerators)
+    return profile if image_px is None else for_images(profile, image_px)
 
 
 def refusals(
-    policy: Policy, path: Path | str, hardware: Hardware, *, must_be_known: bool = False
+    policy: Policy,
+    path: Path | str,
+    hardware: Hardware,
+    *,
+    must_be_known: bool = False,
+    image_px: int | None = None,
 ) -> Iterator[InfeasibleError]:
     """Yield what a policy asks for in vain, as far as its model is known.
 
@@ -77,9 +98,10 @@ def refusals(
         path: Where that is.
         hardware: What it may run on.
         must_be_known: Whether it is wrong for a model to have no profile.
+        image_px: See `load_control_policy`.
     """
     try:
-        profile = policy_profile(policy, path, hardware)
+        profile = policy_profile(policy, path, hardware, image_px)
     except NoProfileError as error:
         if must_be_known:
             yield InfeasibleError(str(error), "model", "name")

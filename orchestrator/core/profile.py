@@ -160,7 +160,7 @@ class ModelProfile:
 
     Attributes:
         kappa: 1 if image tokens also load prefill (decoder-only models), 0 if not.
-        image_tokens: Embedding rows of one image.
+        image_tokens: Embedding rows of one image of `image_px` × `image_px` pixels, in `image_tiles` tiles.
         embedding_bytes: Of one image, from encode to prefill.
         image_kv_bytes: KV cache of one image beside that of the prompt's tokens; 0 unless image tokens
             go to cross-attention layers.
@@ -170,6 +170,8 @@ class ModelProfile:
         chunk_tokens: Prompt tokens in one prefill step at most.
         encode: Timing by hardware class; likewise `prefill` and `decode`.
         cold_start: By stage.
+        tile_px: Width and height of a tile; 0 if only `image_px` is known. See `core.image_size`.
+        thumbnail: Whether the whole image is one more tile.
         error: Factors (low, high) on all times between which the truth is believed to be.
         source: Where the figures are from.
         host: The machine that all replicas share; None if each has its accelerators to itself.
@@ -188,6 +190,10 @@ class ModelProfile:
     decode: Mapping[HardwareClass, DecodeTiming]
     cold_start: Mapping[Stage, ColdStart]
     image_kv_bytes: int = 0
+    image_px: int = 896
+    image_tiles: int = 1
+    tile_px: int = 0
+    thumbnail: bool = False
     error: tuple[float, float] = (1.0, 1.0)
     source: str = ""
     host: SharedHost | None = None

@@ -33,6 +33,10 @@ def model_profile(file: ProfileFile, accelerators: Mapping[str, Accelerator]) ->
         image_tokens=file.image.tokens,
         embedding_bytes=file.image.embedding_bytes,
         image_kv_bytes=file.image.kv_bytes,
+        image_px=file.image.px,
+        image_tiles=file.image.tiles,
+        tile_px=file.image.tile_px or 0,
+        thumbnail=file.image.thumbnail,
         preprocess_s=file.image.preprocess_s,
         kv_bytes_per_token=file.language_model.kv_bytes_per_token,
         weights_bytes={

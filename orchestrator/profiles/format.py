@@ -6,6 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field
 
+from orchestrator.core.image_size import tiles_of
 from orchestrator.yaml_fields import STRICT, Count, InfeasibleError, Name, NotNegative, Seconds
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -126,6 +127,8 @@ class ImageFacts:
     Attributes:
         px: Width and height.
         tiles: Images of the encoder's own size that it is cut into.
+        tile_px: Width and height of these; None if the model has images of one size.
+        thumbnail: Whether an image of several tiles is one more as a whole.
         tokens: Embedding rows.
         kv_bytes: Left in cross-attention layers.
     """
@@ -134,11 +137,19 @@ class ImageFacts:
 
     px: Count
     tiles: Count
+    tile_px: Count | None = None
+    thumbnail: bool = False
     tokens: Count
     embedding_bytes: Count
     kv_bytes: Annotated[int, Field(ge=0)] = 0
     preprocess_s: NotNegative
     source: Name
+
+    def __post_init__(self) -> None:
+        if self.tile_px:
+            tiles = tiles_of(self.px, self.tile_px, thumbnail=self.thumbnail)
+            if tiles != self.tiles:
+                raise InfeasibleError(f"{self.px} px make {tiles} of {self.tile_px} px", "tiles")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

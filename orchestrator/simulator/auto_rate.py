@@ -1,6 +1,7 @@
 """The rate at which a trace nearly fills a fleet."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,6 +9,7 @@ from numpy.typing import NDArray
 from orchestrator.core.control_types import ControlPolicy, Node
 from orchestrator.simulator.systems import SYSTEMS
 from orchestrator.simulator.tenant import speeds
+from orchestrator.simulator.traces import Notes
 from orchestrator.simulator.work import work_from_rows
 from orchestrator.simulator.workload import Workload
 from stages.types import Stage
@@ -17,6 +19,26 @@ FULL = 0.8
 """Part of the fleet that the busiest five minutes shall take."""
 
 
+class RateError(ValueError):
+    """There is no rate that nearly fills the fleet."""
+
+
+def chosen_rate(
+    wanted: float | Literal["auto"], control: ControlPolicy, work: Workload, nodes: Sequence[Node]
+) -> tuple[float, Notes]:
+    """Return the factor on the rate, and of `auto` a note that says it.
+
+    `auto` is `auto_rate_scale` in four digits, so that who gives these gets the same requests.
+
+    Raises:
+        RateError: See `auto_rate_scale`.
+    """
+    if wanted != "auto":
+        return wanted, ()
+    rate = float(f"{auto_rate_scale(control, work, nodes):.4g}")
+    return rate, (f"rate scale {rate:g}: the busiest 5 minutes take {100 * FULL:g} % of the fleet",)
+
+
 def auto_rate_scale(control: ControlPolicy, work: Workload, nodes: Sequence[Node]) -> float:
     """Return the factor on the rate at which the busiest five minutes take `FULL` of the fleet.
 
@@ -24,7 +46,7 @@ def auto_rate_scale(control: ControlPolicy, work: Workload, nodes: Sequence[Node
     that fixed counts could do with. Each stage is on its first hardware; the scarcest hardware decides.
 
     Raises:
-        ValueError: There are no requests, or none of the hardware.
+        RateError: There are no requests, or none of the hardware.
     """
     there: dict[str, int] = {}
     for node in nodes:
@@ -37,7 +59,7 @@ def auto_rate_scale(control: ControlPolicy, work: Workload, nodes: Sequence[Node
     peaks = {hardware: float(each.max(initial=0.0)) for hardware, each in taken.items()}
     factors = [FULL * there.get(hardware, 0) / peak for hardware, peak in peaks.items() if peak > 0.0]
     if not factors or min(factors) <= 0.0:
-        raise ValueError("a rate needs requests, and hardware of the fleet that they run on")
+        raise RateError("a rate needs requests, and hardware of the fleet that they run on")
     return min(factors)
 
 

@@ -3,13 +3,16 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
 from orchestrator.control_policy import Hardware, load_control_policy
 from orchestrator.core.control_types import ControlPolicy, Node
+from orchestrator.core.profile import ModelProfile
 from orchestrator.core.scaling import SCALERS, Params
 from orchestrator.policy import Policy, load_policy
+from orchestrator.simulator.auto_rate import RateError, chosen_rate
 from orchestrator.simulator.faults import Fault
 from orchestrator.simulator.first import first_replicas
 from orchestrator.simulator.fleet_spec import FleetError, default_fleet, parse_fleet
@@ -17,11 +20,9 @@ from orchestrator.simulator.load import load_workload
 from orchestrator.simulator.run import Scenario
 from orchestrator.simulator.tenant import Tenant
 from orchestrator.simulator.traces import Notes
+from orchestrator.simulator.variant import Variant, as_variant
 from orchestrator.simulator.workload import Workload
 from stages.types import Stage
-
-IMAGES_AT_MOST = 16
-"""Images of a request are clipped to this, as in ModServe's evaluation."""
 
 
 class NoTraceError(ValueError):
@@ -33,7 +34,7 @@ class Subject:
     """What simulations of one policy file have in common.
 
     Attributes:
-        notes: What was repaired in the trace.
+        notes: What was repaired in the trace, and what its load and images were taken to be.
         slowdown: See `Tenant`.
     """
 
@@ -92,11 +93,21 @@ def load_subject(
     trace: str | Path | None,
     *,
     fleet: str | None = None,
-    rate_scale: float = 1.0,
+    rate_scale: float | Literal["auto"] = 1.0,
+    variant: Variant = Variant.CLIPPED,
+    image_px: int | None = None,
     seed: int = 0,
 ) -> Subject:
     """Read all that simulations of one policy file need; see `load_subjects`."""
-    (subject,) = load_subjects([policy_file], [trace], fleet=fleet, rate_scale=rate_scale, seed=seed)
+    (subject,) = load_subjects(
+        [policy_file],
+        [trace],
+        fleet=fleet,
+        rate_scale=rate_scale,
+        variant=variant,
+        image_px=image_px,
+        seed=seed,
+    )
     return subject
 
 
@@ -105,7 +116,9 @@ def load_subjects(
     traces: Sequence[str | Path | None],
     *,
     fleet: str | None = None,
-    rate_scale: float = 1.0,
+    rate_scale: float | Literal["auto"] = 1.0,
+    variant: Variant = Variant.CLIPPED,
+    image_px: int | None = None,
     seed: int = 0,
 ) -> tuple[Subject, ...]:
     """Read all that simulations of policy files on one fleet need.
@@ -114,7 +127,9 @@ def load_subjects(
         policy_files: Stage policy files of different services.
         traces: One for each, as for `load_workload`; None for what the policy's `demand.trace` names.
         fleet: See `parse_fleet`; by default room for every stage's `max` of every service.
-        rate_scale: Factor on the requests per second.
+        rate_scale: Factor on the requests per second; "auto", for one service, is `auto_rate_scale`.
+        variant: What the traces' images are taken for.
+        image_px: Their width and height; None for the sizes that the models' profiles are for.
         seed: Of trace twins, and of the thinning or doubling of requests.
 
     Raises:
@@ -122,10 +137,14 @@ def load_subjects(
         TraceError: A trace is.
         FleetError: The fleet is, it has none of a policy's hardware, or the policies cannot share one.
         NoTraceError: No trace is named for a policy.
+        ImageSizeError: A profile says nothing of images of that size.
+        RateError: There is no rate for `auto`.
     """
+    if rate_scale == "auto" and len(policy_files) > 1:
+        raise RateError("the rate auto is for one service: of several, each would fill the fleet")
     hardware = Hardware.load()
     policies = [load_policy(file) for file in policy_files]
-    controls = [load_control_policy(file, hardware) for file in policy_files]
+    controls = [load_control_policy(file, hardware, image_px=image_px) for file in policy_files]
     levels = _common_levels(controls)
     nodes = parse_fleet(fleet, levels) if fleet else default_fleet(controls, levels)
     for control in controls:
@@ -133,15 +152,29 @@ def load_subjects(
     subjects = []
     for file, policy, control, trace in zip(policy_files, policies, controls, traces, strict=True):
         work, notes = load_workload(str(trace or _own_trace(file, policy)), seed=seed)
-        work = work.clipped(IMAGES_AT_MOST)
-        if rate_scale != 1.0:
-            work = work.scaled(rate=rate_scale, rng=np.random.default_rng(seed))
+        work = as_variant(work, variant, control.profile)
+        if image_px is not None:
+            notes = (*notes, _image_note(control.profile))
+        rate, rate_notes = chosen_rate(rate_scale, control, work, nodes)
+        if rate != 1.0:
+            work = work.scaled(rate=rate, rng=np.random.default_rng(seed))
         subjects.append(
             Subject(
-                policy=policy, control=control, workload=work, nodes=nodes, hardware=hardware, notes=notes
+                policy=policy,
+                control=control,
+                workload=work,
+                nodes=nodes,
+                hardware=hardware,
+                notes=(*notes, *rate_notes),
             )
         )
     return tuple(subjects)
+
+
+def _image_note(profile: ModelProfile) -> str:
+    """Return what `--image-px` came to."""
+    px, tiles, tokens = profile.image_px, profile.image_tiles, profile.image_tokens
+    return f"images of {px} px; tiles of each: {tiles}, tokens: {tokens:,}"
 
 
 def _own_trace(policy_file: Path, policy: Policy) -> Path:

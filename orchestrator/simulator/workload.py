@@ -134,14 +134,15 @@ class Workload:
         16 is ModServe's limit (arXiv 2502.00937).
         """
         kept = np.minimum(self.images, np.int32(images))
-        gone = (self.images - kept).astype(np.int64) * TRACED_IMAGE_TOKENS
-        least = np.minimum(self.context_tokens, np.maximum(1, kept * TRACED_IMAGE_TOKENS))
-        return replace(
-            self,
-            images=kept,
-            context_tokens=np.maximum(self.context_tokens - gone, least).astype(np.int32),
-            label=f"{self.label}, images clipped to {images}",
-        )
+        return self._with_images(kept, f"images clipped to {images}")
+
+    def of_tiles(self, tiles: int) -> Self:
+        """Return the workload with its images taken for tiles, of which an image has so many, at least one.
+
+        The last image of a request counts as a whole, however few tiles are left for it. Text stays, as in
+        `clipped`.
+        """
+        return self._with_images(-(-self.images // np.int32(tiles)), f"images as tiles, {tiles} an image")
 
     def repeated(self, times: int) -> Self:
         """Return the workload played so many times, at least once, one span after the other."""
@@ -152,6 +153,17 @@ class Workload:
         label = f"{self.label}, repeated {times} times" if times > 1 else self.label
         played = self._take(index, shift_s=shift_s)
         return replace(played, span_s=max(played.span_s, self.span_s * times), label=label)
+
+    def _with_images(self, kept: NDArray[np.int32], label: str) -> Self:
+        """Return the workload with fewer images, each gone with its tokens as far as the prompt has them."""
+        gone = (self.images - kept).astype(np.int64) * TRACED_IMAGE_TOKENS
+        least = np.minimum(self.context_tokens, np.maximum(1, kept * TRACED_IMAGE_TOKENS))
+        return replace(
+            self,
+            images=kept,
+            context_tokens=np.maximum(self.context_tokens - gone, least).astype(np.int32),
+            label=f"{self.label}, {label}",
+        )
 
     def _at_rate(self, rate: float, rng: np.random.Generator | None) -> Self:
         if rate == 1:

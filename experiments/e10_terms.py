@@ -1,0 +1,112 @@
+"""E10: what is each term of coupled worth, where it should matter?"""
+
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+from experiments.goodput import twin
+from experiments.point import Experiment, Findings, Point, Row, Scale, Section, point
+from experiments.services import hardware
+from experiments.stats import interval
+from experiments.store import ROOT
+from experiments.write import table
+from orchestrator.control_policy import load_control_policy
+from orchestrator.core.scaling.coupled_params import CoupledParams
+from orchestrator.policy import load_policy
+from orchestrator.simulator.ablate import REGIMES, TERMS, with_params
+from orchestrator.simulator.fleet_spec import default_fleet
+from orchestrator.simulator.scenario import Subject
+from orchestrator.simulator.summary import HOUR_S, Summary
+
+POLICY = ROOT / "policies" / "examples" / "small-replicas.yaml"
+WHERE = {
+    "offered": ("image-burst", "text-rise"),
+    "caps": ("encoders-at-quota", "prefill-at-quota"),
+    "drain": ("text-overload", "length-drift"),
+    "dispersion": ("image-bursts",),
+    "forecast": ("text-rise",),
+    "guardrail": ("slower-engines",),
+    "band": ("length-drift", "mix-shift"),
+    "atomic": ("text-rise", "mix-shift"),
+    "settle": ("image-bursts",),
+    "role_switch": ("mix-shift",),
+    "backpressure": ("prefill-at-quota",),
+}
+"""Regimes of `ablate.REGIMES` in which a term of `ablate.TERMS` should matter."""
+FIGURES = {"gpu_hours": 1.0, "attained": 100.0, "text": 100.0, "events": 1.0}
+"""Columns with what they are multiplied by for people."""
+
+
+@cache
+def subject() -> Subject:
+    """Return small replicas, whose counts move in fine steps; requests are drawn from half a day."""
+    control = load_control_policy(POLICY, hardware())
+    return Subject(
+        policy=load_policy(POLICY),
+        control=control,
+        workload=twin(0).clipped(16).slice(12 * HOUR_S, 24 * HOUR_S),
+        nodes=default_fleet([control], control.levels),
+        hardware=hardware(),
+    )
+
+
+def points(scale: Scale) -> list[Point]:
+    """Return each term in its regimes."""
+    return [point(term=term, regime=regime) for term, regimes in WHERE.items() for regime in regimes]
+
+
+def measure(at: Point, seed: int, scale: Scale) -> Row:
+    """Return the figures with the term, and how much more they are without it."""
+    regime, less = at.text("regime"), dict[str, Any](TERMS[at.text("term")])
+    given = REGIMES[regime].of(subject(), regime, seed)
+    params = CoupledParams(role_switch=True)
+    whole = _figures(with_params(given, params, seed))
+    without = _figures(with_params(given, replace(params, **less), seed))
+    more: dict[str, float | str | None] = {f"more_{name}": without[name] - whole[name] for name in whole}
+    return {**whole, **more}
+
+
+def _figures(summary: Summary) -> dict[str, float]:
+    return {
+        "gpu_hours": summary.gpu_hours,
+        "attained": summary.attainment,
+        "text": summary.groups["text"].attainment or 0.0,
+        "events": float(sum(summary.scale_events.values())),
+    }
+
+
+def written(findings: Findings) -> Section:
+    """Return a table of terms and regimes."""
+    rows = []
+    for at in findings.points():
+        with_it = [
+            interval([f * v for v in findings.values(at, n)]).text for n, f in list(FIGURES.items())[:2]
+        ]
+        more = [
+            interval([factor * v for v in findings.values(at, f"more_{name}")]).text
+            for name, factor in FIGURES.items()
+        ]
+        what = REGIMES[at.text("regime")].what
+        rows.append((at.text("term"), what, *with_it, *more))
+    heads = (
+        "without",
+        "when",
+        "GPU-hours with",
+        "attained % with",
+        "GPU-hours +",
+        "attained +",
+        "text +",
+        "events +",
+    )
+    return Section(text=table(heads, rows), plots={})
+
+
+E10 = Experiment(
+    name="E10",
+    title="What each term of coupled is worth",
+    figure=None,
+    points=points,
+    measure=measure,
+    expected_s=lambda at, scale: 20.0,
+    written=written,
+)
