@@ -110,11 +110,12 @@ def _evaluated(given: Subject, system: str, best: float | Found, seed: int) -> S
 def written(findings: Findings) -> Section:
     """Return GPU-hours at 99 %, and attainment over GPU-hours."""
     parts, plots = [], {}
-    for model in FLEETS:
+    measured = findings.points()
+    for model in dict.fromkeys(at.text("model") for at in measured):
         base = [point(model=model, system=system) for system in MONOLITHS]
         rows = []
-        for system in (*POLICIES, *MONOLITHS):
-            at = point(model=model, system=system)
+        for at in [at for at in measured if at.text("model") == model]:
+            system = at.text("system")
             hours = findings.values(at, "gpu_hours")
             saved = [_saved(hours, findings.values(other, "gpu_hours")) for other in base]
             attained = interval([100.0 * a for a in findings.values(at, "attainment")])
@@ -147,7 +148,7 @@ def _curves(findings: Findings, model: str) -> str:
             )
             attained = np.maximum.accumulate([a for _, a in trials])
             series[system] = [(h, 100.0 * a) for (h, _), a in zip(trials, attained, strict=True)]
-    most = max(h for line in series.values() for h, _ in line)
+    most = max((h for line in series.values() for h, _ in line), default=1.0)
     x = linear_axis("GPU-hours", most)
     ticks = tuple((float(p), str(p)) for p in (80, 90, 95, 99, 100))
     return lines_plot(
