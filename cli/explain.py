@@ -12,7 +12,9 @@ from rich.table import Table
 
 from cli.refuse import MISTAKEN, refuse
 from orchestrator.core.control_types import StagePlan, StageSignals
+from orchestrator.core.image_size import ImageSizeError
 from orchestrator.policy import PolicyError
+from orchestrator.simulator.auto_rate import RateError
 from orchestrator.simulator.explain import Explanation, NoSuchMomentError, explain
 from orchestrator.simulator.fault_spec import FaultError, parse_fault
 from orchestrator.simulator.figures import percent_text
@@ -22,6 +24,18 @@ from orchestrator.simulator.trace_file import TraceError
 from orchestrator.simulator.variant import Variant
 from orchestrator.yaml_file import FileError
 from stages.types import Stage
+
+_WRONG = (
+    PolicyError,
+    FileError,
+    TraceError,
+    FleetError,
+    FaultError,
+    NoTraceError,
+    ImageSizeError,
+    RateError,
+    OSError,
+)
 
 
 def explain_command(
@@ -37,14 +51,14 @@ def explain_command(
             inputs["traces"][0] if inputs["traces"] else None,
             fleet=inputs["fleet"],
             rate_scale=inputs["rate_scale"],
-            variant=Variant(inputs["variant"]),
-            image_px=inputs["image_px"],
+            variant=Variant(inputs.get("variant", Variant.CLIPPED)),
+            image_px=inputs.get("image_px"),
             seed=inputs["seed"],
         )
         faults = [parse_fault(text) for text in inputs["faults"]]
         with Console(stderr=True).status("simulating the run and the oracle's"):
             found = explain(subject, at, faults=faults, seed=inputs["seed"])
-    except (PolicyError, FileError, TraceError, FleetError, FaultError, NoTraceError, OSError) as error:
+    except _WRONG as error:
         refuse(str(error), MISTAKEN)
     except NoSuchMomentError as error:
         refuse(f"{error}; choose --at between", MISTAKEN)

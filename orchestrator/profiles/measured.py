@@ -169,6 +169,8 @@ def _frontier(spread: _Spreads, rows: Sequence[Row]) -> list[dict[str, Any]]:
 
 def _image(image: ImageFacts) -> dict[str, Any]:
     facts = {name: getattr(image, name) for name in ("px", "tiles", "tokens", "embedding_bytes", "kv_bytes")}
+    if image.tile_px:
+        facts |= {"tile_px": image.tile_px, "thumbnail": image.thumbnail}
     # Preparing an image was measured with encoding it.
     return {**facts, "preprocess_s": 0.0, "source": "model"}
 

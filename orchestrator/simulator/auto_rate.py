@@ -57,9 +57,12 @@ def auto_rate_scale(control: ControlPolicy, work: Workload, nodes: Sequence[Node
         hardware = control.stages[stage].hardware[0]
         taken[hardware] = taken.get(hardware, 0.0) + np.bincount(window, each_s) / PEAK_S
     peaks = {hardware: float(each.max(initial=0.0)) for hardware, each in taken.items()}
-    factors = [FULL * there.get(hardware, 0) / peak for hardware, peak in peaks.items() if peak > 0.0]
-    if not factors or min(factors) <= 0.0:
-        raise RateError("a rate needs requests, and hardware of the fleet that they run on")
+    missing = sorted(peaks.keys() - there.keys())
+    if missing:
+        raise RateError(f"auto counts stages on the first hardware they name; the fleet lacks {missing[0]}")
+    factors = [FULL * there[hardware] / peak for hardware, peak in peaks.items() if peak > 0.0]
+    if not factors:
+        raise RateError("auto needs requests")
     return min(factors)
 
 

@@ -50,6 +50,9 @@ def test_compare_has_a_row_for_each_policy_that_was_asked_for():
     [
         pytest.param(["--only", "magic"], "there is no scaling policy magic", id="policy"),
         pytest.param(["--fleet", "a100"], "a100=16x8", id="fleet"),
+        pytest.param(["--rate-scale", "much"], "neither auto nor a number from 0.001", id="rate"),
+        pytest.param(["--rate-scale", "nan"], "neither auto nor a number from 0.001", id="rate-nan"),
+        pytest.param(["--variant", "halved"], "'clipped', 'unclipped', 'tiles'", id="variant"),
         pytest.param(["--fleet", "h100=2x8"], "encode runs on l40s, a100", id="hardware"),
     ],
 )
@@ -57,6 +60,37 @@ def test_a_wrong_option_says_what_would_be_right(arguments, words):
     result = run("compare", *ARGS, *arguments)
     assert result.exit_code == 2
     assert words in result.output
+
+
+TAKEN = [
+    "--variant",
+    "tiles",
+    "--image-px",
+    "448",
+    "--rate-scale",
+    "auto",
+    "--fleet",
+    "l40s=1x8,h100=1x8,h20=1x8",
+]
+LABEL = "real, images as tiles, 1 an image, rate × "
+
+
+@pytest.mark.parametrize(
+    "command", [["simulate"], ["compare", "--only", "static"], ["tune", "--trials", "1"]], ids=lambda c: c[0]
+)
+def test_every_result_says_what_its_requests_were_taken_for(command):
+    trace = json.loads(run(*command, *ARGS, *TAKEN, "--json").output)["trace"]
+    assert trace["label"].startswith(LABEL)
+    images, rate = trace["notes"][-2:]
+    assert images == "images of 448 px; tiles of each: 1, tokens: 256"
+    assert trace["label"].endswith(rate.removeprefix("rate scale ").split(":")[0])
+
+
+def test_a_size_that_the_profile_does_not_know_is_refused():
+    tiny = str(POLICY.parents[1] / "tiny.yaml")
+    result = run("simulate", "--policy", tiny, "--trace", str(TRACE), "--image-px", "448")
+    assert result.exit_code == 2
+    assert "--image-px: the profile of tiny is for images of 96 px only" in result.output
 
 
 def test_without_a_trace_the_way_to_name_one_is_said(tmp_path):
@@ -103,6 +137,7 @@ def test_several_policies_share_a_fleet(tmp_path):
     [
         pytest.param(["--trace", str(TRACE)], "1 --trace for 2 --policy", id="traces"),
         pytest.param(["--replicas", "encode=8"], "--replicas is for one --policy", id="replicas"),
+        pytest.param(["--rate-scale", "auto"], "auto is for one --policy", id="auto"),
         pytest.param([], "names of their own", id="names"),
     ],
 )

@@ -245,3 +245,11 @@ def test_a_model_without_a_profile_can_be_served_but_not_controlled():
 )
 def test_control_accepts_the_policies_of_the_repository(file):
     assert load_control_policy(file).service == file.stem
+
+
+def test_edges_follow_the_bytes_of_larger_images(write):
+    """52 MB cross regions in a tenth of 2 s; the 136 MB of 26 tiles have to stay in a zone."""
+    path = write(("internvl-26b", "llava-ov-7b"), ("[h20, h100], tp: 4", "[h20, h100]"), more=LEVELS + "}\n")
+    usual, large = (load_control_policy(path, HARDWARE, image_px=px) for px in (None, 5 * 384))
+    assert large.profile.embedding_bytes == 26 * usual.profile.embedding_bytes // 10
+    assert (usual.edges.encode_prefill, large.edges.encode_prefill) == (0, 1)

@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.core.capacity import kv_capacity_tokens
+from orchestrator.core.image_size import ImageSizeError, for_images
 from orchestrator.core.profile import HardwareClass
 from orchestrator.profiles import (
     DATA,
@@ -128,6 +129,35 @@ def test_image_tokens_of_cross_attention_hold_kv_of_their_own():
     assert find_profile("internvl-26b").image_kv_bytes == 0
 
 
+@pytest.mark.parametrize(
+    ("model", "px", "tiles", "tokens"),
+    [
+        pytest.param("internvl-26b", 448, 1, 256, id="one-tile-has-no-thumbnail"),
+        pytest.param("internvl-26b", 449, 5, 1280, id="a-pixel-more"),
+        pytest.param("internvl-26b", 1344, 10, 2560, id="nine-and-a-thumbnail"),
+        pytest.param("llava-ov-7b", 384, 1, 729, id="llava"),
+        pytest.param("llama-3.2-11b", 560, 1, 1601, id="llama"),
+    ],
+)
+def test_images_of_another_size_take_what_their_tiles_take(model, px, tiles, tokens):
+    """Embeddings, cross-attention KV and encoding go with the tiles, preparing with the pixels."""
+    own = find_profile(model)
+    other = for_images(own, px)
+    assert (other.image_px, other.image_tiles, other.image_tokens) == (px, tiles, tokens)
+    assert other.embedding_bytes * own.image_tiles == own.embedding_bytes * tiles
+    assert other.image_kv_bytes * own.image_tiles == own.image_kv_bytes * tiles
+    assert other.preprocess_s == pytest.approx(own.preprocess_s * (px / 896) ** 2)
+    for where, timing in own.encode.items():
+        assert other.encode[where].image_s == pytest.approx(timing.image_s * tiles / own.image_tiles)
+
+
+def test_without_the_size_of_a_tile_there_is_one_size_of_images():
+    tiny = find_profile("tiny")
+    assert for_images(tiny, 96) is tiny
+    with pytest.raises(ImageSizeError, match="tiny is for images of 96 px only, not 448: it lacks"):
+        for_images(tiny, 448)
+
+
 def test_a_profile_is_found_by_model_alias_or_file_in_any_case():
     names = ("OpenGVLab/InternVL2_5-26B", "opengvlab/internvl2_5-26b", "internvl-26b", "internvl-2.5-26b")
     assert len({find_profile(name).model for name in names}) == 1
@@ -206,6 +236,7 @@ def test_an_unknown_model_is_answered_with_the_known_ones():
         pytest.param("error: [0.7, 1.3]", "error: [1.3, 0.7]", "1.3 is above 0.7", id="error-order"),
         pytest.param("pull_s: [10, 20]", "pull_s: [20, 10]", "`cold_start.encode.pull_s`: 20 is", id="start"),
         pytest.param("context_tokens: 1500, ", "", "`itl_s` and `context_tokens` go together", id="context"),
+        pytest.param("tile_px: 448", "tile_px: 384", "`image.tiles`: 896 px make 10 of 384 px", id="tiles"),
         pytest.param('date: "2026-11-25"', "date: today", "`date`: must match pattern", id="date"),
     ],
 )

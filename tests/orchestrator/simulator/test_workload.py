@@ -7,8 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from orchestrator.profiles import find_profile
+from orchestrator.simulator.variant import Variant, as_variant
+from orchestrator.simulator.work import work_from_rows
 from orchestrator.simulator.workload import Workload, spliced
 from tests.orchestrator.simulator.workloads import blocks, workload, workloads
+
+MODEL = find_profile("internvl-26b")
 
 
 def _identities(load: Workload) -> list[int]:
@@ -78,6 +83,41 @@ def test_clipping_leaves_text_as_it_is() -> None:
         context_tokens=np.array([700, 3 * 576 + 90, 40 * 576 + 500], np.int32),
     )
     assert load.clipped(16).context_tokens.tolist() == [700, 3 * 576 + 90, 16 * 576 + 500]
+
+
+@given(workloads(), st.integers(1, 10))
+def test_images_taken_for_tiles_leave_text_as_it_is(load: Workload, tiles: int) -> None:
+    """A request has the images that hold its tiles, the last perhaps not full."""
+    model = dataclasses.replace(MODEL, image_tiles=tiles)
+    traced, taken = (work_from_rows(rows, model) for rows in (load, as_variant(load, Variant.TILES, model)))
+    assert np.array_equal(taken.images, np.ceil(load.images / tiles))
+    assert np.array_equal(taken.text_tokens, traced.text_tokens)
+
+
+def test_tiles_of_traced_requests() -> None:
+    """Of five tiles an image: 6 tiles are two images, and text is at least 32 tokens where there is one."""
+    load = dataclasses.replace(
+        workload([0.0, 1.0, 2.0, 3.0]),
+        images=np.array([0, 5, 6, 6], np.int32),
+        context_tokens=np.array([700, 5 * 576 + 90, 6 * 576 + 500, 80], np.int32),
+    )
+    work = work_from_rows(as_variant(load, Variant.TILES, MODEL), MODEL)
+    assert work.images.tolist() == [0, 1, 2, 2]
+    assert work.text_tokens.tolist() == [700, 90, 500, 32]
+    assert work.image_tokens.tolist() == [0, 1280, 2560, 2560]
+
+
+@pytest.mark.parametrize(
+    ("variant", "images", "label"),
+    [
+        (Variant.CLIPPED, 16, "real, images clipped to 16"),
+        (Variant.UNCLIPPED, 40, "real, images unclipped"),
+        (Variant.TILES, 8, "real, images as tiles, 5 an image"),
+    ],
+)
+def test_a_variant_is_in_the_label(variant: Variant, images: int, label: str) -> None:
+    work = as_variant(workload([0.0], images=[40]), variant, MODEL)
+    assert (work.images.tolist(), work.label) == ([images], label)
 
 
 def test_every_change_is_in_the_label() -> None:
