@@ -27,6 +27,8 @@ POLICIES = ("coupled", "modserve", "heteroscale", "hpa", "static-best", "oracle"
 TRAINING_SEED = 1_000
 BURST_FACTOR, BURST_S = 12.0, 300.0
 ATTAINMENT = 0.99
+LEVELS = (0.85, 0.87, 0.89, 0.90, 0.95, 0.99)
+"""Attainments at which systems are compared, since few reach the goal within the fleet."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,9 +128,28 @@ def written(findings: Findings) -> Section:
         heads = ("system", "GPU-hours", "attained %", *[f"over {p.text('system')}" for p in base])
         parts.append(
             f"### {model}, {rate} requests/s on average\n\n{table(heads, rows)}\n"
-            f"![attainment over GPU-hours](results/{name})\n"
+            f"{_needed(findings, model)}\n![attainment over GPU-hours](results/{name})\n"
         )
     return Section(text="\n".join(parts), plots=plots)
+
+
+def _needed(findings: Findings, model: str) -> str:
+    """Return the fewest GPU-hours that reached an attainment in training, of all that a search tried."""
+    rows = []
+    for system in (*POLICIES, *MONOLITHS):
+        trials = _trials(findings, model, system)
+        if trials:
+            reached = [[h for h, attained in trials if attained >= level] for level in LEVELS]
+            rows.append((system, *[f"{min(hours):,.0f}" if hours else "never" for hours in reached]))
+    heads = ("GPU-hours in training for", *[f"{100 * level:g} %" for level in LEVELS])
+    return table(heads, rows)
+
+
+def _trials(findings: Findings, model: str, system: str) -> list[tuple[float, float]]:
+    """Return GPU-hours and attainment of each trial, cheapest first; none if the system was not measured."""
+    rows = [m.row for m in findings.measured if m.point == point(model=model, system=system)]
+    pairs = [trial.partition(":") for trial in str(rows[0]["trained"]).split()] if rows else []
+    return sorted((float(hours), float(attained)) for hours, _, attained in pairs)
 
 
 def _saved(hours: Sequence[float], others: Sequence[float]) -> str:
@@ -140,12 +161,8 @@ def _curves(findings: Findings, model: str) -> str:
     """Return what each system attained in training, over what it took: the best of all that were cheaper."""
     series = {}
     for system in ("coupled", "modserve", "hpa", "oracle", *MONOLITHS):
-        rows = [m.row for m in findings.measured if m.point == point(model=model, system=system)]
-        if rows:
-            trials = sorted(
-                (float(hours), float(attained))
-                for hours, _, attained in (t.partition(":") for t in str(rows[0]["trained"]).split())
-            )
+        trials = _trials(findings, model, system)
+        if trials:
             attained = np.maximum.accumulate([a for _, a in trials])
             series[system] = [(h, 100.0 * a) for (h, _), a in zip(trials, attained, strict=True)]
     most = max((h for line in series.values() for h, _ in line), default=1.0)
