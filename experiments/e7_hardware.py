@@ -17,7 +17,7 @@ ENCODERS = ("a100", "h100", "l40s", "a40", "l4")
 
 def service(model: str, encoder: str, seed: int, scale: Scale) -> Subject:
     """Return a service with its encoders on one type and the language model on A100s."""
-    hours, begin_h = (2.0, 8.0) if scale.quick else (24.0, 0.0)
+    hours, begin_h = (2.0, 8.0) if scale.quick else (8.0, 7.0)
     given = subject(model, day(seed, hours=hours, rate=2.0, begin_h=begin_h), "a100=16x8")
     control = given.control
     bounds = replace(control.stages[Stage.ENCODE], hardware=(encoder,))
@@ -67,6 +67,6 @@ E7 = Experiment(
     figure="cost_usd",
     points=points,
     measure=measure,
-    expected_s=lambda at, scale: 12.0 if scale.quick else 120.0,
+    expected_s=lambda at, scale: 12.0 if scale.quick else 40.0,
     written=written,
 )
