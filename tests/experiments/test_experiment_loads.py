@@ -44,7 +44,7 @@ def test_the_auto_rate_fills_four_fifths_of_the_fleet_in_the_busiest_five_minute
 
 def test_no_requests_have_no_rate(work):
     given = subject("internvl-26b", work.slice(0.0, 0.0), "a100=16x8")
-    with pytest.raises(ValueError, match="a rate needs requests"):
+    with pytest.raises(ValueError, match="auto needs requests"):
         auto_rate_scale(given.control, given.workload, given.nodes)
 
 
