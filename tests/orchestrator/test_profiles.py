@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.core.capacity import kv_capacity_tokens
-from orchestrator.core.image_size import ImageSizeError, for_images
+from orchestrator.core.image_size import for_images
 from orchestrator.core.profile import HardwareClass
 from orchestrator.profiles import (
     DATA,
@@ -149,13 +149,6 @@ def test_images_of_another_size_take_what_their_tiles_take(model, px, tiles, tok
     assert other.preprocess_s == pytest.approx(own.preprocess_s * (px / 896) ** 2)
     for where, timing in own.encode.items():
         assert other.encode[where].image_s == pytest.approx(timing.image_s * tiles / own.image_tiles)
-
-
-def test_without_the_size_of_a_tile_there_is_one_size_of_images():
-    tiny = find_profile("tiny")
-    assert for_images(tiny, 96) is tiny
-    with pytest.raises(ImageSizeError, match="tiny is for images of 96 px only, not 448: it lacks"):
-        for_images(tiny, 448)
 
 
 def test_a_profile_is_found_by_model_alias_or_file_in_any_case():

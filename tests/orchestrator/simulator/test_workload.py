@@ -107,19 +107,6 @@ def test_tiles_of_traced_requests() -> None:
     assert work.image_tokens.tolist() == [0, 1280, 2560, 2560]
 
 
-@pytest.mark.parametrize(
-    ("variant", "images", "label"),
-    [
-        (Variant.CLIPPED, 16, "real, images clipped to 16"),
-        (Variant.UNCLIPPED, 40, "real, images unclipped"),
-        (Variant.TILES, 8, "real, images as tiles, 5 an image"),
-    ],
-)
-def test_a_variant_is_in_the_label(variant: Variant, images: int, label: str) -> None:
-    work = as_variant(workload([0.0], images=[40]), variant, MODEL)
-    assert (work.images.tolist(), work.label) == ([images], label)
-
-
 def test_every_change_is_in_the_label() -> None:
     """Results must name the variant that they were measured with."""
     load = workload([0.0, 1.0]).scaled(rate=0.5, time=2, rng=np.random.default_rng(0)).clipped().repeated(3)
