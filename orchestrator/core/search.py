@@ -9,7 +9,7 @@ from typing import NamedTuple
 from orchestrator.core.cover import Cover
 from orchestrator.core.groups import Layout, Needs
 from orchestrator.core.hardware import Option
-from orchestrator.core.topology import Path, Topology
+from orchestrator.core.topology import Domain, Path, Topology
 from stages.types import Stage
 
 MOST_VISITS = 1_000
@@ -197,17 +197,25 @@ class _Search:
 
     def _left(self, stage: Stage, parts: Sequence[Part]) -> list[int]:
         """Return how many replicas of each option may still fit beside the parts: a bound from above."""
-        levels, topology = self._layout.levels, self._room.topology
-        domain = topology.find(self._site[: levels[stage]])
+        levels = self._layout.levels
+        domain = self._room.topology.find(self._site[: levels[stage]])
+        if domain is None:
+            return [0] * len(self._layout.options[stage])
+        inside = [part for part in parts if levels[part.stage] >= levels[stage]]
+        return [self._left_of(option, domain, inside) for option in self._layout.options[stage]]
+
+    def _left_of(self, option: Option, domain: Domain, inside: Sequence[Part]) -> int:
+        """Count in slots of the option's size and of each smaller one that takes room.
+
+        What is smaller may lie where the option would not fit, so it only counts in slots of its own size.
+        """
+        own = [part for part in inside if part.option.hardware == option.hardware]
         left = []
-        for option in self._layout.options[stage]:
-            inside = [
-                p for p in parts if p.option.hardware == option.hardware and levels[p.stage] >= levels[stage]
-            ]
-            taken = sum([p.replicas * p.option.tp for p in inside]) // option.tp
-            slots = topology.slots(domain, option.hardware, option.tp) if domain else 0
-            left.append(max(0, slots - taken))
-        return left
+        for size in {option.tp, *[part.option.tp for part in own if part.option.tp < option.tp]}:
+            taken = sum([part.replicas * (part.option.tp // size) for part in own])
+            slots = self._room.topology.slots(domain, option.hardware, size)
+            left.append((slots - taken) // (option.tp // size))
+        return max(0, min(left))
 
     def _enough(self, at: int, slots: Sequence[int]) -> bool:
         stage, need = self._needs[at]
