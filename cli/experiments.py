@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
 from cli.refuse import MISTAKEN, STOPPED, refuse
+from cli.shown import plain_table
 from experiments.point import FULL, QUICK, Measured, Scale
 from experiments.results import Answer, keep, written
 from experiments.runner import Progress as Work
@@ -66,7 +65,7 @@ def _work(name: str, scale: Scale, any_code: bool) -> Work:
 
 def _print_budget(works: Sequence[Work], jobs: int) -> None:
     console = Console()
-    rows = Table("experiment", "scale", "measured", "to do", "about min", "", box=SIMPLE_HEAD)
+    rows = plain_table("experiment", "scale", "measured", "to do", "about min", "")
     for work in works:
         left = work.budget()
         minutes = f"{left.work_s / jobs / 60.0:,.0f}"

@@ -6,36 +6,16 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.table import Table
 
 from cli.refuse import MISTAKEN, refuse
+from cli.shown import plain_table
+from cli.subjects import faults_of, load_all
 from orchestrator.core.control_types import StagePlan, StageSignals
-from orchestrator.core.image_size import ImageSizeError
-from orchestrator.policy import PolicyError
-from orchestrator.simulator.auto_rate import RateError
 from orchestrator.simulator.explain import Explanation, NoSuchMomentError, explain
-from orchestrator.simulator.fault_spec import FaultError, parse_fault
 from orchestrator.simulator.figures import percent_text
-from orchestrator.simulator.fleet_spec import FleetError
-from orchestrator.simulator.scenario import NoTraceError, load_subject
-from orchestrator.simulator.trace_file import TraceError
 from orchestrator.simulator.variant import Variant
-from orchestrator.yaml_file import FileError
 from stages.types import Stage
-
-_WRONG = (
-    PolicyError,
-    FileError,
-    TraceError,
-    FleetError,
-    FaultError,
-    NoTraceError,
-    ImageSizeError,
-    RateError,
-    OSError,
-)
 
 
 def explain_command(
@@ -45,21 +25,19 @@ def explain_command(
 ) -> None:
     """Say why a decision was taken and what others would have done, with the regret of the run; simulated."""
     inputs = _inputs(run)
+    (subject,) = load_all(
+        [Path(inputs["policies"][0])],
+        inputs["traces"],
+        inputs["fleet"],
+        inputs["rate_scale"],
+        inputs["seed"],
+        Variant(inputs.get("variant", Variant.CLIPPED)),
+        inputs.get("image_px"),
+    )
+    faults = faults_of(inputs["faults"], [subject])
     try:
-        subject = load_subject(
-            Path(inputs["policies"][0]),
-            inputs["traces"][0] if inputs["traces"] else None,
-            fleet=inputs["fleet"],
-            rate_scale=inputs["rate_scale"],
-            variant=Variant(inputs.get("variant", Variant.CLIPPED)),
-            image_px=inputs.get("image_px"),
-            seed=inputs["seed"],
-        )
-        faults = [parse_fault(text) for text in inputs["faults"]]
         with Console(stderr=True).status("simulating the run and the oracle's"):
             found = explain(subject, at, faults=faults, seed=inputs["seed"])
-    except _WRONG as error:
-        refuse(str(error), MISTAKEN)
     except NoSuchMomentError as error:
         refuse(f"{error}; choose --at between", MISTAKEN)
     if as_json:
@@ -101,11 +79,11 @@ def _as_json(found: Explanation) -> dict[str, Any]:
 def _print(found: Explanation) -> None:
     console = Console()
     console.print(f"The decision at {found.at_s:,.0f} s. Profile-driven simulation.")
-    table = Table("stage", "has", "wants", "need", "because", "after", "what it saw", box=SIMPLE_HEAD)
+    table = plain_table("stage", "has", "wants", "need", "because", "after", "what it saw")
     for stage in Stage:
         table.add_row(stage, *_cells(found.plan.stages[stage], found.signals.stages[stage]))
     console.print(table)
-    others = Table("policy", *Stage, "because", box=SIMPLE_HEAD)
+    others = plain_table("policy", *Stage, "because")
     for name, plan in found.others.items():
         reasons = ", ".join(plan.stages[stage].reason for stage in Stage)
         others.add_row(name, *[str(plan.stages[stage].replicas) for stage in Stage], reasons)

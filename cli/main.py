@@ -12,6 +12,7 @@ import typer
 
 from cli.advise import advise_command
 from cli.ask import ask
+from cli.compare import compare_command
 from cli.experiments import experiments_command
 from cli.explain import explain_command
 from cli.models import models_app
@@ -20,8 +21,9 @@ from cli.policy import policy_app
 from cli.profile import profile_app
 from cli.redis_server import NoRedisServer
 from cli.refuse import MISTAKEN, refuse
-from cli.simulate import compare_command, simulate_command, tune_command
+from cli.simulate import simulate_command
 from cli.status import status
+from cli.tune import tune_command
 from orchestrator.keys import load_keys
 from orchestrator.policy import Policy, PolicyError, load_policy
 from stages.front import ModelUnavailable

@@ -7,9 +7,11 @@ from typing import Annotated
 
 import typer
 
-from cli.simulate import predicted
+from cli.subjects import load_all
 from orchestrator.control_policy import Hardware, refusals
 from orchestrator.policy import Change, Policy, PolicyError, Problem, classify, load_policy, policy_schema
+from orchestrator.simulator.run import simulate
+from orchestrator.simulator.summary import summarise
 from orchestrator.yaml_file import FileError
 
 policy_app = typer.Typer(help="Check, describe and compare policy files.", no_args_is_help=True)
@@ -53,7 +55,7 @@ def diff(
 ) -> None:
     """Say which fields differ, whether each is live or replaces pods (rollout), and what the edit does."""
     changes = classify(_load(old, as_json), _load(new, as_json))
-    figures = predicted(old, new, trace) if trace else {}
+    figures = _predicted(old, new, trace) if trace else {}
     if as_json:
         fields = [{"path": c.path, "kind": c.kind, "old": c.old, "new": c.new} for c in changes]
         rollout = any(c.kind == "rollout" for c in changes)
@@ -114,6 +116,16 @@ def _as_dict(problem: Problem) -> dict[str, str | int]:
 
 def _emit(value: object) -> None:
     typer.echo(json.dumps(value))
+
+
+def _predicted(old: Path, new: Path, trace: str) -> dict[str, dict[str, float]]:
+    """Return GPU-hours, cost and attainment under two policy files on the same requests."""
+    subjects = {which: load_all([file], [trace])[0] for which, file in (("old", old), ("new", new))}
+    found = {which: summarise(simulate(subject.scenario())) for which, subject in subjects.items()}
+    return {
+        figure: {which: float(getattr(summary, figure)) for which, summary in found.items()}
+        for figure in ("gpu_hours", "cost_usd", "attainment")
+    }
 
 
 def _print_predicted(figures: Mapping[str, Mapping[str, float]]) -> None:
