@@ -7,11 +7,11 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.table import Table
 
 from cli.refuse import MISTAKEN, refuse
 from cli.shown import plain_table
 from cli.subjects import faults_of, load_all
-from orchestrator.core.control_types import StagePlan, StageSignals
 from orchestrator.simulator.explain import Explanation, NoSuchMomentError, explain
 from orchestrator.simulator.figures import percent_text
 from orchestrator.simulator.variant import Variant
@@ -79,10 +79,9 @@ def _as_json(found: Explanation) -> dict[str, Any]:
 def _print(found: Explanation) -> None:
     console = Console()
     console.print(f"The decision at {found.at_s:,.0f} s. Profile-driven simulation.")
-    table = plain_table("stage", "has", "wants", "need", "because", "after", "what it saw")
-    for stage in Stage:
-        table.add_row(stage, *_cells(found.plan.stages[stage], found.signals.stages[stage]))
-    console.print(table)
+    console.print(_wanted(found))
+    console.print("What it saw:")
+    console.print(_seen(found))
     others = plain_table("policy", *Stage, "because")
     for name, plan in found.others.items():
         reasons = ", ".join(plan.stages[stage].reason for stage in Stage)
@@ -97,16 +96,27 @@ def _print(found: Explanation) -> None:
     )
 
 
-def _cells(plan: StagePlan, seen: StageSignals) -> tuple[str, ...]:
-    coming = f" + {seen.coming} coming" if seen.coming else ""
-    busy = percent_text(seen.utilisation)
-    wait = "–" if seen.wait_s is None else f"{seen.wait_s:.2f} s"
-    load = f"{seen.offered:,.0f} offered/s of {seen.ready * seen.rate:,.0f}, {seen.waiting_jobs:,.0f} waiting"
-    return (
-        f"{seen.ready}{coming}",
-        str(plan.replicas),
-        f"{plan.need:.2f}",
-        plan.reason,
-        " → ".join(plan.trail[:-1]) or "–",
-        f"{load}, wait {wait} of {seen.budget_s:g} s, busy {busy}",
-    )
+def _wanted(found: Explanation) -> Table:
+    table = plain_table("stage", "has", "wants", "need", "because", "after")
+    for stage, plan in found.plan.stages.items():
+        seen = found.signals.stages[stage]
+        coming = f" + {seen.coming} coming" if seen.coming else ""
+        before = " → ".join(plan.trail[:-1]) or "–"
+        count = f"{seen.ready}{coming}"
+        table.add_row(stage, count, str(plan.replicas), f"{plan.need:.2f}", plan.reason, before)
+    return table
+
+
+def _seen(found: Explanation) -> Table:
+    table = plain_table("stage", "offered/s", "can do/s", "jobs waiting", "wait s", "of s", "busy")
+    for stage, seen in found.signals.stages.items():
+        table.add_row(
+            stage,
+            f"{seen.offered:,.0f}",
+            f"{seen.ready * seen.rate:,.0f}",
+            f"{seen.waiting_jobs:,.0f}",
+            "–" if seen.wait_s is None else f"{seen.wait_s:.2f}",
+            f"{seen.budget_s:g}",
+            percent_text(seen.utilisation),
+        )
+    return table

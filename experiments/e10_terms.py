@@ -4,9 +4,8 @@ from dataclasses import replace
 from functools import cache
 from typing import Any
 
-from experiments.goodput import twin
 from experiments.point import Experiment, Findings, Point, Row, Scale, Section, point
-from experiments.services import hardware
+from experiments.services import hardware, twin
 from experiments.stats import interval
 from experiments.store import ROOT
 from experiments.write import table

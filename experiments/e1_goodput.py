@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from functools import partial
 
-from experiments.goodput import Bench, Layout, accelerators, base, bound_per_s, goodputs, slowdown, twin
+from experiments.goodput import Bench, Layout, accelerators, bound_per_s, goodputs, slowdown
 from experiments.layouts import TUNING_SEEDS, encode_apart, monolith, tuned
 from experiments.point import Experiment, Findings, Point, Row, Scale, Section, point
+from experiments.services import base, twin
 from experiments.stats import interval, ratios
 from experiments.tuned import found
 from experiments.write import factor_plot, table

@@ -6,9 +6,10 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from experiments.goodput import Bench, base, bound_per_s, goodputs, slowdown, twin
+from experiments.goodput import Bench, bound_per_s, goodputs, slowdown
 from experiments.layouts import encode_apart, monolith
 from experiments.point import Experiment, Findings, Point, Row, Scale, Section, point
+from experiments.services import base, twin
 from experiments.stats import interval, ratios
 from experiments.write import factor_plot, table
 from orchestrator.simulator.workload import Workload

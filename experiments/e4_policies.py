@@ -54,7 +54,6 @@ def measure(at: Point, seed: int, scale: Scale) -> Row:
     ratio = [part for service in run.services for part in _ratios(service)]
     return {
         **figures(summarise(run)),
-        "useful": _useful(run.services),
         "ratio_spread": float(np.std(np.log(ratio))) if ratio else None,
         "params": "; ".join(_short(each) for each in params),
     }
@@ -78,16 +77,6 @@ def _ratios(service: ServiceRun) -> list[float]:
     counts = [moment.counts for moment in service.timeline]
     pairs = [(c[Stage.PREFILL].ready, c[Stage.DECODE].ready) for c in counts]
     return [prefill / decode for prefill, decode in pairs if prefill and decode]
-
-
-def _useful(services: tuple[ServiceRun, ...]) -> float:
-    """Return busy accelerator-seconds over provisioned ones."""
-    busy = provisioned = 0.0
-    for service in services:
-        stages = service.tenant.control.stages
-        busy += sum(seconds * stages[stage].tp for stage, seconds in service.busy_s.items())
-        provisioned += sum(service.accelerator_s.values())
-    return busy / provisioned if provisioned else 0.0
 
 
 def written(findings: Findings) -> Section:
@@ -115,7 +104,7 @@ def _row(findings: Findings, name: str, oracle: list[float]) -> tuple[tuple[bool
         interval(findings.values(at, "cost_usd")).text,
         attained.text,
         interval(findings.values(at, "ttft_p99_s")).text,
-        interval([100.0 * u for u in findings.values(at, "useful")]).text,
+        interval([100.0 * u for u in findings.values(at, "busy")]).text,
         ", ".join(f"{each:.1f}" for each in events),
         interval(findings.values(at, "ratio_spread")).text,
     )

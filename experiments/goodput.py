@@ -2,21 +2,18 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from experiments.fleets import packed
-from orchestrator.control_policy import Hardware, load_control_policy
+from orchestrator.control_policy import Hardware
 from orchestrator.core.capacity import prefill_s
 from orchestrator.core.control_types import ControlPolicy
 from orchestrator.core.profile import HardwareClass
-from orchestrator.policy import Policy, load_policy
+from orchestrator.policy import Policy
 from orchestrator.simulator.auto_rate import accelerator_s
 from orchestrator.simulator.fleet_spec import parse_fleet
-from orchestrator.simulator.load import load_workload
 from orchestrator.simulator.outcomes import Outcomes
 from orchestrator.simulator.run import Scenario, simulate
 from orchestrator.simulator.tenant import Tenant
@@ -24,7 +21,6 @@ from orchestrator.simulator.work import work_from_rows
 from orchestrator.simulator.workload import Workload
 from stages.types import Stage
 
-POLICIES = Path(__file__).parent / "policies"
 ATTAINMENT = 0.99
 RATE_STEP = 1.04
 """Rates are powers of this: goodput is known to 4 %."""
@@ -73,19 +69,6 @@ class Slowdown:
     def attainment(self, factor: float) -> float:
         """Return the fraction within `factor` times the isolated times to and between tokens."""
         return float(np.mean((self.ttft <= factor) & (self.tpot <= factor)))
-
-
-@cache
-def base(model: str) -> tuple[Policy, ControlPolicy]:
-    """Return a policy of `experiments/policies/`; nearly nothing is refused under it."""
-    file = POLICIES / f"{model}-a100.yaml"
-    return load_policy(file), load_control_policy(file)
-
-
-@cache
-def twin(seed: int) -> Workload:
-    """Return the shipped days as the trace twin has them."""
-    return load_workload("twin:", seed=seed)[0]
 
 
 def compressed(work: Workload, rate_per_s: float) -> Workload:

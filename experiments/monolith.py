@@ -132,7 +132,7 @@ def monolith_scenario(
         nodes=nodes,
         first=packed(whole.control, {Stage.ENCODE: count}, nodes),
         seed=seed,
-        control=MonolithScaler(target=target, images_in_parallel=images_in_parallel),
+        decider=MonolithScaler(target=target, images_in_parallel=images_in_parallel),
     )
 
 

@@ -1,21 +1,38 @@
-"""Services that scale, for the experiments of control: their loads, and the figures that all report."""
+"""What experiments have in common: services, their traffic, and the figures that are reported of a run."""
 
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from experiments.goodput import base, twin
 from experiments.point import Row
-from orchestrator.control_policy import Hardware
+from orchestrator.control_policy import Hardware, load_control_policy
+from orchestrator.core.control_types import ControlPolicy
+from orchestrator.policy import Policy, load_policy
 from orchestrator.simulator.fleet_spec import parse_fleet
+from orchestrator.simulator.load import load_workload
 from orchestrator.simulator.scenario import Subject
 from orchestrator.simulator.summary import HOUR_S, Summary
 from orchestrator.simulator.workload import Workload
 
+POLICIES = Path(__file__).parent / "policies"
 _MIDNIGHT_S = 12 * HOUR_S
 """The shipped days begin at noon."""
+
+
+@cache
+def base(model: str) -> tuple[Policy, ControlPolicy]:
+    """Return a policy of `experiments/policies/`; nearly nothing is refused under it."""
+    file = POLICIES / f"{model}-a100.yaml"
+    return load_policy(file), load_control_policy(file)
+
+
+@cache
+def twin(seed: int) -> Workload:
+    """Return the shipped days as the trace twin has them."""
+    return load_workload("twin:", seed=seed)[0]
 
 
 @cache

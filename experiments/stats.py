@@ -1,10 +1,48 @@
-"""Comparisons of runs that saw the same random numbers, and when there have been enough of them."""
+"""Means over seeds with their intervals, comparisons seed by seed, and when there are seeds enough."""
 
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean, stdev
 
-from orchestrator.simulator.intervals import Interval, interval
+_T_975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
+"""Student's t for 1 to 9 degrees of freedom; 2 beyond, which is within 12 %."""
 
-__all__ = ["Interval", "interval", "precise", "ratios"]
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interval:
+    """A mean, and how far its 95 % interval goes to either side; infinite for a single run."""
+
+    mean: float
+    half: float
+
+    @property
+    def above_zero(self) -> bool:
+        """Whether the whole interval is above 0."""
+        return self.mean - self.half > 0.0
+
+    @property
+    def below_zero(self) -> bool:
+        """Whether the whole interval is below 0."""
+        return self.mean + self.half < 0.0
+
+    @property
+    def text(self) -> str:
+        """The mean in three digits, with the half width if there is one; a dash for nothing."""
+        if math.isnan(self.mean):
+            return "–"
+        digits = min(4, max(0, 2 - math.floor(math.log10(abs(self.mean))))) if self.mean else 2
+        spread = "" if math.isinf(self.half) else f" ± {self.half:,.{digits}f}"
+        return f"{self.mean:,.{digits}f}{spread}"
+
+
+def interval(values: Sequence[float]) -> Interval:
+    """Return the mean of values that vary by chance, with its interval; NaN of no values."""
+    if len(values) < 2:
+        return Interval(mean=fmean(values) if values else math.nan, half=math.inf)
+    freedom = len(values) - 1
+    t = _T_975[freedom - 1] if freedom <= len(_T_975) else 2.0
+    return Interval(mean=fmean(values), half=t * stdev(values) / len(values) ** 0.5)
 
 
 def ratios(values: Sequence[float], others: Sequence[float]) -> list[float]:

@@ -42,7 +42,7 @@ class Scenario:
         scaled: Whether control changes the counts; only disaggregated systems are scaled.
         faults: What goes wrong, and when.
         seed: Of cold starts and of whom faults hit.
-        control: What decides.
+        decider: What decides; experiments may put something in the place of `core.decide.decide`.
     """
 
     tenants: tuple[Tenant, ...]
@@ -51,7 +51,7 @@ class Scenario:
     scaled: bool = True
     faults: tuple[Fault, ...] = ()
     seed: int = 0
-    control: Decide = decide
+    decider: Decide = decide
 
     @property
     def only(self) -> Tenant:
@@ -182,7 +182,7 @@ class Simulation:
             hosted,
             np.random.default_rng(scenario.seed),
             scaled=scenario.scaled,
-            control=scenario.control,
+            decider=scenario.decider,
             watch=self._heard,
         )
         self._injector = Injector(self.world, self.clock, np.random.default_rng([scenario.seed, 1]))

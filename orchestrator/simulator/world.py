@@ -73,7 +73,7 @@ class World:
         hosted: Services by name.
         rng: Samples cold starts.
         scaled: Whether control runs.
-        control: What it is.
+        decider: What it is.
         watch: Hears of every decision.
 
     Attributes:
@@ -92,7 +92,7 @@ class World:
         rng: np.random.Generator,
         *,
         scaled: bool,
-        control: Decide = decide,
+        decider: Decide = decide,
         watch: Watch = unwatched,
     ) -> None:
         self._clock = clock
@@ -101,7 +101,7 @@ class World:
         self._hosted = hosted
         self._rng = rng
         self._scaled = scaled
-        self._decide = control
+        self._decide = decider
         self._watch = watch
         self._policies = {name: each.policy for name, each in hosted.items()}
         self._observed: Mapping[str, Observed] = {}

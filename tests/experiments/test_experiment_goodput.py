@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 
 from experiments.fleets import packed
-from experiments.goodput import RATE_STEP, Bench, Slowdown, base, bound_per_s, goodputs, slowdown
+from experiments.goodput import RATE_STEP, Bench, Slowdown, bound_per_s, goodputs, slowdown
 from experiments.layouts import all_apart, monolith, splits
+from experiments.services import base
 from orchestrator.simulator.fleet_spec import parse_fleet
 from orchestrator.simulator.load import load_workload
 from stages.types import Stage

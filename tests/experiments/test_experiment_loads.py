@@ -54,7 +54,7 @@ def test_a_monolith_scales_with_its_load(work):
     hours = []
     for target in (0.2, 0.8):
         scenario = monolith_scenario(given.tenant(), given.nodes, target, images_in_parallel=True, seed=0)
-        assert isinstance(scenario.control, MonolithScaler)
+        assert isinstance(scenario.decider, MonolithScaler)
         summary = summarise(simulate(scenario))
         assert summary.endings["failed"] == 0
         hours.append(summary.gpu_hours)
