@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.simulator.caches import Content
 from orchestrator.simulator.clock import Clock
+from orchestrator.simulator.content import Content
 from orchestrator.simulator.outcomes import Ending, Outcomes
 from orchestrator.simulator.run import Scenario, Simulation
 from orchestrator.simulator.work import work_from_rows

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from orchestrator.core.types import StageTag
-from orchestrator.simulator.caches import NEW, Content
+from orchestrator.simulator.content import NEW, Content
 
 if TYPE_CHECKING:
     from orchestrator.simulator.replica import SimReplica

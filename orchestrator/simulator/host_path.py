@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from orchestrator.core.profile import SharedHost
-from orchestrator.simulator.caches import Content
 from orchestrator.simulator.clock import Clock
+from orchestrator.simulator.content import Content
 from orchestrator.simulator.hop import Hop
 from orchestrator.simulator.host import Host, Process, nothing
 from orchestrator.simulator.service import Service

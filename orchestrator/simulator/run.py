@@ -10,8 +10,8 @@ import numpy as np
 from orchestrator.core.control_types import Changes, Node, Snapshot
 from orchestrator.core.decide import Decision, decide
 from orchestrator.core.types import Reason
-from orchestrator.simulator.caches import NEW, Content, Hits
 from orchestrator.simulator.clock import Clock
+from orchestrator.simulator.content import NEW, Content, Hits
 from orchestrator.simulator.faults import Fault
 from orchestrator.simulator.host_path import Arrive
 from orchestrator.simulator.outages import Injector, Strike

@@ -16,12 +16,13 @@ from orchestrator.core.tagger import tag
 from orchestrator.core.types import MediaShape, Queued, Reason, Rejected, StageLoad, StageTag
 from orchestrator.core.waiting import WaitingParams, due_s
 from orchestrator.output_length import OutputLength
-from orchestrator.simulator.caches import NEW, Content, Prefixes
 from orchestrator.simulator.clock import Clock
+from orchestrator.simulator.content import NEW, Content
 from orchestrator.simulator.engines import Milestones
 from orchestrator.simulator.hop import NO_PREFIX, Embedding, Hop, Request
 from orchestrator.simulator.outcomes import Ending, Outcomes
 from orchestrator.simulator.pool import Pool
+from orchestrator.simulator.prefixes import Prefixes
 from orchestrator.simulator.replica import SimReplica
 from orchestrator.totals import ServiceTotals, judge, ttft_ratio
 from stages.types import Modality, Stage

@@ -11,11 +11,11 @@ from orchestrator.core.links import Link
 from orchestrator.core.profile import HardwareClass, ModelProfile
 from orchestrator.policy import Policy
 from orchestrator.simulator.build import ReplicaShape, slowed
-from orchestrator.simulator.caches import Prefixes
 from orchestrator.simulator.clock import Clock
 from orchestrator.simulator.host_path import HostPath
 from orchestrator.simulator.outcomes import Outcomes
 from orchestrator.simulator.pool import Pool
+from orchestrator.simulator.prefixes import Prefixes
 from orchestrator.simulator.service import Promises, Service, Speeds, Transfer
 from orchestrator.simulator.systems import SYSTEMS, System
 from orchestrator.simulator.work import work_from_rows

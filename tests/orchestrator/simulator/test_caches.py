@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.core.scaling.static import StaticParams
-from orchestrator.simulator.caches import Content, EmbeddingCache, PrefixPages
+from orchestrator.simulator.caches import EmbeddingCache, PrefixPages
 from orchestrator.simulator.clock import Clock
+from orchestrator.simulator.content import Content
 from orchestrator.simulator.engines import EncodeEngine, Milestones
 from orchestrator.simulator.hop import Hop
 from orchestrator.simulator.run import simulate
