@@ -10,16 +10,10 @@ from pathlib import Path
 
 from bench.report import Figure, Say, figure
 from orchestrator.control_policy import Hardware, load_control_policy
-from orchestrator.core.control_types import (
-    ControlPolicy,
-    Node,
-    ReplicaState,
-    ServiceSample,
-    Snapshot,
-    StageSample,
-)
 from orchestrator.core.decide import Decision, ServiceState, decide
+from orchestrator.core.observed import Node, ReplicaState, ServiceSample, Snapshot, StageSample
 from orchestrator.core.placement import apply
+from orchestrator.core.planned import ControlPolicy
 from orchestrator.simulator.fleet_spec import parse_fleet
 from stages.types import Stage
 

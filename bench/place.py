@@ -9,14 +9,12 @@ from dataclasses import dataclass, replace
 from itertools import cycle, islice, product
 
 from bench.report import Figure, Say, figure
-from orchestrator.core.control_types import (
+from orchestrator.core.observed import Node, ReplicaState, Snapshot
+from orchestrator.core.planned import (
     ControlPolicy,
     EdgeLevels,
-    Node,
-    ReplicaState,
     ScalePlan,
     ScaleReason,
-    Snapshot,
     StageBounds,
     StagePlan,
 )

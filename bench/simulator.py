@@ -18,7 +18,7 @@ import numpy as np
 from bench import vidur_peer
 from bench.report import Figure, Say, against, figure
 from orchestrator.core.capacity import kv_capacity_tokens
-from orchestrator.core.control_types import Changes, Create
+from orchestrator.core.changes import Changes, Create
 from orchestrator.core.profile import HardwareClass
 from orchestrator.simulator.load import load_workload
 from orchestrator.simulator.run import Scenario, simulate

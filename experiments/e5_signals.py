@@ -10,8 +10,8 @@ from experiments.point import Experiment, Findings, Point, Row, Scale, Section, 
 from experiments.services import day, subject, with_burst
 from experiments.stats import interval
 from experiments.write import table
-from orchestrator.core.control_types import Signals, Snapshot
 from orchestrator.core.decide import Decision
+from orchestrator.core.observed import Signals, Snapshot
 from orchestrator.core.scaling.static import StaticParams
 from orchestrator.simulator.auto_rate import accelerator_s
 from orchestrator.simulator.run import simulate

@@ -10,7 +10,9 @@ from experiments.point import Experiment, Findings, Point, Row, Scale, Section, 
 from experiments.services import day, figures, subject
 from experiments.stats import interval
 from experiments.write import table
-from orchestrator.core.control_types import Changes, EdgeLevels, Node
+from orchestrator.core.changes import Changes
+from orchestrator.core.observed import Node
+from orchestrator.core.planned import EdgeLevels
 from orchestrator.core.scaling.static import StaticParams
 from orchestrator.simulator.auto_rate import accelerator_s
 from orchestrator.simulator.fleet_spec import parse_fleet

@@ -2,7 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 
-from orchestrator.core.control_types import Changes, ControlPolicy, Create, Node
+from orchestrator.core.changes import Changes, Create
+from orchestrator.core.observed import Node
+from orchestrator.core.planned import ControlPolicy
 from stages.types import Stage
 
 

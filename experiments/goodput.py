@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from experiments.fleets import packed
 from orchestrator.control_policy import Hardware
 from orchestrator.core.capacity import prefill_s
-from orchestrator.core.control_types import ControlPolicy
+from orchestrator.core.planned import ControlPolicy
 from orchestrator.core.profile import HardwareClass
 from orchestrator.policy import Policy
 from orchestrator.simulator.auto_rate import accelerator_s

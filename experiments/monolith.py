@@ -5,20 +5,10 @@ from dataclasses import dataclass, field, replace
 
 from experiments.fleets import packed
 from orchestrator.core.capacity import encode_rate
-from orchestrator.core.control_types import (
-    Changes,
-    ControlPolicy,
-    Node,
-    PlacedReplica,
-    Remove,
-    ReplicaState,
-    ScalePlan,
-    ScalerState,
-    Signals,
-    Snapshot,
-    StagePlan,
-)
+from orchestrator.core.changes import Changes, Remove
 from orchestrator.core.decide import Decision, ServiceState
+from orchestrator.core.observed import Node, PlacedReplica, ReplicaState, Signals, Snapshot
+from orchestrator.core.planned import ControlPolicy, ScalePlan, ScalerState, StagePlan
 from orchestrator.core.profile import HardwareClass
 from orchestrator.core.scaling.steps import Clock, StepRules, step
 from orchestrator.core.scheduler import Placement

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from experiments.point import Row
 from orchestrator.control_policy import Hardware, load_control_policy
-from orchestrator.core.control_types import ControlPolicy
+from orchestrator.core.planned import ControlPolicy
 from orchestrator.policy import Policy, load_policy
 from orchestrator.simulator.fleet_spec import parse_fleet
 from orchestrator.simulator.load import load_workload

@@ -4,9 +4,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator.core.control_types import ControlPolicy, EdgeLevels, StageBounds
 from orchestrator.core.image_size import for_images
 from orchestrator.core.links import required_level
+from orchestrator.core.planned import ControlPolicy, EdgeLevels, StageBounds
 from orchestrator.core.profile import Accelerator, ModelProfile
 from orchestrator.feasibility import TEXT_TOKENS, infeasibilities
 from orchestrator.policy import Edge, Policy, load_policy

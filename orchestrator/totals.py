@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from orchestrator.core.control_types import ServiceSample, StageSample
 from orchestrator.core.counts import Backlog, Count, Windows
+from orchestrator.core.observed import ServiceSample, StageSample
 from orchestrator.core.types import StageTag
 from stages.types import Stage
 

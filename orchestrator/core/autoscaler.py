@@ -8,14 +8,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from orchestrator.core.budget import fit
-from orchestrator.core.control_types import (
-    ControlPolicy,
-    ScalePlan,
-    ScaleReason,
-    ScalerState,
-    Signals,
-    StagePlan,
-)
+from orchestrator.core.observed import Signals
+from orchestrator.core.planned import ControlPolicy, ScalePlan, ScaleReason, ScalerState, StagePlan
 from orchestrator.core.scaling import SCALERS, Scaler
 from orchestrator.core.scaling.scaler import counted, propose
 from stages.types import Stage

@@ -10,7 +10,7 @@ from itertools import takewhile
 from operator import attrgetter
 from typing import Any, NamedTuple
 
-from orchestrator.core.control_types import ServiceSample
+from orchestrator.core.observed import ServiceSample
 from stages.types import Stage
 
 GONE_S = 30.0

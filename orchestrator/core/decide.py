@@ -5,16 +5,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from orchestrator.core.autoscaler import plan
-from orchestrator.core.control_types import (
-    Changes,
-    ControlPolicy,
-    PlacedReplica,
-    ScalePlan,
-    ScalerState,
-    Signals,
-    Snapshot,
-)
+from orchestrator.core.changes import Changes
+from orchestrator.core.observed import PlacedReplica, Signals, Snapshot
 from orchestrator.core.pending import given_up
+from orchestrator.core.planned import ControlPolicy, ScalePlan, ScalerState
 from orchestrator.core.scheduler import Placement, apply, diff, place
 from orchestrator.core.signals import SignalState, summarize
 

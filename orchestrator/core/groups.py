@@ -4,15 +4,10 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 
-from orchestrator.core.control_types import (
-    ControlPolicy,
-    EdgeLevels,
-    PlacedReplica,
-    ReplicaState,
-    ScalePlan,
-)
 from orchestrator.core.cover import Cover, covers
 from orchestrator.core.hardware import Option, options, weight
+from orchestrator.core.observed import PlacedReplica, ReplicaState
+from orchestrator.core.planned import ControlPolicy, EdgeLevels, ScalePlan
 from orchestrator.core.topology import Domain, Path, Topology
 from stages.types import Stage
 

@@ -4,15 +4,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from orchestrator.core.control_types import (
-    Node,
-    PlacedReplica,
-    ReplicaState,
-    ServiceSample,
-    Snapshot,
-    StageSample,
-)
 from orchestrator.core.counts import STAGE_TOTALS, TOTALS, Arrivals, Count, Tally, highest, take_in
+from orchestrator.core.observed import Node, PlacedReplica, ReplicaState, ServiceSample, Snapshot, StageSample
 from orchestrator.core.types import ReplicaView
 from stages.types import Stage
 

@@ -2,13 +2,9 @@
 
 from collections.abc import Iterable, Mapping
 
-from orchestrator.core.control_types import (
-    ControlPolicy,
-    PlacedReplica,
-    PlaceReason,
-    Remove,
-    ReplicaState,
-)
+from orchestrator.core.changes import PlaceReason, Remove
+from orchestrator.core.observed import PlacedReplica, ReplicaState
+from orchestrator.core.planned import ControlPolicy
 
 
 def stuck(replica: PlacedReplica, policy: ControlPolicy, now_s: float) -> bool:

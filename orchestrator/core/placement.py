@@ -4,15 +4,8 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from orchestrator.core.control_types import (
-    Changes,
-    Create,
-    PlacedReplica,
-    Remove,
-    ReplicaState,
-    Snapshot,
-    Switch,
-)
+from orchestrator.core.changes import Changes, Create, Remove, Switch
+from orchestrator.core.observed import PlacedReplica, ReplicaState, Snapshot
 from stages.types import Stage
 
 Kind = tuple[str, Stage, str, int]

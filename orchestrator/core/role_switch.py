@@ -3,8 +3,9 @@
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
-from orchestrator.core.control_types import PlacedReplica, Remove, ReplicaState, Switch
+from orchestrator.core.changes import Remove, Switch
 from orchestrator.core.groups import EPSILON, PARTNERS, Layout
+from orchestrator.core.observed import PlacedReplica, ReplicaState
 from orchestrator.core.topology import Topology
 
 

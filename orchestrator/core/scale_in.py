@@ -3,8 +3,9 @@
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from orchestrator.core.control_types import PlacedReplica, PlaceReason, Remove, ReplicaState
+from orchestrator.core.changes import PlaceReason, Remove
 from orchestrator.core.groups import EPSILON, PARTNERS, Group, Layout
+from orchestrator.core.observed import PlacedReplica, ReplicaState
 from orchestrator.core.topology import Topology
 from stages.types import Stage
 

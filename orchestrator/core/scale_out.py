@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import NamedTuple
 
-from orchestrator.core.control_types import Create, PlaceReason
+from orchestrator.core.changes import Create, PlaceReason
 from orchestrator.core.groups import EPSILON, PARTNERS, Group, Layout, Needs
 from orchestrator.core.search import Choice, Room, bound, cheapest, packs, take
 from orchestrator.core.sites import Sites

@@ -4,19 +4,11 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
-from orchestrator.core.control_types import (
-    ControlPolicy,
-    Create,
-    PlacedReplica,
-    PlaceReason,
-    Remove,
-    ReplicaState,
-    ScalePlan,
-    Snapshot,
-    Switch,
-)
+from orchestrator.core.changes import Create, PlaceReason, Remove, Switch
 from orchestrator.core.groups import EPSILON, Layout
+from orchestrator.core.observed import PlacedReplica, ReplicaState, Snapshot
 from orchestrator.core.placement import Placement, apply, diff, kind
+from orchestrator.core.planned import ControlPolicy, ScalePlan
 from orchestrator.core.role_switch import switched
 from orchestrator.core.scale_in import scale_in
 from orchestrator.core.scale_out import scale_out

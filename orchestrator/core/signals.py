@@ -4,8 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from orchestrator.core.capacity import Mix, decode_rate, encode_rate, kv_capacity_tokens, prefill_rate
-from orchestrator.core.control_types import (
-    ControlPolicy,
+from orchestrator.core.observed import (
     PlacedReplica,
     ReplicaState,
     ServiceSample,
@@ -14,6 +13,7 @@ from orchestrator.core.control_types import (
     StageSignals,
 )
 from orchestrator.core.pending import stuck
+from orchestrator.core.planned import ControlPolicy
 from orchestrator.core.profile import HardwareClass
 from stages.types import Stage
 

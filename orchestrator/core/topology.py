@@ -8,7 +8,7 @@ nodes. Slots add up over nodes, so no question about a domain needs a look at it
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from heapq import heapify, heappop, heappush
 
-from orchestrator.core.control_types import Node
+from orchestrator.core.observed import Node
 
 Path = tuple[str, ...]
 

@@ -17,8 +17,8 @@ from pydantic import (
     ValidationInfo,
 )
 
-from orchestrator.core.control_types import PENDING_TIMEOUT_S
 from orchestrator.core.infeasible import InfeasibleError
+from orchestrator.core.planned import PENDING_TIMEOUT_S
 from orchestrator.core.scaling import SCALERS, Params
 from orchestrator.core.scaling.static import StaticParams
 from orchestrator.yaml_fields import STRICT, Count, Seconds

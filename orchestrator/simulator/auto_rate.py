@@ -6,7 +6,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.core.control_types import ControlPolicy, Node
+from orchestrator.core.observed import Node
+from orchestrator.core.planned import ControlPolicy
 from orchestrator.simulator.systems import SYSTEMS
 from orchestrator.simulator.tenant import speeds
 from orchestrator.simulator.traces import Notes

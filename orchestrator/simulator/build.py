@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 
 from orchestrator.core.capacity import USABLE_MEMORY
-from orchestrator.core.control_types import ControlPolicy
+from orchestrator.core.planned import ControlPolicy
 from orchestrator.core.profile import (
     DecodeTiming,
     EncodeTiming,

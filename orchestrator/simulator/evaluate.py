@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from orchestrator.core.control_types import ControlPolicy
+from orchestrator.core.planned import ControlPolicy
 from orchestrator.core.profile import ColdStart
 from orchestrator.core.scaling.params import Params
 from orchestrator.simulator.faults import Fault

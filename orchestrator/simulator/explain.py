@@ -4,14 +4,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from orchestrator.core.autoscaler import plan
-from orchestrator.core.control_types import (
-    ControlPolicy,
-    ScalePlan,
-    ScalerState,
-    Signals,
-    Snapshot,
-)
 from orchestrator.core.decide import Decision
+from orchestrator.core.observed import Signals, Snapshot
+from orchestrator.core.planned import ControlPolicy, ScalePlan, ScalerState
 from orchestrator.core.scaling import SCALERS, Params
 from orchestrator.simulator.evaluate import evaluate
 from orchestrator.simulator.faults import Fault

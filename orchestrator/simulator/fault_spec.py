@@ -6,7 +6,7 @@ from dataclasses import MISSING, fields
 from difflib import get_close_matches
 from typing import Any
 
-from orchestrator.core.control_types import Node
+from orchestrator.core.observed import Node
 from orchestrator.simulator.faults import KINDS, Fault, MetricLoss, NodeLoss, QuotaCut, ReplicaLoss, ZoneLoss
 from stages.types import Stage
 

@@ -5,10 +5,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from orchestrator.core.control_types import (
-    Changes,
-    ControlPolicy,
-    Create,
+from orchestrator.core.changes import Changes, Create
+from orchestrator.core.decide import Decision, ServiceState, decide
+from orchestrator.core.observed import (
     Node,
     PlacedReplica,
     ReplicaState,
@@ -17,7 +16,7 @@ from orchestrator.core.control_types import (
     StageSample,
     StageSignals,
 )
-from orchestrator.core.decide import Decision, ServiceState, decide
+from orchestrator.core.planned import ControlPolicy
 from orchestrator.simulator.tenant import Tenant
 from orchestrator.simulator.work import work_from_rows
 from orchestrator.simulator.workload import Workload

@@ -3,7 +3,8 @@
 import re
 from collections.abc import Iterable, Mapping
 
-from orchestrator.core.control_types import ControlPolicy, Node
+from orchestrator.core.observed import Node
+from orchestrator.core.planned import ControlPolicy
 from stages.types import Stage
 
 NODES_PER_RACK = 4

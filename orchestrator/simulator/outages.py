@@ -8,7 +8,7 @@ from typing import Protocol, TypeVar
 
 import numpy as np
 
-from orchestrator.core.control_types import Node, ReplicaState
+from orchestrator.core.observed import Node, ReplicaState
 from orchestrator.simulator.clock import Clock
 from orchestrator.simulator.faults import (
     Fault,

@@ -3,7 +3,7 @@
 import heapq
 from collections.abc import Callable, Mapping, Sequence
 
-from orchestrator.core.control_types import ReplicaState
+from orchestrator.core.observed import ReplicaState
 from orchestrator.core.router import route
 from orchestrator.core.types import Reason, ReplicaView, Route, RouteQuery
 from orchestrator.core.waiting import Waiting, WaitingParams, dispatch_key

@@ -1,6 +1,6 @@
 """One simulated replica: the router's view of it, its engine, and its place in the cluster."""
 
-from orchestrator.core.control_types import PlacedReplica, ReplicaState
+from orchestrator.core.observed import PlacedReplica, ReplicaState
 from orchestrator.simulator.engines import Engine
 from orchestrator.simulator.hop import Hop
 from stages.types import Stage

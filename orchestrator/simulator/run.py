@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from orchestrator.core.control_types import Changes, Node, Snapshot
+from orchestrator.core.changes import Changes
 from orchestrator.core.decide import Decision, decide
+from orchestrator.core.observed import Node, Snapshot
 from orchestrator.core.types import Reason
 from orchestrator.simulator.clock import Clock
 from orchestrator.simulator.content import NEW, Content, Hits

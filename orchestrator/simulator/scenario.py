@@ -8,7 +8,8 @@ from typing import Literal
 import numpy as np
 
 from orchestrator.control_policy import Hardware, load_control_policy
-from orchestrator.core.control_types import ControlPolicy, Node
+from orchestrator.core.observed import Node
+from orchestrator.core.planned import ControlPolicy
 from orchestrator.core.profile import ModelProfile
 from orchestrator.core.scaling import SCALERS, Params
 from orchestrator.policy import Policy, load_policy

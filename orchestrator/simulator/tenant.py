@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from orchestrator.core.capacity import Mix, decode_rate, encode_rate, kv_capacity_tokens, prefill_rate
-from orchestrator.core.control_types import ControlPolicy
 from orchestrator.core.links import Link
+from orchestrator.core.planned import ControlPolicy
 from orchestrator.core.profile import HardwareClass, ModelProfile
 from orchestrator.policy import Policy
 from orchestrator.simulator.build import ReplicaShape, slowed

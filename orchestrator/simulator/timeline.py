@@ -4,8 +4,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from orchestrator.core.control_types import ReplicaState, Signals, Snapshot
 from orchestrator.core.decide import Decision
+from orchestrator.core.observed import ReplicaState, Signals, Snapshot
 from stages.types import Stage
 
 

@@ -5,18 +5,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from orchestrator.core.control_types import (
-    Changes,
-    ControlPolicy,
-    Create,
-    Node,
-    PlacedReplica,
-    Remove,
-    ReplicaState,
-    Snapshot,
-)
+from orchestrator.core.changes import Changes, Create, Remove
 from orchestrator.core.decide import Decision, ServiceState, decide
 from orchestrator.core.observe import Observed, ServiceView, observe
+from orchestrator.core.observed import Node, PlacedReplica, ReplicaState, Snapshot
+from orchestrator.core.planned import ControlPolicy
 from orchestrator.core.profile import HardwareClass
 from orchestrator.simulator.build import ReplicaShape
 from orchestrator.simulator.clock import Clock

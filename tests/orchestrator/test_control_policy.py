@@ -11,7 +11,7 @@ from orchestrator.control_policy import (
     load_control_policy,
     refusals,
 )
-from orchestrator.core.control_types import EdgeLevels
+from orchestrator.core.planned import EdgeLevels
 from orchestrator.policy import PolicyError, load_policy
 from orchestrator.profiles import DATA
 from stages.types import Stage

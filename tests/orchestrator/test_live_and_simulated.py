@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from orchestrator.core.control_types import ReplicaState
+from orchestrator.core.observed import ReplicaState
 from orchestrator.counting import Counting
 from orchestrator.policy import load_policy
 from orchestrator.simulator.outcomes import Ending

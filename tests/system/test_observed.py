@@ -3,8 +3,8 @@
 import asyncio
 
 from orchestrator.adapters.redis import RedisLedger, connect
-from orchestrator.core.control_types import ServiceSample
 from orchestrator.core.observe import Observed, observe
+from orchestrator.core.observed import ServiceSample
 from orchestrator.ports import Snapshot
 from orchestrator.published import service_view
 from stages.types import Stage

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from orchestrator.core.control_types import StageSignals
+from orchestrator.core.observed import StageSignals
 from orchestrator.core.scaling.coupled_params import CoupledParams
 from orchestrator.core.scaling.flow import Need
 

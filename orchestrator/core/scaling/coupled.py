@@ -2,7 +2,8 @@
 
 from dataclasses import replace
 
-from orchestrator.core.control_types import ControlPolicy, ScalePlan, ScalerState, Signals, StagePlan
+from orchestrator.core.observed import Signals
+from orchestrator.core.planned import ControlPolicy, ScalePlan, ScalerState, StagePlan
 from orchestrator.core.scaling.coupled_params import CoupledParams
 from orchestrator.core.scaling.coupled_turn import CoupledState, Turn, encode_turn, guard_turn, pair_turn
 from orchestrator.core.scaling.params import params_of

@@ -4,7 +4,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from orchestrator.core.control_types import ControlPolicy, ScaleReason, ScalerState, Signals, StagePlan
+from orchestrator.core.observed import Signals
+from orchestrator.core.planned import ControlPolicy, ScaleReason, ScalerState, StagePlan
 from orchestrator.core.scaling.band import NO_BAND, Band, filled, trusted
 from orchestrator.core.scaling.coupled_params import CoupledParams
 from orchestrator.core.scaling.flow import Flow, Need

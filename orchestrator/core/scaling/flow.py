@@ -7,7 +7,8 @@ import math
 from dataclasses import dataclass
 
 from orchestrator.core import demand
-from orchestrator.core.control_types import ControlPolicy, Signals
+from orchestrator.core.observed import Signals
+from orchestrator.core.planned import ControlPolicy
 from orchestrator.core.scaling.coupled_params import CoupledParams
 from orchestrator.core.scaling.sizing import throughput_need, waiting_need
 from stages.types import Stage

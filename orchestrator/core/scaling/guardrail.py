@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from orchestrator.core.control_types import Signals
+from orchestrator.core.observed import Signals
 from stages.types import Stage
 
 BREACH, BAD_BREACH = 1.0, 1.2

@@ -4,14 +4,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from orchestrator.core.control_types import (
-    ControlPolicy,
-    ScalePlan,
-    ScaleReason,
-    ScalerState,
-    Signals,
-    StagePlan,
-)
+from orchestrator.core.observed import Signals
+from orchestrator.core.planned import ControlPolicy, ScalePlan, ScaleReason, ScalerState, StagePlan
 from orchestrator.core.scaling.guardrail import BREACH, growth, to_blame, worst_ratio
 from orchestrator.core.scaling.pair import Side, together
 from orchestrator.core.scaling.params import Params, above_zero, fraction, not_negative, params_of

@@ -4,15 +4,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from orchestrator.core.control_types import (
-    ControlPolicy,
-    ScalePlan,
-    ScaleReason,
-    ScalerState,
-    Signals,
-    StagePlan,
-    StageSignals,
-)
+from orchestrator.core.observed import Signals, StageSignals
+from orchestrator.core.planned import ControlPolicy, ScalePlan, ScaleReason, ScalerState, StagePlan
 from orchestrator.core.scaling.params import Params, fraction, not_negative, of_stage, params_of
 from orchestrator.core.scaling.scaler import counted, own, propose
 from orchestrator.core.scaling.stabilise import Recent, highest, remember

@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from orchestrator.core.control_types import ControlPolicy, ScalePlan, ScaleReason, ScalerState, Signals
+from orchestrator.core.observed import Signals
+from orchestrator.core.planned import ControlPolicy, ScalePlan, ScaleReason, ScalerState
 from orchestrator.core.scaling.params import Params, fraction, not_negative, of_stage, params_of
 from orchestrator.core.scaling.scaler import asked, own, propose
 from orchestrator.core.scaling.sizing import throughput_need

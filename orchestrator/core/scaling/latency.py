@@ -4,15 +4,9 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from orchestrator.core.control_types import (
-    ControlPolicy,
-    ScalePlan,
-    ScaleReason,
-    ScalerState,
-    Signals,
-    StagePlan,
-)
 from orchestrator.core.infeasible import InfeasibleError
+from orchestrator.core.observed import Signals
+from orchestrator.core.planned import ControlPolicy, ScalePlan, ScaleReason, ScalerState, StagePlan
 from orchestrator.core.scaling.params import Params, above_zero, not_negative, params_of
 from orchestrator.core.scaling.scaler import counted, own, propose
 from orchestrator.core.scaling.steps import Clock, clock_of

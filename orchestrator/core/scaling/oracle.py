@@ -4,7 +4,8 @@ from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from orchestrator.core.control_types import ControlPolicy, ScalePlan, ScaleReason, ScalerState, Signals
+from orchestrator.core.observed import Signals
+from orchestrator.core.planned import ControlPolicy, ScalePlan, ScaleReason, ScalerState
 from orchestrator.core.scaling.params import Params, params_of
 from orchestrator.core.scaling.scaler import propose
 from stages.types import Stage

@@ -7,7 +7,7 @@ may, both go to their needs at once, and a step limit on one shortens the way of
 import math
 from dataclasses import dataclass
 
-from orchestrator.core.control_types import ScaleReason, StageBounds
+from orchestrator.core.planned import ScaleReason, StageBounds
 from orchestrator.core.scaling.steps import (
     Clock,
     StepRules,

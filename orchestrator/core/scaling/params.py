@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, TypeVar
 
-from orchestrator.core.control_types import ControlPolicy
 from orchestrator.core.infeasible import InfeasibleError
+from orchestrator.core.planned import ControlPolicy
 from stages.types import Stage
 
 P = TypeVar("P", bound="Params")

@@ -4,14 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from orchestrator.core.control_types import (
-    ControlPolicy,
-    ScalePlan,
-    ScaleReason,
-    ScalerState,
-    Signals,
-    StagePlan,
-)
+from orchestrator.core.observed import Signals
+from orchestrator.core.planned import ControlPolicy, ScalePlan, ScaleReason, ScalerState, StagePlan
 from orchestrator.core.scaling.params import Params
 from stages.types import Stage
 

@@ -1,6 +1,6 @@
 """From a load to a need: unrounded replicas, None where the profile has no rate to divide by."""
 
-from orchestrator.core.control_types import StageSignals
+from orchestrator.core.observed import StageSignals
 from orchestrator.core.queueing import servers_needed
 
 POISSON = 2.0

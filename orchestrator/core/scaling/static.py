@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from orchestrator.core.control_types import ControlPolicy, ScalePlan, ScaleReason, ScalerState, Signals
 from orchestrator.core.infeasible import InfeasibleError
+from orchestrator.core.observed import Signals
+from orchestrator.core.planned import ControlPolicy, ScalePlan, ScaleReason, ScalerState
 from orchestrator.core.scaling.params import Params, count, params_of
 from orchestrator.core.scaling.scaler import propose
 from stages.types import Stage

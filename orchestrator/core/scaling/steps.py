@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from orchestrator.core.control_types import ScaleReason, StageBounds
+from orchestrator.core.planned import ScaleReason, StageBounds
 from stages.types import Stage
 
 _ROUNDING = 2e-3

@@ -2,16 +2,9 @@
 
 from dataclasses import dataclass
 
-from orchestrator.core.control_types import (
-    ControlPolicy,
-    ScalePlan,
-    ScaleReason,
-    ScalerState,
-    Signals,
-    StagePlan,
-    StageSignals,
-)
 from orchestrator.core.infeasible import InfeasibleError
+from orchestrator.core.observed import Signals, StageSignals
+from orchestrator.core.planned import ControlPolicy, ScalePlan, ScaleReason, ScalerState, StagePlan
 from orchestrator.core.scaling.params import Params, above_zero, fraction, not_negative, params_of
 from orchestrator.core.scaling.scaler import counted, propose
 from stages.types import Stage

@@ -2,15 +2,12 @@
 
 from hypothesis import strategies as st
 
-from orchestrator.core.control_types import (
+from orchestrator.core.observed import Node, PlacedReplica, ReplicaState, Snapshot
+from orchestrator.core.planned import (
     ControlPolicy,
     EdgeLevels,
-    Node,
-    PlacedReplica,
-    ReplicaState,
     ScalePlan,
     ScaleReason,
-    Snapshot,
     StageBounds,
     StagePlan,
 )

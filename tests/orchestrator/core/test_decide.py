@@ -4,17 +4,12 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator.core.control_types import (
-    PENDING_TIMEOUT_S,
-    Changes,
-    PlaceReason,
-    ReplicaState,
-    ScaleReason,
-    Snapshot,
-)
+from orchestrator.core.changes import Changes, PlaceReason
 from orchestrator.core.counts import GONE_S
 from orchestrator.core.decide import decide
+from orchestrator.core.observed import ReplicaState, Snapshot
 from orchestrator.core.placement import apply
+from orchestrator.core.planned import PENDING_TIMEOUT_S, ScaleReason
 from orchestrator.core.scaling.static import StaticParams
 from orchestrator.core.signals import STALE_S
 from orchestrator.totals import ServiceTotals

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.core.control_types import PlacedReplica, ReplicaState
 from orchestrator.core.counts import GONE_S, Backlog, highest
+from orchestrator.core.observed import PlacedReplica, ReplicaState
 from orchestrator.core.types import StageTag
 from orchestrator.totals import ServiceTotals
 from stages.types import Modality, Stage

@@ -2,7 +2,8 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator.core.control_types import Create, PlaceReason, ReplicaState
+from orchestrator.core.changes import Create, PlaceReason
+from orchestrator.core.observed import ReplicaState
 from orchestrator.core.scheduler import apply, diff, place
 from tests.orchestrator.core.fleets import D, E, P, node, plan, policy, replica, snapshot
 

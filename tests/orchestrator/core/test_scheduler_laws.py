@@ -7,8 +7,9 @@ from typing import NamedTuple
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.core.control_types import PlaceReason, ReplicaState, Snapshot
+from orchestrator.core.changes import PlaceReason
 from orchestrator.core.hardware import weight
+from orchestrator.core.observed import ReplicaState, Snapshot
 from orchestrator.core.scheduler import apply, diff, place
 from stages.types import Stage
 from tests.orchestrator.core import fleets

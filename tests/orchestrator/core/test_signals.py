@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from orchestrator.core.capacity import Mix, decode_rate, kv_capacity_tokens
-from orchestrator.core.control_types import PlacedReplica, ReplicaState, ServiceSample, StageSample
+from orchestrator.core.observed import PlacedReplica, ReplicaState, ServiceSample, StageSample
 from orchestrator.core.profile import HardwareClass
 from orchestrator.core.signals import IDLE_S, STALE_S, SignalState, summarize
 from orchestrator.core.types import StageTag

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from orchestrator.core.control_types import ReplicaState
+from orchestrator.core.observed import ReplicaState
 from orchestrator.core.profile import DecodeTiming, PrefillTiming
 from orchestrator.core.types import StageTag
 from orchestrator.core.waiting import WaitingParams

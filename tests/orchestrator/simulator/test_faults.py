@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.core.control_types import ReplicaState
+from orchestrator.core.observed import ReplicaState
 from orchestrator.core.scaling.static import StaticParams
 from orchestrator.simulator.faults import (
     MetricLoss,

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 
-from orchestrator.core.control_types import Changes, Switch
+from orchestrator.core.changes import Changes, Switch
 from orchestrator.core.scaling.static import StaticParams
 from orchestrator.simulator.outcomes import Ending
 from orchestrator.simulator.run import Simulation, simulate

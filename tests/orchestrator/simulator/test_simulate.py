@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from orchestrator.core.control_types import Changes, Create
+from orchestrator.core.changes import Changes, Create
 from orchestrator.core.scaling.static import StaticParams
 from orchestrator.simulator.compare import compare_policies
 from orchestrator.simulator.outcomes import Ending

@@ -6,7 +6,8 @@ from dataclasses import replace
 from hypothesis import strategies as st
 
 from orchestrator.core.autoscaler import plan
-from orchestrator.core.control_types import ControlPolicy, ScalerState, Signals, StageBounds, StageSignals
+from orchestrator.core.observed import Signals, StageSignals
+from orchestrator.core.planned import ControlPolicy, ScalerState, StageBounds
 from orchestrator.core.profile import ModelProfile
 from orchestrator.core.scaling import SCALERS
 from orchestrator.core.scaling.periodic import Hour

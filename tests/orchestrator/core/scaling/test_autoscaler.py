@@ -4,8 +4,8 @@ import pytest
 
 from orchestrator.core.autoscaler import plan
 from orchestrator.core.budget import fit
-from orchestrator.core.control_types import ScaleReason as Why
-from orchestrator.core.control_types import ScalerState
+from orchestrator.core.planned import ScaleReason as Why
+from orchestrator.core.planned import ScalerState
 from orchestrator.core.scaling.steps import Clock, StepRules, aim, step, whole
 from tests.orchestrator.core.scaling.service import D, E, P, control, counts_of, service
 

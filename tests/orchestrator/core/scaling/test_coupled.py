@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from orchestrator.core.autoscaler import plan
-from orchestrator.core.control_types import ScaleReason, ScalerState
+from orchestrator.core.planned import ScaleReason, ScalerState
 from tests.orchestrator.core.scaling.service import D, E, P, control, counts_of, service
 
 

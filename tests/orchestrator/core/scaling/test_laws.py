@@ -7,7 +7,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from orchestrator.core.autoscaler import floors, plan
-from orchestrator.core.control_types import ScaleReason, ScalerState
+from orchestrator.core.planned import ScaleReason, ScalerState
 from orchestrator.core.scaling import SCALERS
 from stages.types import Stage
 from tests.orchestrator.core.scaling.service import (

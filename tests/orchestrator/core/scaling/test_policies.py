@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from orchestrator.core.autoscaler import plan
-from orchestrator.core.control_types import ScaleReason, ScalerState
+from orchestrator.core.planned import ScaleReason, ScalerState
 from orchestrator.core.scaling import SCALERS
 from orchestrator.core.scaling.periodic import Hour
 from tests.orchestrator.core.scaling.service import LEADS_S, D, E, P, control, counts_of, service
