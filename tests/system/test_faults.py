@@ -17,6 +17,8 @@ from tests.system.harness import Stream, System, digit_question, streams, until
 from tests.system.kit import status
 from workers.replica import EXIT_STEP_HUNG
 
+pytestmark = pytest.mark.slow  # real processes, for seconds each
+
 BODIES = [digit_question(index % 24) for index in range(32)]
 
 
@@ -103,7 +105,6 @@ def test_streams_survive_a_restart_of_redis(
     assert whole(streams(system, BODIES, kill)) == undisturbed
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("outage_s", [4.0, 8.0])
 def test_a_frozen_redis_fences_nobody(tmp_path: Path, outage_s: float) -> None:
     """Redis stands still for longer than a lease: when it goes on, so does everybody; nobody is restarted."""
@@ -237,7 +238,6 @@ def test_lost_and_corrupt_blobs_are_made_again(
     assert retried(system) > retries
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_hundred_kills_leave_nothing_behind(tmp_path: Path) -> None:
     """100 workers killed under load: every request is answered, Redis's keys are at their baseline."""

@@ -14,6 +14,8 @@ import pytest
 from tests.system.harness import ROOT, System, data_url, digit_png, question, until
 from tests.system.kit import log_lines, status, tercet
 
+pytestmark = pytest.mark.slow  # real processes, for seconds each
+
 POLICY = (ROOT / "policies" / "tiny.yaml").read_text()
 LIVE_S = 2.0
 """An edit is in force after this long at most; polls below allow for a busy machine besides."""

@@ -16,6 +16,8 @@ from stages.blobs import default_dir
 from tests.system.harness import ROOT, System, data_url, digit_png, free_port, question, until
 from tests.system.kit import access_line, log_lines, metrics
 
+pytestmark = pytest.mark.slow  # real processes, for seconds each
+
 SLOW = {"encode": 0.5, "prefill": 0.15, "seed-77": 0.4, "prefill-seed-78": 2.0}
 TEXT = question("what digit is shown ?", max_tokens=3)
 CRAWLING = {"seed": 77, "stream": True}
