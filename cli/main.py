@@ -114,7 +114,7 @@ def _policy_file(model: str | None, policy: Path | None) -> Path:
         return policy
     built_in = POLICIES / f"{model or 'tiny'}.yaml"
     if not built_in.exists():
-        known = ", ".join(sorted(path.stem for path in POLICIES.glob("*.yaml")))
+        known = ", ".join(sorted(MODELS))
         refuse(f"there is no model {model}; built-in models: {known}", MISTAKEN)
     return built_in
 
