@@ -1,1 +1,1 @@
-"""What runs where: a Pulumi program. `objects` builds Kubernetes objects, `components` hand them to Pulumi."""
+"""What runs where: a Pulumi program. `objects` builds objects of Kubernetes, `components` wrap them."""

@@ -85,7 +85,7 @@ class NodePoolConfig:
 
     Attributes:
         hardware: Accelerator type, a name of `data/accelerators.yaml`.
-        accelerators: Of one node.
+        accelerators: Of one node; its processors if the hardware is `cpu`.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT

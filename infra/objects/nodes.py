@@ -11,6 +11,8 @@ from orchestrator.kube_names import ACCELERATOR_RESOURCE, HARDWARE
 
 TAINT = {"key": ACCELERATOR_RESOURCE, "value": "present", "effect": "NoSchedule"}
 _MEMORY = f"{ACCELERATOR_RESOURCE}.memory"
+_PROCESSORS = "cpu"
+"""The hardware class without accelerators: what asks for none, such as Redis, runs there too."""
 _VCPUS_PER_ACCELERATOR = 12
 _GB_PER_ACCELERATOR = 120
 
@@ -61,7 +63,13 @@ def _domain(leaf: int, spread: Mapping[str, int]) -> dict[str, str]:
     return labels
 
 
+def _taints(args: NodePoolArgs) -> list[Object]:
+    return [] if args.config.hardware == _PROCESSORS else [TAINT]
+
+
 def _hardware_labels(args: NodePoolArgs) -> dict[str, str]:
+    if args.config.hardware == _PROCESSORS:
+        return {HARDWARE: _PROCESSORS}
     return {
         HARDWARE: args.config.hardware,
         f"{ACCELERATOR_RESOURCE}.product": args.config.hardware,
@@ -70,14 +78,21 @@ def _hardware_labels(args: NodePoolArgs) -> dict[str, str]:
     }
 
 
-def _simulated(args: NodePoolArgs, backend: SimulatedNodes) -> Iterator[Object]:
+def _resources(args: NodePoolArgs) -> dict[str, str]:
     count = args.config.accelerators
-    resources = {
+    if args.config.hardware == _PROCESSORS:
+        memory_bytes = count * args.accelerator.memory_bytes
+        return {"cpu": str(count), "memory": str(memory_bytes), "pods": "110"}
+    return {
         ACCELERATOR_RESOURCE: str(count),
         "cpu": str(count * _VCPUS_PER_ACCELERATOR),
         "memory": f"{count * _GB_PER_ACCELERATOR}G",
         "pods": "110",
     }
+
+
+def _simulated(args: NodePoolArgs, backend: SimulatedNodes) -> Iterator[Object]:
+    resources = _resources(args)
     for number, domain in enumerate(domains(backend.nodes, backend.spread)):
         name = object_name(args.stack, args.name, str(number))
         labels = {"type": "kwok", "kubernetes.io/hostname": name} | _hardware_labels(args) | domain
@@ -85,7 +100,7 @@ def _simulated(args: NodePoolArgs, backend: SimulatedNodes) -> Iterator[Object]:
             "apiVersion": "v1",
             "kind": "Node",
             "metadata": metadata(name, labels=labels, annotations={"kwok.x-k8s.io/node": "fake"}),
-            "spec": {"taints": [TAINT]},
+            "spec": {"taints": _taints(args)},
             "status": {"capacity": resources, "allocatable": resources},
         }
 
@@ -113,6 +128,7 @@ def _node_class(args: NodePoolArgs, backend: KarpenterNodes) -> Object:
 
 def _karpenter_pool(args: NodePoolArgs, backend: KarpenterNodes) -> Object:
     name = object_name(args.stack, args.name)
+    limited = "cpu" if args.config.hardware == _PROCESSORS else ACCELERATOR_RESOURCE
     requirements = {
         "node.kubernetes.io/instance-type": backend.instance_types,
         "karpenter.sh/capacity-type": backend.capacity,
@@ -130,10 +146,10 @@ def _karpenter_pool(args: NodePoolArgs, backend: KarpenterNodes) -> Object:
                         {"key": key, "operator": "In", "values": list(values)}
                         for key, values in requirements.items()
                     ],
-                    "taints": [TAINT],
+                    "taints": _taints(args),
                 },
             },
-            "limits": {ACCELERATOR_RESOURCE: str(backend.max_accelerators)},
+            "limits": {limited: str(backend.max_accelerators)},
             "disruption": {
                 # A replica's cold start costs more than a half-empty node: only empty ones go.
                 "consolidationPolicy": "WhenEmpty",

@@ -66,7 +66,7 @@ def test_every_object_of_the_stack_is_registered_below_a_component(args, request
 
 
 def test_the_simulated_stack_has_nodes_and_gated_pools(requests):
-    assert sum(kind == "kubernetes:core/v1:Node" for kind, _ in requests) == 3 * 16
+    assert sum(kind == "kubernetes:core/v1:Node" for kind, _ in requests) == 3 * 16 + 2
     pool = requests[DEPLOYMENT, "tercet/internvl-26b-prefill-h100"].object
     assert pool["spec"]["replicas"] == 0
     assert pool["spec"]["template"]["spec"]["schedulingGates"][0]["name"] == GATE

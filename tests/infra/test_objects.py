@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 
 from infra.objects.names import CollisionError, check_collisions, metadata, object_name
 from infra.objects.network import BLOB_READERS, part_labels
-from infra.objects.nodes import domains
+from infra.objects.nodes import domains, node_objects
 from infra.stack import stack_args
 from orchestrator.adapters.kube import pool_of
 from orchestrator.core.pools import Pool
-from orchestrator.kube_names import ACCELERATOR_RESOURCE, GATE
+from orchestrator.kube_names import ACCELERATOR_RESOURCE, GATE, HARDWARE
 from orchestrator.policy import classify, load_policy
 from orchestrator.serve import read_config as read_gateway
 from stages.types import Stage
@@ -186,3 +186,56 @@ def test_nodes_are_spread_evenly_over_domains(nodes, zones, racks):
     assert len(labels) == nodes
     assert max(counts) - min(counts) <= 1
     assert all(each["rack"].startswith(f"{each['zone']}-") for each in labels)
+
+
+@pytest.mark.parametrize(
+    ("backend", "kinds"),
+    [
+        pytest.param({"simulated": {"nodes": 2}}, ["Node", "Node"], id="simulated"),
+        pytest.param({"labels": {"nodes": ["a", "b"]}}, ["NodePatch", "NodePatch"], id="labels"),
+        pytest.param(
+            {
+                "karpenter": {
+                    "instance_types": ["p5.48xlarge"],
+                    "max_accelerators": 64,
+                    "role": "nodes",
+                    "discovery": "mine",
+                }
+            },
+            ["EC2NodeClass", "NodePool"],
+            id="karpenter",
+        ),
+    ],
+)
+def test_every_backend_labels_its_nodes_with_the_hardware_class(backend, kinds):
+    """One interface: pods find nodes of any backend by the same label."""
+    config = config_of(
+        services={"tiny": {"policy": "policies/tiny.yaml"}},
+        node_pools={"big": {"hardware": "h100", **backend}},
+    )
+    objects = node_objects(stack_args(config, ROOT, ACCELERATORS).node_pools[0])
+    assert [each["kind"] for each in objects] == kinds
+    last = objects[-1]
+    holder = last["spec"]["template"] if last["kind"] == "NodePool" else last
+    assert holder["metadata"]["labels"][HARDWARE] == "h100"
+
+
+def test_the_controller_may_do_what_its_adapter_does_and_nothing_more():
+    """The calls of `KubeCluster`, verb by verb."""
+    rules = {
+        (t["kind"], resource, verb)
+        for t in stack_of(POLICIES[-1]).objects()
+        if t["kind"] in ("Role", "ClusterRole")
+        for rule in t["rules"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    }
+    assert rules == {
+        ("Role", "deployments", "list"),
+        ("Role", "deployments/scale", "patch"),
+        ("Role", "pods", "get"),
+        ("Role", "pods", "list"),
+        ("Role", "pods", "patch"),
+        ("ClusterRole", "nodes", "list"),
+        ("ClusterRole", "pods", "list"),
+    }
