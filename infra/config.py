@@ -23,18 +23,33 @@ class ConfigError(ValueError):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Spread:
+    """One topology level.
+
+    Attributes:
+        level: Node label.
+        domains: How many there are within each domain of the level above.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+
+    level: Name
+    domains: Count
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SimulatedNodes:
     """Nodes that only exist in the API; KWOK pretends to run them.
 
     Attributes:
         nodes: How many, spread evenly over the domains of `spread`.
-        spread: Domains per topology level, widest first, each within one of the level above.
+        spread: Topology levels, widest first. A list, since Pulumi sorts the keys of mappings.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
 
     nodes: Count
-    spread: Mapping[Name, Count] = field(default_factory=dict)
+    spread: tuple[Spread, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

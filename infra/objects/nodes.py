@@ -1,10 +1,10 @@
 """Nodes with accelerators, by three backends: simulated, labelled, bought by Karpenter."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
 
-from infra.config import KarpenterNodes, LabelledNodes, NodePoolConfig, SimulatedNodes
+from infra.config import KarpenterNodes, LabelledNodes, NodePoolConfig, SimulatedNodes, Spread
 from infra.objects.names import Object, metadata, object_name
 from orchestrator.core.profile import Accelerator
 from orchestrator.kube_names import ACCELERATOR_RESOURCE, HARDWARE
@@ -43,23 +43,23 @@ def node_objects(args: NodePoolArgs) -> list[Object]:
     return [_node_class(args, config.karpenter), _karpenter_pool(args, config.karpenter)]
 
 
-def domains(nodes: int, spread: Mapping[str, int]) -> list[dict[str, str]]:
+def domains(nodes: int, spread: Sequence[Spread]) -> list[dict[str, str]]:
     """Return the topology labels of each node, as evenly spread as can be.
 
     Args:
         nodes: How many.
-        spread: Domains per level, widest first, each within one of the level above.
+        spread: Topology levels, widest first.
     """
-    leaves = prod(spread.values())
+    leaves = prod(each.domains for each in spread)
     return [_domain(node * leaves // nodes, spread) for node in range(nodes)]
 
 
-def _domain(leaf: int, spread: Mapping[str, int]) -> dict[str, str]:
-    below, path, labels = prod(spread.values()), [], {}
-    for level, count in spread.items():
-        below //= count
-        path.append(str(leaf // below % count))
-        labels[level] = "-".join(["d", *path])
+def _domain(leaf: int, spread: Sequence[Spread]) -> dict[str, str]:
+    below, path, labels = prod(each.domains for each in spread), [], {}
+    for each in spread:
+        below //= each.domains
+        path.append(str(leaf // below % each.domains))
+        labels[each.level] = "-".join(["d", *path])
     return labels
 
 

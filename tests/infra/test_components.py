@@ -65,6 +65,15 @@ def test_every_object_of_the_stack_is_registered_below_a_component(args, request
     assert {each.version for each in objects} == {"4.32.0"}
 
 
+def test_simulated_racks_lie_in_blocks_and_those_in_zones(args):
+    """In the order of the policy's levels, though Pulumi sorts keys."""
+    levels = args.services[0].policy.topology.levels
+    nodes = [each for each in args.objects() if each["kind"] == "Node"]
+    found = {tuple(each["metadata"]["labels"].get(level) for level in levels) for each in nodes}
+    assert {("d-1", "d-1-0", "d-1-0-3"), ("d-0", "d-0-1", "d-0-1-0")} <= found
+    assert len({domain for domain in found if None not in domain}) == 2 * 2 * 4
+
+
 def test_the_simulated_stack_has_nodes_and_gated_pools(requests):
     assert sum(kind == "kubernetes:core/v1:Node" for kind, _ in requests) == 3 * 16 + 2
     pool = requests[DEPLOYMENT, "tercet/internvl-26b-prefill-h100"].object

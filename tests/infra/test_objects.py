@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from infra.config import Spread
 from infra.objects.names import CollisionError, check_collisions, metadata, object_name
 from infra.objects.network import BLOB_READERS, part_labels
 from infra.objects.nodes import domains, node_objects
@@ -181,7 +182,7 @@ def test_two_objects_of_one_name_are_refused():
 @given(st.integers(1, 60), st.integers(1, 3), st.integers(1, 4))
 def test_nodes_are_spread_evenly_over_domains(nodes, zones, racks):
     """No domain has two nodes more than another, and a rack lies in one zone."""
-    labels = domains(nodes, {"zone": zones, "rack": racks})
+    labels = domains(nodes, (Spread(level="zone", domains=zones), Spread(level="rack", domains=racks)))
     counts = [sum(each["rack"] == rack for each in labels) for rack in {each["rack"] for each in labels}]
     assert len(labels) == nodes
     assert max(counts) - min(counts) <= 1
