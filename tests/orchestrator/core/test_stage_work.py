@@ -72,7 +72,7 @@ def test_image_tokens_of_cross_attention_models_load_no_prompt_but_the_cache():
 
 
 def test_decode_reads_images_in_cross_attention_layers_like_the_positions_whose_bytes_they_take():
-    """Three images of 7,000 bytes at 1,000 a position are 21 positions beside 200 of text and 25 of output."""
+    """Three images of 7,000 bytes, 1,000 a position: 21 positions beside 200 of text and 25 of output."""
     by_context = {A100: DecodeTiming(step_s=0.01, sequence_s=0.0, context_token_s=1e-6)}
     crossing = replace(PROFILE, kappa=0, image_kv_bytes=7000, decode=by_context)
     timing = works(crossing)[2].timings[A100]
