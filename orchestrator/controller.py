@@ -161,7 +161,9 @@ def _tell(decision: Decision, todo: Steps, seen: ClusterView) -> None:
     """Log what is done and why; a tick that changes nothing says nothing."""
     if not (todo.admit or todo.scale):
         return
-    why = {remove.replica_id: remove.reason for remove in decision.changes.remove}
+    # A waiting pod that is admitted counts as removed to `place`: another stands in for it.
+    stay = {each.pod for each in todo.admit}
+    why = {each.replica_id: each.reason for each in decision.changes.remove if each.replica_id not in stay}
     log.info(
         "decision",
         extra={

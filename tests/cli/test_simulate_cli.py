@@ -38,6 +38,18 @@ def test_an_edit_of_a_number_shows_in_the_figures(tmp_path):
     assert after["groups"]["image"]["attainment"] > before["groups"]["image"]["attainment"]
 
 
+@pytest.mark.parametrize("command", ["simulate", "compare", "tune"])
+def test_a_level_that_no_domain_of_the_fleet_has_for_both_stages_is_refused(tmp_path, command):
+    """A fleet's racks are of one hardware each, so encoders on l40s share none with prefill on h100."""
+    file = tmp_path / "near.yaml"
+    file.write_text(WITHOUT_TRACE.replace("encode-prefill: auto", "encode-prefill: example.com/rack"))
+    result = run(command, "--policy", str(file), "--trace", str(TRACE))
+    said = " ".join(result.output.split())
+    assert result.exit_code == 2
+    assert "encode-prefill requires level example.com/rack" in said
+    assert "together in domains of topology.kubernetes.io/zone, example.com/block" in said
+
+
 def test_compare_has_a_row_for_each_policy_that_was_asked_for():
     result = run("compare", *ARGS, "--only", "coupled,hpa", "--json")
     found = json.loads(result.output)["policies"]
