@@ -87,7 +87,7 @@ def test_every_result_says_what_its_requests_were_taken_for(command):
 
 
 def test_a_size_that_the_profile_does_not_know_is_refused():
-    tiny = str(POLICY.parents[1] / "tiny.yaml")
+    tiny = str(POLICY.with_name("tiny.yaml"))
     result = run("simulate", "--policy", tiny, "--trace", str(TRACE), "--image-px", "448")
     assert result.exit_code == 2
     assert "--image-px: the profile of tiny is for images of 96 px only" in result.output
