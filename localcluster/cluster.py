@@ -4,7 +4,7 @@ import ssl
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,27 +70,34 @@ def running_cluster(say: Callable[[str], None] = lambda _: None) -> Iterator[Clu
         NotReady: It was not up within `START_S`.
     """
     programs = find_programs(CONTROL_PLANE, say)
-    for attempt in range(_ATTEMPTS):
-        with tempfile.TemporaryDirectory(prefix=FOLDER_PREFIX) as folder:
-            layout = lay_out(Path(folder))
-            processes = Processes(layout.logs)
-            try:
-                try:
-                    _start(programs, layout, processes)
-                except ProcessDied as death:
-                    if _PORT_TAKEN in str(death) and attempt + 1 < _ATTEMPTS:
-                        continue
-                    raise
-                yield Cluster(
-                    kubeconfig=layout.kubeconfig(User.ADMIN),
-                    url=layout.url,
-                    ca=layout.ca,
-                    folder=layout.folder,
-                    processes=processes,
-                )
-                return
-            finally:
-                processes.kill()
+    with ExitStack() as kept:
+        yield _started(programs, kept)
+
+
+def _started(programs: Mapping[str, Path], kept: ExitStack) -> Cluster:
+    for _ in range(_ATTEMPTS - 1):
+        try:
+            return _started_once(programs, kept)
+        except ProcessDied as death:
+            if _PORT_TAKEN not in str(death):
+                raise
+            kept.close()
+    return _started_once(programs, kept)
+
+
+def _started_once(programs: Mapping[str, Path], kept: ExitStack) -> Cluster:
+    folder = kept.enter_context(tempfile.TemporaryDirectory(prefix=FOLDER_PREFIX))
+    layout = lay_out(Path(folder))
+    processes = Processes(layout.logs)
+    kept.callback(processes.kill)
+    _start(programs, layout, processes)
+    return Cluster(
+        kubeconfig=layout.kubeconfig(User.ADMIN),
+        url=layout.url,
+        ca=layout.ca,
+        folder=layout.folder,
+        processes=processes,
+    )
 
 
 def _start(programs: Mapping[str, Path], layout: Layout, processes: Processes) -> None:

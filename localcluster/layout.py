@@ -78,7 +78,7 @@ class Layout:
 
 def lay_out(folder: Path) -> Layout:
     """Return a layout with free ports, its folders made and its tokens, stages and kubeconfigs written."""
-    etcd, peer, api = _free_ports(3)
+    etcd, peer, api = free_ports(3)
     layout = Layout(folder=folder, etcd_port=etcd, peer_port=peer, api_port=api)
     layout.logs.mkdir()
     tokens = {user: secrets.token_urlsafe(32) for user in User}
@@ -118,7 +118,7 @@ def _kubeconfig(layout: Layout, token: str, trust: dict[str, str]) -> str:
     )
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
     """Return ports that nobody listens on; if somebody takes one before its use, starting again mends it."""
     with ExitStack() as held:
         sockets = [held.enter_context(socket.socket()) for _ in range(count)]

@@ -1,5 +1,6 @@
 import os
 import signal
+import socket
 import ssl
 import subprocess
 import sys
@@ -10,7 +11,9 @@ import httpx
 import pytest
 from kubernetes import client
 
+from localcluster import layout
 from localcluster.cluster import running_cluster
+from localcluster.layout import free_ports
 from localcluster.nodes import COLD_START, FAIL, PROVISIONING, simulated_nodes
 from localcluster.processes import ProcessDied
 from tests.cluster.conftest import api, until
@@ -187,6 +190,15 @@ def test_a_program_that_dies_is_named():
         os.kill(pids["kube-scheduler"], signal.SIGKILL)
         running.watch(poll_s=0.05)
     assert not any(Path("/proc", str(pid)).exists() for pid in pids.values())
+
+
+def test_a_taken_port_costs_a_second_start(monkeypatch):
+    """Ports are free when they are chosen and may not be a moment later."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        ports = iter([[*free_ports(2), taken.getsockname()[1]]])
+        monkeypatch.setattr(layout, "free_ports", lambda count: next(ports, None) or free_ports(count))
+        with running_cluster() as running:
+            client.CoreV1Api(api(running)).list_node()
 
 
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
