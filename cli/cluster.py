@@ -1,44 +1,51 @@
-"""`tercet cluster`: a Kubernetes control plane on this machine, for looking and for tests."""
+"""`tercet cluster`."""
 
 import signal
-import threading
-import time
-from typing import Annotated
+from types import FrameType
+from typing import Annotated, NoReturn
 
 import typer
 
-from cli.localcluster.plane import ControlPlaneDied, running
-from cli.localcluster.programs import CONTROL_PLANE, NoProgram, programs
-from cli.refuse import MISTAKEN, refuse
 from orchestrator.simulator.fleet_spec import FleetError, parse_fleet
 
 LEVELS = "topology.kubernetes.io/zone,example.com/block,example.com/rack"
-_LOOK_S = 0.5
+
+_STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class _Stop(BaseException):
+    """Somebody asked to stop; no handler of ordinary errors may swallow it."""
 
 
 def cluster_command(
     fleet: Annotated[
-        str, typer.Option(help="Nodes, as HARDWARE=NODESxACCELERATORS with commas.")
+        str, typer.Option(help="Nodes, as HARDWARE=NODESxACCELERATORS with commas; empty for none.")
     ] = "h100=8x8,a100=8x8,l40s=8x4",
     levels: Annotated[str, typer.Option(help="Node labels of the topology, widest first.")] = LEVELS,
 ) -> None:
-    """Run a real control plane with simulated nodes until Ctrl-C; prints where its kubeconfig is."""
-    from cli.localcluster.nodes import add_nodes  # heavy, and nothing else needs it
+    """Run a Kubernetes control plane with simulated nodes on this machine until Ctrl-C."""
+    from cli.cluster_nodes import add_nodes  # so is kubernetes
+    from localcluster.cluster import NotReady, running_cluster  # httpx is slow to import
+    from localcluster.processes import ProcessDied
+    from localcluster.programs import ProgramMissing
 
-    named = tuple(filter(None, levels.split(",")))
-    stop = threading.Event()
+    for number in _STOPS:
+        signal.signal(number, _stop)
     try:
-        nodes = parse_fleet(fleet, named)
-        found = programs(CONTROL_PLANE, lambda line: typer.echo(line, err=True))
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda *_: stop.set())
-        started_s = time.monotonic()
-        with running(found) as plane:
-            add_nodes(plane.kubeconfig, nodes, named)
-            typer.echo(f"kubeconfig: {plane.kubeconfig}")
-            took_s = time.monotonic() - started_s
-            typer.echo(f"{len(nodes)} simulated nodes, ready in {took_s:.1f} s; Ctrl-C stops it", err=True)
-            while not stop.wait(_LOOK_S):
-                plane.check()
-    except (NoProgram, ControlPlaneDied, FleetError) as error:
-        refuse(str(error), MISTAKEN)
+        named = tuple(filter(None, levels.split(",")))
+        nodes = parse_fleet(fleet, named) if fleet else ()
+        with running_cluster(typer.echo) as cluster:
+            add_nodes(cluster.kubeconfig, nodes, named)
+            typer.echo(f"kubeconfig: {cluster.kubeconfig}")
+            cluster.watch()
+    except _Stop:
+        return
+    except (FleetError, NotReady, ProcessDied, ProgramMissing) as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(1) from None
+
+
+def _stop(number: int, frame: FrameType | None) -> NoReturn:
+    for each in _STOPS:  # the way down takes a moment and is to be walked to its end
+        signal.signal(each, signal.SIG_IGN)
+    raise _Stop

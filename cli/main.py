@@ -49,6 +49,7 @@ app.command("compare")(compare_command)
 app.command("tune")(tune_command)
 app.command("experiments")(experiments_command)
 app.command("explain")(explain_command)
+app.command("cluster")(cluster_command)
 app.command("controller")(controller_command)
 app.command("cluster")(cluster_command)
 

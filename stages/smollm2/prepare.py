@@ -9,8 +9,9 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
+from stages.disk_cache import cached_directory
 from stages.smollm2 import assets
-from stages.smollm2.cache import LABELS_FILE, VISION_FILE, cached_directory
+from stages.smollm2.cache import LABELS_FILE, VISION_FILE
 
 Progress = Callable[[str], None]
 

@@ -1,29 +1,50 @@
-"""One control plane for all tests that want no other; a missing program is built, or the tests fail."""
+"""One control plane for a module's tests, and the clients to it."""
+
+import time
+from collections.abc import Callable, Iterator
 
 import pytest
+from kubernetes import client, config
 
-from cli.localcluster.nodes import add_nodes
-from cli.localcluster.plane import running
-from cli.localcluster.programs import CONTROL_PLANE, programs
-from orchestrator.simulator.fleet_spec import parse_fleet
-from tests.cluster.objects import LEVELS, Api
+from localcluster.cluster import Cluster, running_cluster
+from localcluster.programs import CONTROL_PLANE, ProgramMissing, find_programs
 
 
-@pytest.fixture(scope="session")
-def found():
-    return programs(CONTROL_PLANE, print)
+@pytest.fixture(scope="session", autouse=True)
+def programs() -> None:
+    """Fail, not skip: whoever asks for these tests wants to know what holds on a control plane."""
+    try:
+        find_programs(CONTROL_PLANE, print)
+    except ProgramMissing as error:
+        pytest.fail(str(error), pytrace=False)
 
 
-@pytest.fixture(scope="session")
-def plane(found):
-    """A control plane with racks of H100s and A100s in two blocks."""
-    with running(found) as plane:
-        add_nodes(plane.kubeconfig, parse_fleet("h100=24x8,a100=24x8", LEVELS), LEVELS)
-        yield plane
+@pytest.fixture(scope="module")
+def cluster(programs) -> Iterator[Cluster]:
+    with running_cluster() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def core(cluster) -> client.CoreV1Api:
+    return client.CoreV1Api(api(cluster))
 
 
 @pytest.fixture
-def api(plane):
-    """Its API in a namespace of the test's own, which is emptied at once when the test ends."""
-    with Api(plane.kubeconfig) as api:
-        yield api
+def namespace(core) -> Iterator[str]:
+    made = core.create_namespace({"metadata": {"generateName": "test-"}}).metadata.name
+    yield made
+    core.delete_namespace(made)
+
+
+def api(cluster: Cluster) -> client.ApiClient:
+    return config.new_client_from_config(str(cluster.kubeconfig))
+
+
+def until(holds: Callable[[], bool], timeout_s: float = 30.0) -> float:
+    """Return after how many seconds it held."""
+    started_s = time.monotonic()
+    while not holds():
+        assert time.monotonic() - started_s < timeout_s, "did not come to hold"
+        time.sleep(0.1)
+    return time.monotonic() - started_s

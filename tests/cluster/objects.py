@@ -1,7 +1,6 @@
 """What the tests put into a control plane, and what they see of it."""
 
 import secrets
-from pathlib import Path
 
 import kubernetes
 
@@ -16,7 +15,7 @@ TOLERATION = {"key": ACCELERATOR_RESOURCE, "operator": "Exists"}
 class Api:
     """A namespace of its own."""
 
-    def __init__(self, kubeconfig: Path):
+    def __init__(self, kubeconfig):
         self._client = kubernetes.config.new_client_from_config(str(kubeconfig))
         self.core = kubernetes.client.CoreV1Api(self._client)
         self.apps = kubernetes.client.AppsV1Api(self._client)
@@ -50,20 +49,8 @@ class Api:
         )
         return name
 
-    def pod(self, name: str, **spec):
-        """Create a pod by itself, on any node unless the spec says otherwise."""
-        container = {"name": "c", "image": "none"}
-        body = {"containers": [container], "tolerations": [TOLERATION], **spec}
-        annotations = body.pop("annotations", {})
-        self.core.create_namespaced_pod(
-            self.namespace, {"metadata": {"name": name, "annotations": annotations}, "spec": body}
-        )
-
     def pods(self):
         return self.core.list_namespaced_pod(self.namespace).items
-
-    def node_of(self, name: str):
-        return self.core.read_namespaced_pod(name, self.namespace).spec.node_name
 
     def rack_of(self, node: str):
         labels = self.core.read_node(node).metadata.labels

@@ -1,7 +1,7 @@
-"""A real control plane on this machine: what it refuses, what it schedules, and that nothing of it stays."""
-
 import os
 import signal
+import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -9,90 +9,211 @@ from pathlib import Path
 
 import httpx
 import pytest
+from kubernetes import client
 
-from cli.localcluster.nodes import add_nodes
-from cli.localcluster.plane import ControlPlaneDied, running
-from orchestrator.kube_names import ACCELERATOR_RESOURCE, GATE, HARDWARE
-from orchestrator.simulator.fleet_spec import parse_fleet
-from tests.cluster.objects import LEVELS, Api, is_ready
-from tests.system.harness import ROOT, until
+from localcluster import layout
+from localcluster.cluster import running_cluster
+from localcluster.layout import free_ports
+from localcluster.nodes import COLD_START, FAIL, PROVISIONING, simulated_nodes
+from localcluster.processes import ProcessDied
+from tests.cluster.conftest import api, until
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]  # the first run builds the programs
 
-GATED = [{"name": GATE}]
-
-
-def test_nobody_gets_in_without_a_token(plane):
-    answer = httpx.get(f"{plane.url}/api/v1/nodes", verify=False, trust_env=False)
-    assert answer.status_code == 403
-    assert 'User \\"system:anonymous\\" cannot list' in answer.text
+RACK = "topology.tercet.dev/rack"
+GATE = "tercet.dev/placement"
 
 
-def test_a_replica_lands_on_a_node_with_accelerators_and_is_ready_after_its_cold_start(api):
-    limits = {"resources": {"limits": {ACCELERATOR_RESOURCE: "8"}}}
+@pytest.fixture(scope="module")
+def racks(core):
+    """One node of eight GPUs in each of two racks."""
+    for rack in ("a", "b"):
+        for node in simulated_nodes(1, labels={RACK: rack}, prefix=f"rack-{rack}"):
+            core.create_node(node)
+    until(lambda: all(is_ready(node) for node in core.list_node().items))
+
+
+def is_ready(thing):
+    conditions = {each.type: each.status for each in thing.status.conditions or ()}
+    return conditions.get("Ready") == "True"
+
+
+def pod(name, *, gpus=1, gated=False, **annotations):
+    limits = {"nvidia.com/gpu": str(gpus)}
+    return {
+        "metadata": {"name": name, "labels": {"app": name}, "annotations": annotations},
+        "spec": {
+            "containers": [{"name": "engine", "image": "engine", "resources": {"limits": limits}}],
+            **({"schedulingGates": [{"name": GATE}]} if gated else {}),
+        },
+    }
+
+
+def trust(cluster):
+    return ssl.create_default_context(cafile=cluster.ca)
+
+
+def condition(thing, kind):
+    return next((each for each in thing.status.conditions or () if each.type == kind), None)
+
+
+def test_a_cluster_is_up_in_ten_seconds():
+    """From nothing to an API server that takes pods."""
     started_s = time.monotonic()
-    api.pod(
-        "replica",
-        containers=[{"name": "c", "image": "none", **limits}],
-        nodeSelector={HARDWARE: "h100"},
-        annotations={"tercet.dev/cold-start": "3s"},
-    )
-    until("it is ready", lambda: all(map(is_ready, api.pods())), 30.0)
-    assert time.monotonic() - started_s > 3.0
-    assert api.node_of("replica").startswith("h100-")
-
-
-def test_a_gated_pod_waits_and_then_lands_in_the_rack_that_is_chosen(api):
-    api.pod("gated", schedulingGates=GATED)
-    until("it is seen to wait", lambda: "SchedulingGated" in str(api.pods()[0].status.conditions))
-    rack = api.rack_of("a100-00009")
-    body = {"spec": {"schedulingGates": [], "nodeSelector": dict(zip(LEVELS, rack, strict=True))}}
-    api.core.patch_namespaced_pod("gated", api.namespace, body, _content_type="application/merge-patch+json")
-    node = until("it has a node", lambda: api.node_of("gated"), 10.0)
-    assert api.rack_of(node) == rack
-
-
-def test_a_pod_may_be_told_to_fail(api):
-    api.pod("fails", annotations={"tercet.dev/fails": "true"})
-    until("it fails", lambda: api.pods()[0].status.phase == "Failed", 10.0)
-
-
-def test_several_run_side_by_side(plane, found):
-    with running(found) as other:
-        add_nodes(other.kubeconfig, parse_fleet("l40s=1x4", LEVELS), LEVELS)
-        assert other.url != plane.url
-        with Api(other.kubeconfig) as api:
-            assert [node.metadata.name for node in api.core.list_node().items] == ["l40s-00000"]
-
-
-def test_a_program_that_dies_is_told_with_its_last_words(found):
-    with running(found) as plane:
-        plane.check()
-        os.kill(plane.pids["etcd"], signal.SIGKILL)
-        with pytest.raises(ControlPlaneDied, match=r"etcd ended with -9:\n.*\S"):
-            until("it is noticed", lambda: plane.check() or False)
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_it_is_ready_in_time_and_leaves_nothing(number):
-    """Ready means: the API answers and the nodes are there."""
-    started_s = time.monotonic()
-    command = [sys.executable, "-m", "cli", "cluster", "--fleet", "h100=2x8"]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
-        line = process.stdout.readline()
+    with running_cluster() as running:
         took_s = time.monotonic() - started_s
-        folder = Path(line.removeprefix("kubeconfig: ").strip()).parent
-        group = [path for path in Path("/proc").glob("[0-9]*") if str(folder).encode() in _command(path)]
-        assert len(group) == 5, "etcd, API server, controllers, scheduler, KWOK"
-        process.send_signal(number)
-        assert process.wait(30.0) == 0
-    assert took_s < 20.0, "ten seconds on a free machine"
-    assert not folder.exists()
-    assert not [path for path in group if path.exists()]
+        client.CoreV1Api(api(running)).create_namespaced_pod("default", pod("first"))
+    assert took_s < 10.0
+    assert not running.folder.exists()
 
 
-def _command(process: Path) -> bytes:
-    try:
-        return (process / "cmdline").read_bytes() + str((process / "cwd").resolve()).encode()
-    except OSError:
-        return b""
+def test_strangers_are_refused(cluster):
+    """Anonymous clients and false tokens get nothing, and only TLS is spoken."""
+    with httpx.Client(base_url=cluster.url, verify=trust(cluster), trust_env=False) as stranger:
+        assert stranger.get("/api/v1/pods").status_code == 403
+        false = {"Authorization": "Bearer false"}
+        assert stranger.get("/api/v1/pods", headers=false).status_code == 401
+    with pytest.raises(httpx.TransportError):
+        httpx.get(f"{cluster.url}/readyz", trust_env=False)
+
+
+def test_an_account_may_do_what_its_role_names(cluster, core, namespace):
+    """RBAC is on: a service account reads no pods until a role lets it."""
+    core.create_namespaced_service_account(namespace, {"metadata": {"name": "reader"}})
+    token = core.create_namespaced_service_account_token("reader", namespace, {"spec": {}}).status.token
+    rbac = client.RbacAuthorizationV1Api(api(cluster))
+
+    def status():
+        headers = {"Authorization": f"Bearer {token}"}
+        path = f"{cluster.url}/api/v1/namespaces/{namespace}/pods"
+        return httpx.get(path, headers=headers, verify=trust(cluster), trust_env=False).status_code
+
+    assert status() == 403
+    rule = {"apiGroups": [""], "resources": ["pods"], "verbs": ["list"]}
+    rbac.create_namespaced_role(namespace, {"metadata": {"name": "reader"}, "rules": [rule]})
+    subject = {"kind": "ServiceAccount", "name": "reader", "namespace": namespace}
+    role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "reader"}
+    binding = {"metadata": {"name": "reader"}, "roleRef": role, "subjects": [subject]}
+    rbac.create_namespaced_role_binding(namespace, binding)
+    until(lambda: status() == 200)
+
+
+@pytest.mark.usefixtures("racks")
+def test_a_deployment_is_ready_after_its_cold_start(cluster, namespace):
+    """Not before: KWOK waits as long as the pods' annotation says."""
+    apps = client.AppsV1Api(api(cluster))
+    template = pod("engine", gpus=8, **{COLD_START: "3s"})
+    spec = {"replicas": 1, "selector": {"matchLabels": {"app": "engine"}}, "template": template}
+    apps.create_namespaced_deployment(namespace, {"metadata": {"name": "engine"}, "spec": spec})
+    took_s = until(
+        lambda: apps.read_namespaced_deployment_status("engine", namespace).status.ready_replicas == 1
+    )
+    assert took_s > 2.5
+
+
+@pytest.mark.usefixtures("racks")
+def test_a_gated_pod_lands_in_the_rack_that_it_is_given(core, namespace):
+    """It waits for its gate to go; the node selector put beside it then decides."""
+    core.create_namespaced_pod(namespace, pod("gated", gated=True))
+
+    def gated():
+        scheduled = condition(core.read_namespaced_pod("gated", namespace), "PodScheduled")
+        return scheduled is not None and scheduled.reason == "SchedulingGated"
+
+    until(gated)
+    placed = {"spec": {"nodeSelector": {RACK: "b"}, "schedulingGates": None}}
+    core.patch_namespaced_pod("gated", namespace, placed)
+    until(lambda: is_ready(core.read_namespaced_pod("gated", namespace)))
+    assert core.read_namespaced_pod("gated", namespace).spec.node_name == "rack-b-0"
+
+
+@pytest.mark.usefixtures("racks")
+def test_more_gpus_than_a_node_has_stay_pending(core, namespace):
+    """The scheduler counts GPUs and says that there are too few."""
+    core.create_namespaced_pod(namespace, pod("large", gpus=9))
+
+    def refused():
+        scheduled = condition(core.read_namespaced_pod("large", namespace), "PodScheduled")
+        return scheduled is not None and "Insufficient nvidia.com/gpu" in (scheduled.message or "")
+
+    until(refused)
+
+
+@pytest.mark.usefixtures("racks")
+def test_a_pod_fails_by_annotation(core, namespace):
+    """A running pod fails with the reason given, and a deleted one goes."""
+    core.create_namespaced_pod(namespace, pod("doomed"))
+    until(lambda: is_ready(core.read_namespaced_pod("doomed", namespace)))
+    core.patch_namespaced_pod("doomed", namespace, {"metadata": {"annotations": {FAIL: "OOMKilled"}}})
+    until(lambda: core.read_namespaced_pod("doomed", namespace).status.phase == "Failed")
+    assert core.read_namespaced_pod("doomed", namespace).status.reason == "OOMKilled"
+    core.delete_namespaced_pod("doomed", namespace)
+    until(lambda: not core.list_namespaced_pod(namespace).items)
+
+
+@pytest.mark.usefixtures("racks")
+def test_a_job_ends(cluster, namespace):
+    """Its pod runs and completes."""
+    batch = client.BatchV1Api(api(cluster))
+    template = pod("once")
+    template["spec"]["restartPolicy"] = "Never"
+    batch.create_namespaced_job(namespace, {"metadata": {"name": "once"}, "spec": {"template": template}})
+    until(lambda: batch.read_namespaced_job_status("once", namespace).status.succeeded == 1)
+
+
+def test_a_node_takes_its_time_and_fails_by_annotation(core):
+    """Provisioning delays readiness; a failed node is unready until the annotation goes."""
+    (node,) = simulated_nodes(1, annotations={PROVISIONING: "2s"}, prefix="slow")
+    core.create_node(node)
+    assert until(lambda: is_ready(core.read_node("slow-0"))) > 1.5
+    core.patch_node("slow-0", {"metadata": {"annotations": {FAIL: "XidError", PROVISIONING: None}}})
+    until(lambda: condition(core.read_node("slow-0"), "Ready").reason == "XidError")
+    core.patch_node("slow-0", {"metadata": {"annotations": {FAIL: None}}})
+    until(lambda: is_ready(core.read_node("slow-0")))
+    core.delete_node("slow-0")
+
+
+def test_two_clusters_know_nothing_of_each_other(core):
+    """Side by side on one machine."""
+    with running_cluster() as other:
+        beside = client.CoreV1Api(api(other))
+        for node in simulated_nodes(1, prefix="other"):
+            beside.create_node(node)
+        until(lambda: is_ready(beside.read_node("other-0")))
+        assert "other-0" not in {node.metadata.name for node in core.list_node().items}
+
+
+def test_a_program_that_dies_is_named():
+    """With the end of its log, and the rest ends with it."""
+    with pytest.raises(ProcessDied, match="kube-scheduler ended"), running_cluster() as running:
+        pids = running.processes.pids()
+        os.kill(pids["kube-scheduler"], signal.SIGKILL)
+        running.watch(poll_s=0.05)
+    assert not any(Path("/proc", str(pid)).exists() for pid in pids.values())
+
+
+def test_a_taken_port_costs_a_second_start(monkeypatch):
+    """Ports are free when they are chosen and may not be a moment later."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        ports = iter([[*free_ports(2), taken.getsockname()[1]]])
+        monkeypatch.setattr(layout, "free_ports", lambda count: next(ports, None) or free_ports(count))
+        with running_cluster() as running:
+            client.CoreV1Api(api(running)).list_node()
+
+
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_leaves_nothing(stop, tmp_path):
+    """No process, no folder, and success."""
+    command = [sys.executable, "-m", "cli", "cluster"]
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as running:
+        line = running.stdout.readline()
+        while not line.startswith("kubeconfig: "):
+            assert line, "ended before it was ready"
+            line = running.stdout.readline()
+        children = Path(f"/proc/{running.pid}/task/{running.pid}/children").read_text().split()
+        assert len(children) == 5
+        running.send_signal(stop)
+        assert running.wait(10) == 0
+    assert not any(Path("/proc", pid).exists() for pid in children)
+    assert not list(tmp_path.glob("tercet-cluster-*"))

@@ -8,15 +8,17 @@ import time
 
 import pytest
 
+from cli.cluster_nodes import add_nodes
 from orchestrator.core.pools import Pool
 from orchestrator.kube_names import GROUP, STAGE
+from orchestrator.simulator.fleet_spec import parse_fleet
 from stages.types import Stage
-from tests.cluster.objects import LEVELS, is_ready
+from tests.cluster.objects import LEVELS, Api, is_ready
 from tests.cluster.traffic import Traffic
 from tests.fakes.redis_process import RedisProcess
 from tests.system.harness import ROOT
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]
 
 POOLS = {(Stage.ENCODE, "a100"): 1, (Stage.PREFILL, "h100"): 4, (Stage.DECODE, "h100"): 4}
 MODEL = "OpenGVLab/InternVL2_5-26B"
@@ -36,6 +38,18 @@ topology: {{levels: [{", ".join(LEVELS)}], edges: {{prefill-decode: {LEVELS[-1]}
 """
 
 
+@pytest.fixture(scope="module")
+def fleet(cluster):
+    add_nodes(cluster.kubeconfig, parse_fleet("h100=24x8,a100=24x8", LEVELS), LEVELS)
+    return cluster
+
+
+@pytest.fixture
+def api(fleet):
+    with Api(fleet.kubeconfig) as api:
+        yield api
+
+
 @pytest.fixture
 def redis(tmp_path):
     with RedisProcess(tmp_path) as redis:
@@ -43,14 +57,14 @@ def redis(tmp_path):
 
 
 @pytest.fixture
-def controller(plane, api, redis, tmp_path):
+def controller(cluster, api, redis, tmp_path):
     """The controller as a process, and its log; its pools are there before it."""
     for (stage, hardware), tp in POOLS.items():
         api.pool(Pool("loop", stage, hardware), tp)
     policy, log = tmp_path / "loop.yaml", tmp_path / "controller.log"
     policy.write_text(POLICY)
     options = {"policy": policy, "redis-url": redis.url, "namespace": api.namespace}
-    options["kubeconfig"] = plane.kubeconfig
+    options["kubeconfig"] = cluster.kubeconfig
     flags = [f"--{name}={value}" for name, value in options.items()]
     command = [sys.executable, "-m", "cli", "controller", *flags]
     with log.open("wb") as output:

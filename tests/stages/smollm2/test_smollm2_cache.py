@@ -9,8 +9,8 @@ import threading
 import numpy as np
 import pytest
 
+from stages.disk_cache import cache_root, cached_directory
 from stages.smollm2 import assets, prepare
-from stages.smollm2.cache import cache_root, cached_directory
 from stages.smollm2.torch_file import load_state_dict
 
 pytestmark = pytest.mark.smollm2
