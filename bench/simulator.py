@@ -30,7 +30,7 @@ _Given = TypeVar("_Given")
 _Found = TypeVar("_Found")
 
 ROOT = Path(__file__).parents[1]
-POLICY = ROOT / "policies/examples/internvl-26b.yaml"
+POLICY = ROOT / "policies/internvl-26b.yaml"
 TRACE = ROOT / "data/traces/azure_lmm_window_2024-10-16.csv"
 FLEET = "l40s=4x8,h100=12x8"
 """128 accelerators in racks of 32."""

@@ -25,6 +25,15 @@ _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
 
+def die_with_parent(number: signal.Signals = signal.SIGKILL) -> None:
+    """Ask for a signal when the parent ends; runs in the new process, so that none is left an orphan.
+
+    Linux only; elsewhere a parent that is killed outright leaves its children running.
+    """
+    if _libc:
+        _libc.prctl(_PR_SET_PDEATHSIG, int(number))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Boot:
     """What is started: made anew for each start, so that every boot has an epoch of its own.
@@ -137,19 +146,13 @@ class Child:
                 stdout=output,
                 stderr=output,
                 start_new_session=True,  # Ctrl-C reaches the supervisor alone
-                preexec_fn=self._die_with_supervisor,
+                preexec_fn=lambda: die_with_parent(self._death_signal),
             )
         self._become("running")
         if self._stopping:  # asked while the process was being made
             self.send_signal(signal.SIGTERM)
         self.last_exit = await self._process.wait()
         self._on_exit(self, boot, self.last_exit)
-
-    def _die_with_supervisor(self) -> None:
-        # Runs in the new process: no orphan is left even if the supervisor is killed outright. Linux only;
-        # elsewhere an outright kill leaves the children to their leases.
-        if _libc:
-            _libc.prctl(_PR_SET_PDEATHSIG, int(self._death_signal))
 
     def _become(self, state: str) -> None:
         self.state = state

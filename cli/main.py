@@ -12,7 +12,9 @@ import typer
 
 from cli.advise import advise_command
 from cli.ask import ask
+from cli.cluster import cluster_command
 from cli.compare import compare_command
+from cli.controller import controller_command
 from cli.experiments import experiments_command
 from cli.explain import explain_command
 from cli.models import models_app
@@ -47,6 +49,8 @@ app.command("compare")(compare_command)
 app.command("tune")(tune_command)
 app.command("experiments")(experiments_command)
 app.command("explain")(explain_command)
+app.command("controller")(controller_command)
+app.command("cluster")(cluster_command)
 
 
 @app.command()
@@ -112,7 +116,7 @@ def _policy_file(model: str | None, policy: Path | None) -> Path:
         return policy
     built_in = POLICIES / f"{model or 'tiny'}.yaml"
     if not built_in.exists():
-        known = ", ".join(sorted(path.stem for path in POLICIES.glob("*.yaml")))
+        known = ", ".join(sorted(MODELS))
         refuse(f"there is no model {model}; built-in models: {known}", MISTAKEN)
     return built_in
 

@@ -6,7 +6,6 @@ import fcntl
 import json
 import logging
 import os
-import secrets
 import shutil
 import signal
 import sys
@@ -29,6 +28,7 @@ from orchestrator.policy import Policy
 from orchestrator.serve import GatewayConfig, keep_policy
 from stages.blob_host import BlobConfig
 from stages.blobs import default_dir, open_store
+from stages.epoch import new_epoch
 from stages.limits import EngineLimits
 from stages.reply import LossCause
 from stages.types import Stage
@@ -195,7 +195,7 @@ class Supervisor:
     def _gateway_boot(self) -> Boot:
         options = self._options
         config = GatewayConfig(
-            gateway_id=f"gateway-0.{_epoch()}",
+            gateway_id=f"gateway-0.{new_epoch()}",
             host=options.host,
             port=options.port,
             metrics_port=options.metrics_port,
@@ -211,7 +211,7 @@ class Supervisor:
         policy = self._options.policy
         config = WorkerConfig(
             name=name,
-            epoch=_epoch(),
+            epoch=new_epoch(),
             stage=stage,
             model=policy.model.name,
             redis_url=self._redis_url,
@@ -350,7 +350,3 @@ def _outage_logged(what: str) -> Iterator[None]:
         yield
     except (ConnectionError, TimeoutError, OSError) as error:
         log.warning("%s: %s", what, error)
-
-
-def _epoch() -> str:
-    return f"{int(time.time()):x}{secrets.token_hex(2)}"

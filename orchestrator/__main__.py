@@ -2,16 +2,15 @@
 
 import os
 
-import msgspec
 import uvloop
 
 from orchestrator.logs import configure_logs
-from orchestrator.serve import GatewayConfig, Process
+from orchestrator.serve import Process, read_config
 
 
 def main() -> None:
     """Serve until told to stop."""
-    config = msgspec.json.decode(os.environ["TERCET_GATEWAY"], type=GatewayConfig)
+    config = read_config(os.environ["TERCET_GATEWAY"])
     configure_logs(config.log_level, process="gateway", gateway=config.gateway_id)
     uvloop.run(Process(config).run())
 

@@ -2,16 +2,16 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from orchestrator.api import ChatRequest
 from orchestrator.api_errors import ApiError, invalid_request, rate_limited, timed_out, unavailable
 from orchestrator.byte_budget import ByteBudget
-from orchestrator.core.admission import admit, least_time_s
+from orchestrator.core.admission import admit
 from orchestrator.core.tagger import tag
-from orchestrator.core.types import MediaShape, Reason, Rejected, StageTag
-from orchestrator.core.waiting import due_s
+from orchestrator.core.types import MediaShape, Reason, Rejected, StageLoad, StageTag
+from orchestrator.core.waiting import due_s, isolated_s
 from orchestrator.fleet import Fleet
 from orchestrator.hops import FORGET_AFTER_S, Request
 from orchestrator.media import (
@@ -26,7 +26,7 @@ from orchestrator.pipeline import Work
 from orchestrator.policy import Policy
 from stages.blobs import BlobStore
 from stages.front import ModelFront, UnknownWord
-from stages.types import BlobHandle, MediaItem, Modality, Prompt, Sampling
+from stages.types import BlobHandle, MediaItem, Modality, Prompt, Sampling, Stage
 
 _OFF_LOOP_BYTES = 256 * 1024
 
@@ -141,7 +141,9 @@ class Intake:
         if isinstance(admission, Rejected):
             raise _refusal(admission)
         if request.due_s is None:
-            request.due_s = due_s(request.arrival_s, least_time_s(tagged, loads), policy.waiting_params)
+            at_once = policy.stages[Stage.PREFILL].tp  # as many encoders as it has accelerators
+            alone_s = isolated_s(tagged, _replica_rates(loads), images_at_once=at_once)
+            request.due_s = due_s(request.arrival_s, alone_s, policy.waiting_params)
 
     async def _store(self, item: Media, tokens: int, request: Request) -> MediaItem:
         if len(item.data) > _OFF_LOOP_BYTES:
@@ -174,6 +176,11 @@ def media_limits(policy: Policy) -> MediaLimits:
         frames=limits.frames,
         fetch_timeout_s=fetch.timeout_s,
     )
+
+
+def _replica_rates(loads: Mapping[Stage, StageLoad]) -> dict[Stage, float]:
+    """Return tokens per second of one replica of each stage; encode's include preparing images."""
+    return {s: load.rate_tokens_per_s / max(1, load.live_replicas) for s, load in loads.items()}
 
 
 def _shape(item: Media, tokens: int) -> MediaShape:

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol
 
+from orchestrator.core.observed import Node
+from orchestrator.core.pools import Admit, Pod, Pool, Scale
 from orchestrator.core.types import Reason, Replica
 from stages.reply import LossCause, Reply
 from stages.types import Job, Stage
@@ -147,3 +149,35 @@ class Ledger(Protocol):
 
     def replies(self, gateway: str) -> AsyncIterator[Sequence[Delivery]]:
         """Yield what arrives for a gateway, in order, each event once, across lost connections."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterView:
+    """The cluster at one moment.
+
+    Attributes:
+        counts: What each pool is told to have; every pool that there is.
+        pods: Their replicas.
+        nodes: Those that have accelerators, less what others than us take there.
+    """
+
+    counts: Mapping[Pool, int]
+    pods: tuple[Pod, ...] = ()
+    nodes: tuple[Node, ...] = ()
+
+
+class ClusterUnavailable(ConnectionError):
+    """The cluster cannot be reached, or refuses."""
+
+
+class Cluster(Protocol):
+    """The controller's side of the cluster. Every call may raise ClusterUnavailable and may be repeated."""
+
+    def look(self, now_s: float) -> ClusterView:
+        """Return what there is, with times on the caller's clock."""
+
+    def admit(self, admit: Admit, now_s: float) -> None:
+        """Have a gated pod start in its place; no change if it is gone."""
+
+    def scale(self, scale: Scale) -> None:
+        """Set a pool's count, its victims first."""

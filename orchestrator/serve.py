@@ -28,6 +28,7 @@ from orchestrator.published import published
 from orchestrator.release import BlobRelease
 from stages.blob_host import BlobConfig, BlobKeeper
 from stages.blobs import open_store
+from stages.epoch import new_epoch
 from stages.models import front
 
 log = logging.getLogger(__name__)
@@ -39,7 +40,7 @@ class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True):
     """What one gateway process is told at start, as one JSON document.
 
     Attributes:
-        gateway_id: New at every boot.
+        gateway_id: New at every boot; one that ends in a dot is a name to which the process adds an epoch.
         metrics_port: 0 for none.
         policy_kept: File that holds the policy in force from one boot to the next, so that a bad edit is one
             for the next boot too; empty for none.
@@ -56,6 +57,17 @@ class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True):
     policy_kept: str = ""
     keys_file: str = ""
     log_level: str = "info"
+
+
+def read_config(text: str) -> GatewayConfig:
+    """Return what a process was told, with an epoch of its own if its id lacks one.
+
+    Raises:
+        msgspec.MsgspecError: The text is no configuration.
+    """
+    config = msgspec.json.decode(text, type=GatewayConfig)
+    told = config.gateway_id
+    return msgspec.structs.replace(config, gateway_id=f"{told}{new_epoch()}" if told.endswith(".") else told)
 
 
 class Process:

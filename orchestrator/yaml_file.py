@@ -257,6 +257,7 @@ def _repeated(variant: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     for keyword in ("additionalProperties", "items"):
         if isinstance(variant.get(keyword), dict):
             yield variant[keyword]
+    yield from variant.get("patternProperties", {}).values()
 
 
 def _nearest(word: str, valid: Sequence[str]) -> str:

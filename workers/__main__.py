@@ -12,13 +12,11 @@ import signal
 import socket
 import time
 
-import msgspec
-
 from orchestrator.logs import configure_logs
 from stages.blob_host import BlobKeeper
 from stages.blobs import open_store
 from stages.models import build_engine, front
-from workers.config import WorkerConfig
+from workers.config import WorkerConfig, read_config
 from workers.replica import STOP_SIGNALS, Replica
 
 
@@ -42,7 +40,7 @@ def main() -> int:
     """Serve until drained or fenced."""
     signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)  # before there is any other thread
     faulthandler.enable()  # a crash in native code leaves its stacks in the log
-    config = msgspec.json.decode(os.environ["TERCET_WORKER"], type=WorkerConfig)
+    config = read_config(os.environ["TERCET_WORKER"])
     configure_logs(config.log_level, process="worker", replica=config.replica_id)
     logging.getLogger("celery").setLevel(logging.WARNING)  # its lines hold whole jobs: clients' prompts
     store = open_store(config.blobs.settings())

@@ -4,6 +4,7 @@ import msgspec
 
 from orchestrator.broker import broker_url
 from stages.blob_host import BlobConfig
+from stages.epoch import new_epoch
 from stages.limits import EngineLimits
 from stages.types import Stage
 
@@ -13,7 +14,7 @@ class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         name: Stable across restarts; the replica id is `<name>.<epoch>`.
-        epoch: New at every boot, so that no process inherits a queue.
+        epoch: New at every boot, so that no process inherits a queue; the process finds one for an empty one.
         slots: Jobs that may be dispatched to the replica at once.
         labels: Further labels, registered as they are.
         domain: Values of the topology levels, widest first; empty if unknown.
@@ -46,3 +47,15 @@ class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True):
     def replica_id(self) -> str:
         """Name of this boot of the replica."""
         return f"{self.name}.{self.epoch}"
+
+
+def read_config(text: str) -> WorkerConfig:
+    """Return what a process was told, with an epoch of its own if it was told none.
+
+    A container that is restarted gets the environment of its pod again, which cannot name the boot.
+
+    Raises:
+        msgspec.MsgspecError: The text is no configuration.
+    """
+    config = msgspec.json.decode(text, type=WorkerConfig)
+    return msgspec.structs.replace(config, epoch=config.epoch or new_epoch())

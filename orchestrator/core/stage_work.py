@@ -215,7 +215,9 @@ def prefill_work(
 def decode_work(profile: ModelProfile, demand: Demand, promises: Promises, processor: Processor) -> StageWork:
     """Return the work of decode, with the largest batch that keeps TPOT on each hardware class.
 
-    A class that does not keep it with one sequence is left out.
+    A class that does not keep it with one sequence is left out. A token reads the prompt, half of the
+    completion on average, and, where images go to cross-attention layers (kappa 0), the positions whose
+    bytes their keys and values take, as the simulator has it.
     """
     output_bytes = profile.kv_bytes_per_token * demand.output_tokens
     return StageWork(
@@ -239,9 +241,13 @@ def _prompt_tokens(profile: ModelProfile, demand: Demand) -> float:
     return demand.text_tokens + profile.kappa * demand.images * profile.image_tokens
 
 
+def _context_tokens(profile: ModelProfile, demand: Demand) -> float:
+    """Return the KV positions of a prompt, as `capacity.Mix.context_tokens` counts them."""
+    return _prompt_tokens(profile, demand) + demand.images * profile.image_kv_positions
+
+
 def _kv_bytes(profile: ModelProfile, demand: Demand) -> float:
-    in_layers = _prompt_tokens(profile, demand) * profile.kv_bytes_per_token
-    return in_layers + demand.images * profile.image_kv_bytes
+    return _context_tokens(profile, demand) * profile.kv_bytes_per_token
 
 
 def _prefill_s(timing: PrefillTiming, tokens: float, chunk_tokens: int) -> float:
@@ -252,9 +258,10 @@ def _prefill_s(timing: PrefillTiming, tokens: float, chunk_tokens: int) -> float
 def _decode_timings(
     profile: ModelProfile, demand: Demand, promises: Promises
 ) -> Mapping[HardwareClass, CallTiming]:
-    prompt = _prompt_tokens(profile, demand)
     mix = Mix(
-        prompt_tokens=max(1.0, prompt), context_tokens=max(1.0, prompt), output_tokens=demand.output_tokens
+        prompt_tokens=max(1.0, _prompt_tokens(profile, demand)),
+        context_tokens=max(1.0, _context_tokens(profile, demand)),
+        output_tokens=demand.output_tokens,
     )
     alive = mix.context_tokens + mix.output_tokens / 2.0
     timings = {}
@@ -271,7 +278,7 @@ def _decode_timings(
 
 def _decode_on_a_vcpu(profile: ModelProfile, demand: Demand, processor: Processor) -> CallTiming:
     """Return the time of one sequence: as measured on one core, else that of reading all weights a token."""
-    context = _prompt_tokens(profile, demand) + demand.output_tokens / 2.0
+    context = _context_tokens(profile, demand) + demand.output_tokens / 2.0
     measured = profile.decode.get(ONE_CORE)
     if measured:
         token_s = measured.itl_s(1.0, context)

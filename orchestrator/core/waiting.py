@@ -8,7 +8,11 @@ lets nobody starve: no key is later than arrival_s + age_s + priority_s and none
 arrival_s - priority_s, so nothing that arrives more than age_s + 2·priority_s later goes first.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+
+from orchestrator.core.types import StageTag
+from stages.types import Stage
 
 PRIORITY_RANGE = 100
 """Priorities go from -PRIORITY_RANGE to PRIORITY_RANGE."""
@@ -53,16 +57,38 @@ class Waiting:
     priority: int = 0
 
 
-def due_s(arrival_s: float, isolated_s: float, params: WaitingParams) -> float:
+def isolated_s(
+    tag: StageTag, rates: Mapping[Stage, float], *, images_at_once: int, preprocess_s: float = 0.0
+) -> float:
+    """Return the estimated seconds to the first token of a request that is alone; live and simulated.
+
+    It does not depend on how many replicas there happen to be, or targets would move with scaling. Items
+    that are encoded side by side are taken to be of their mean size.
+
+    Args:
+        tag: The request's work.
+        rates: Tokens per second of one replica; a stage of unknown rate (0.0 or missing) counts as instant.
+        images_at_once: Media items that are encoded side by side; ≥ 1.
+        preprocess_s: Before encode, where its rate does not include it.
+    """
+    encode, prefill = (rates.get(stage, 0.0) for stage in (Stage.ENCODE, Stage.PREFILL))
+    seconds = tag.prefill_tokens / prefill if prefill else 0.0
+    if items := len(tag.item_tokens):
+        rounds = -(-items // images_at_once)
+        seconds += preprocess_s + (rounds * tag.encode_tokens / items / encode if encode else 0.0)
+    return seconds
+
+
+def due_s(arrival_s: float, alone_s: float, params: WaitingParams) -> float:
     """Return when the first token is due of a request that named no deadline.
 
     Args:
         arrival_s: When it arrived.
-        isolated_s: Estimated time to its first token, were it alone. A 16-image request gets a
-            target that it can meet: `stretch` times this, if that is more than `ttft_s`.
+        alone_s: `isolated_s()` of it. A 16-image request gets a target that it can meet: `stretch` times
+            this, if that is more than `ttft_s`.
         params: The policy's parameters.
     """
-    return arrival_s + max(params.ttft_s, params.stretch * isolated_s)
+    return arrival_s + max(params.ttft_s, params.stretch * alone_s)
 
 
 def dispatch_key(waiting: Waiting, params: WaitingParams) -> tuple[float, str]:

@@ -16,6 +16,7 @@ from orchestrator.policy import Policy, load_policy
 from orchestrator.simulator.auto_rate import RateError, chosen_rate
 from orchestrator.simulator.faults import Fault
 from orchestrator.simulator.first import first_replicas
+from orchestrator.simulator.fleet_check import check_fleet
 from orchestrator.simulator.fleet_spec import FleetError, default_fleet, parse_fleet
 from orchestrator.simulator.load import load_workload
 from orchestrator.simulator.run import Scenario
@@ -23,7 +24,6 @@ from orchestrator.simulator.tenant import Tenant
 from orchestrator.simulator.traces import Notes
 from orchestrator.simulator.variant import Variant, as_variant
 from orchestrator.simulator.workload import Workload
-from stages.types import Stage
 
 
 class NoTraceError(ValueError):
@@ -136,7 +136,8 @@ def load_subjects(
     Raises:
         PolicyError: A policy file is wrong or infeasible.
         TraceError: A trace is.
-        FleetError: The fleet is, it has none of a policy's hardware, or the policies cannot share one.
+        FleetError: The fleet is, it has none of a policy's hardware or not near enough to each other, or the
+            policies cannot share one.
         NoTraceError: No trace is named for a policy.
         ImageSizeError: A profile says nothing of images of that size.
         RateError: There is no rate for `auto`.
@@ -149,7 +150,7 @@ def load_subjects(
     levels = _common_levels(controls)
     nodes = parse_fleet(fleet, levels) if fleet else default_fleet(controls, levels)
     for control in controls:
-        _check_hardware(control, nodes)
+        check_fleet(control, nodes)
     subjects = []
     for file, policy, control, trace in zip(policy_files, policies, controls, traces, strict=True):
         work, notes = load_workload(str(trace or _own_trace(file, policy)), seed=seed)
@@ -197,14 +198,3 @@ def _common_levels(controls: Sequence[ControlPolicy]) -> tuple[str, ...]:
         each = "; ".join(f"{service}: {', '.join(levels)}" for levels, service in named.items())
         raise FleetError(f"policies that share a fleet name the same topology levels; these differ: {each}")
     return next(iter(named), ())
-
-
-def _check_hardware(control: ControlPolicy, nodes: tuple[Node, ...]) -> None:
-    there = {node.hardware for node in nodes}
-    for stage in Stage:
-        wanted = control.stages[stage].hardware
-        if not there & set(wanted):
-            raise FleetError(
-                f"the fleet has {', '.join(sorted(there))}; {stage} runs on {', '.join(wanted)}: "
-                f"add some with --fleet, such as {wanted[0]}=8x8"
-            )

@@ -13,8 +13,8 @@ from orchestrator.core.counts import Backlog
 from orchestrator.core.observe import Reading, ServiceView
 from orchestrator.core.profile import ModelProfile
 from orchestrator.core.tagger import tag
-from orchestrator.core.types import MediaShape, Queued, Reason, Rejected, StageLoad, StageTag
-from orchestrator.core.waiting import WaitingParams, due_s
+from orchestrator.core.types import MediaShape, Queued, Reason, Rejected, StageLoad
+from orchestrator.core.waiting import WaitingParams, due_s, isolated_s
 from orchestrator.output_length import OutputLength
 from orchestrator.simulator.clock import Clock
 from orchestrator.simulator.content import NEW, Content
@@ -62,12 +62,6 @@ class Speeds:
     rates: Mapping[Stage, float]
     image_s: float
     images_at_once: int
-
-    def isolated_s(self, tagged: StageTag, profile: ModelProfile) -> float:
-        """Return the time to first token of a request that is alone."""
-        images = len(tagged.item_tokens)
-        encode_s = profile.preprocess_s + -(-images // self.images_at_once) * self.image_s if images else 0.0
-        return encode_s + tagged.prefill_tokens / self.rates[Stage.PREFILL]
 
 
 class Service:
@@ -146,13 +140,18 @@ class Service:
         if isinstance(admission, Rejected):
             self._end(index, Ending.REFUSED)
             return
-        isolated_s = self._speeds.isolated_s(tagged, self._profile)
+        alone_s = isolated_s(
+            tagged,
+            self._speeds.rates,
+            images_at_once=self._speeds.images_at_once,
+            preprocess_s=self._profile.preprocess_s,
+        )
         request = Request(
             index,
             tagged,
             output_tokens,
             now_s if sent_s is None else sent_s,
-            due_s(now_s, isolated_s, self._promises.waiting),
+            due_s(now_s, alone_s, self._promises.waiting),
             now_s + slack_s,
             content,
         )

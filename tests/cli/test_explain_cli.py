@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 from cli.main import app
 
 ROOT = Path(__file__).parents[2]
-POLICY = str(ROOT / "policies" / "examples" / "internvl-26b.yaml")
+POLICY = str(ROOT / "policies" / "internvl-26b.yaml")
 HEADER = "TIMESTAMP,NumImages,ContextTokens,GeneratedTokens\n"
 
 

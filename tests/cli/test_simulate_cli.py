@@ -38,6 +38,18 @@ def test_an_edit_of_a_number_shows_in_the_figures(tmp_path):
     assert after["groups"]["image"]["attainment"] > before["groups"]["image"]["attainment"]
 
 
+@pytest.mark.parametrize("command", ["simulate", "compare", "tune"])
+def test_a_level_that_no_domain_of_the_fleet_has_for_both_stages_is_refused(tmp_path, command):
+    """A fleet's racks are of one hardware each, so encoders on l40s share none with prefill on h100."""
+    file = tmp_path / "near.yaml"
+    file.write_text(WITHOUT_TRACE.replace("encode-prefill: auto", "encode-prefill: example.com/rack"))
+    result = run(command, "--policy", str(file), "--trace", str(TRACE))
+    said = " ".join(result.output.split())
+    assert result.exit_code == 2
+    assert "encode-prefill requires level example.com/rack" in said
+    assert "together in domains of topology.kubernetes.io/zone, example.com/block" in said
+
+
 def test_compare_has_a_row_for_each_policy_that_was_asked_for():
     result = run("compare", *ARGS, "--only", "coupled,hpa", "--json")
     found = json.loads(result.output)["policies"]
@@ -87,7 +99,7 @@ def test_every_result_says_what_its_requests_were_taken_for(command):
 
 
 def test_a_size_that_the_profile_does_not_know_is_refused():
-    tiny = str(POLICY.parents[1] / "tiny.yaml")
+    tiny = str(POLICY.with_name("tiny.yaml"))
     result = run("simulate", "--policy", tiny, "--trace", str(TRACE), "--image-px", "448")
     assert result.exit_code == 2
     assert "--image-px: the profile of tiny is for images of 96 px only" in result.output

@@ -240,7 +240,11 @@ def test_a_model_without_a_profile_can_be_served_but_not_controlled():
 
 @pytest.mark.parametrize(
     "file",
-    [ROOT / "policies" / "tiny.yaml", *(ROOT / "policies" / "examples").glob("*.yaml")],
+    [
+        ROOT / "policies" / "tiny.yaml",
+        ROOT / "policies" / "internvl-26b.yaml",
+        *(ROOT / "policies" / "examples").glob("*.yaml"),
+    ],
     ids=lambda file: file.stem,
 )
 def test_control_accepts_the_policies_of_the_repository(file):

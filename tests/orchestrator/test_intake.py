@@ -141,6 +141,18 @@ def test_a_large_request_is_due_as_late_as_its_size_asks_for() -> None:
     assert asking.due_s > asking.arrival_s + POLICY.slo.stretch * 9.0
 
 
+def test_more_replicas_do_not_make_a_target_tighter() -> None:
+    """Ten replicas of 1 token/s: the target is what one of them takes alone."""
+    due = []
+    for count in (1, 10):
+        asking = request(due_in_s=None)
+        fleet = Loads(StageLoad(live_replicas=count, backlog_tokens=0, rate_tokens_per_s=float(count)))
+        take(chat(images=1), asking=asking, fleet=fleet)
+        assert asking.due_s is not None
+        due.append(asking.due_s - asking.arrival_s)
+    assert due[0] == pytest.approx(due[1])
+
+
 def test_fetched_images_count_against_the_memory_for_media_as_they_come() -> None:
     assert len(png()) > 3_000
     refused = refusal(chat(images=1), memory_bytes=2_500)

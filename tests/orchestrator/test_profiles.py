@@ -19,6 +19,7 @@ from orchestrator.profiles import (
 from orchestrator.profiles.convert import context_token_s, itl_points
 from orchestrator.profiles.fit import ItlPoint, decode_timing, fit_error, least_squares
 from orchestrator.yaml_file import FileError
+from stages.limits import EngineLimits
 from stages.types import Stage
 
 FILES = sorted((DATA / "profiles").glob("*.yaml"))
@@ -308,3 +309,10 @@ def test_no_fitted_time_is_negative(measured):
 
 def test_least_squares_holds_what_would_be_negative_at_zero():
     assert least_squares([(1.0, 1.0), (1.0, 2.0)], [2.0, 1.0])[1] == 0.0
+
+
+def test_the_built_in_models_profile_has_the_chunk_that_its_engine_was_measured_with():
+    """`python -m bench engine` leaves the engine's own default in place."""
+    profile = find_profile("tiny")
+    assert profile.chunk_tokens == EngineLimits().chunk_tokens
+    assert all(timing.points[-1][0] == profile.chunk_tokens for timing in profile.prefill.values())

@@ -313,7 +313,7 @@ REFUSED_STARTS = {
     "replicas of an unknown stage": (["--replicas", "embed=2"], "encode, prefill, decode"),
     "no replicas": (["--replicas", "decode=0"], "STAGE=COUNT"),
     "engines that run elsewhere": (
-        ["--policy", "policies/examples/internvl-26b.yaml"],
+        ["--policy", "policies/internvl-26b.yaml"],
         "tercet up --model tiny",
     ),
     "model and policy": (["--model", "tiny", "--policy", "policies/tiny.yaml"], "exclude each other"),

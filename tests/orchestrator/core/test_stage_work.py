@@ -71,6 +71,14 @@ def test_image_tokens_of_cross_attention_models_load_no_prompt_but_the_cache():
     assert prefill.response_bytes == decode.request_bytes == 200_000 + 3 * 7000
 
 
+def test_decode_reads_images_in_cross_attention_layers_like_the_positions_whose_bytes_they_take():
+    """Three images of 7,000 bytes, 1,000 a position: 21 positions beside 200 of text and 25 of output."""
+    by_context = {A100: DecodeTiming(step_s=0.01, sequence_s=0.0, context_token_s=1e-6)}
+    crossing = replace(PROFILE, kappa=0, image_kv_bytes=7000, decode=by_context)
+    timing = works(crossing)[2].timings[A100]
+    assert timing.piece_s == pytest.approx(0.01 + timing.slots * 246e-6)
+
+
 def test_decode_has_the_largest_batch_that_keeps_tpot():
     """A step takes 10 ms and 1 ms a sequence: 40 sequences in 50 ms."""
     _, _, decode = works()

@@ -5,13 +5,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from orchestrator.core.tagger import tag
+from orchestrator.core.types import MediaShape
 from orchestrator.core.waiting import (
     Waiting,
     WaitingParams,
     dispatch_key,
     due_s,
     expired,
+    isolated_s,
 )
+from stages.types import Modality, Stage
 
 
 def in_order(waiting, params):
@@ -122,3 +126,18 @@ def test_a_heap_of_keys_gives_the_order_of_dispatch(some):
 @pytest.mark.parametrize(("now_s", "gone"), [(1.99, False), (2.0, True), (3.0, True)])
 def test_expired_at_its_deadline(now_s, gone):
     assert expired(hop(patience_s=2.0), now_s) is gone
+
+
+@pytest.mark.parametrize(
+    ("images", "at_once", "rates", "seconds"),
+    [
+        pytest.param(0, 4, {Stage.ENCODE: 10.0, Stage.PREFILL: 100.0}, 1.0, id="text"),
+        pytest.param(5, 4, {Stage.ENCODE: 10.0, Stage.PREFILL: 100.0}, 0.5 + 2 * 3.0 + 2.5, id="two-rounds"),
+        pytest.param(5, 4, {}, 0.5, id="unknown-rates-are-instant"),
+    ],
+)
+def test_isolated_s(images, at_once, rates, seconds):
+    """Images of 30 tokens, 0.5 s to prepare, and a text of 100."""
+    shape = MediaShape(modality=Modality.IMAGE, tokens=30)
+    alone = tag(100, [shape] * images, kappa=1, max_tokens=1)
+    assert isolated_s(alone, rates, images_at_once=at_once, preprocess_s=0.5) == pytest.approx(seconds)

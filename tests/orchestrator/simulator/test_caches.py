@@ -20,7 +20,7 @@ from orchestrator.simulator.summary import summarise
 from tests.orchestrator.simulator.queues import request
 
 ROOT = Path(__file__).parents[3]
-POLICY = ROOT / "policies/examples/internvl-26b.yaml"
+POLICY = ROOT / "policies/internvl-26b.yaml"
 MOONCAKE = ROOT / "data/traces/mooncake_conversation_trace.jsonl.gz"
 FEW = StaticParams(encode=2, prefill=4, decode=8)
 

@@ -25,7 +25,7 @@ from orchestrator.simulator.summary import summarise
 from stages.types import Stage
 
 ROOT = Path(__file__).parents[3]
-POLICY = ROOT / "policies/examples/internvl-26b.yaml"
+POLICY = ROOT / "policies/internvl-26b.yaml"
 TRACE = ROOT / "data/traces/azure_lmm_window_2024-10-16.csv"
 NAN = float("nan")
 

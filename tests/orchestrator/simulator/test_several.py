@@ -17,7 +17,7 @@ def second_policy(folder: Path, edit: tuple[str, str] = ("", "")) -> Path:
     """Return a copy of the example under another name."""
     file = folder / "second.yaml"
     text = POLICY.read_text().replace("service: internvl-26b", "service: second")
-    file.write_text(text.replace("../../data", str(POLICY.parents[2] / "data")).replace(*edit))
+    file.write_text(text.replace("../data", str(POLICY.parents[1] / "data")).replace(*edit))
     return file
 
 

@@ -17,7 +17,7 @@ from orchestrator.simulator.systems import SYSTEMS
 from stages.types import Stage
 
 ROOT = Path(__file__).parents[3]
-POLICY = ROOT / "policies/examples/internvl-26b.yaml"
+POLICY = ROOT / "policies/internvl-26b.yaml"
 TRACE = ROOT / "data/traces/azure_lmm_window_2024-10-16.csv"
 AMPLE = StaticParams(encode=48, prefill=8, decode=8)
 

@@ -1,0 +1,81 @@
+"""`tercet controller`: scales and places the services of one cluster."""
+
+import asyncio
+import signal
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli.refuse import MISTAKEN, refuse
+from orchestrator.adapters.redis import RedisLedger, connect
+from orchestrator.control_policy import Hardware
+from orchestrator.controller import Controller, ServicePolicy
+from orchestrator.counting import steady_unix_s
+from orchestrator.logs import configure_logs
+from orchestrator.yaml_file import FileError
+
+
+def controller_command(
+    policy: Annotated[
+        list[Path], typer.Option(help="Stage policy file; once for each service.", dir_okay=False)
+    ],
+    redis_url: Annotated[str, typer.Option(envvar="TERCET_REDIS_URL", help="Redis of the stack.")],
+    namespace: Annotated[
+        str, typer.Option(envvar="TERCET_NAMESPACE", help="Where the pools are.")
+    ] = "default",
+    kubeconfig: Annotated[
+        Path | None,
+        typer.Option(
+            help="By default the service account of the pod, or else ~/.kube/config.", dir_okay=False
+        ),
+    ] = None,
+    act: Annotated[bool, typer.Option(help="Carry decisions out, or only tell them.")] = True,
+) -> None:
+    """Observe, decide and apply every 5 seconds, until Ctrl-C; decisions are logged as JSON lines."""
+    configure_logs(process="controller")
+    try:
+        hardware = Hardware.load()
+        loaded = [ServicePolicy(path, hardware) for path in policy]
+    except FileError as error:
+        refuse(str(error), MISTAKEN)
+    services = {each.current().service: each for each in loaded}
+    if len(services) < len(loaded):
+        refuse("two of the policy files are of the same service; give each service once", MISTAKEN)
+    levels = {each.current().levels for each in loaded}
+    if len(levels) > 1:
+        named = " and ".join(", ".join(names) or "none" for names in sorted(levels))
+        refuse(f"topology.levels differ ({named}); services of one cluster share its levels", MISTAKEN)
+    asyncio.run(_run(services, next(iter(levels)), redis_url, namespace, kubeconfig, act=act))
+
+
+async def _run(
+    services: dict[str, ServicePolicy],
+    levels: tuple[str, ...],
+    redis_url: str,
+    namespace: str,
+    kubeconfig: Path | None,
+    *,
+    act: bool,
+) -> None:
+    from orchestrator.adapters.kube import (  # heavy, and nothing else needs it
+        KubeCluster,
+        NoCluster,
+        client_of,
+    )
+
+    try:
+        cluster = KubeCluster(client_of(kubeconfig), namespace, tuple(services), levels)
+    except NoCluster as error:
+        refuse(str(error), MISTAKEN)
+    redis = connect(redis_url, patient=False)
+    controller = Controller(cluster, RedisLedger(redis), services, steady_unix_s(), acts=act)
+    task = asyncio.ensure_future(controller.run())
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+    try:
+        await task
+    except asyncio.CancelledError:
+        pass
+    finally:
+        await redis.aclose()

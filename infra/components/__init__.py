@@ -1,0 +1,1 @@
+"""Component resources: each wraps the objects of one idea."""

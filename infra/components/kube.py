@@ -1,0 +1,60 @@
+"""One Kubernetes object as one Pulumi resource, and components made of some."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pulumi
+
+from infra.objects.names import Object
+
+PROVIDER_VERSION = "4.32.0"
+
+
+def type_token(thing: Object) -> str:
+    """Return the provider's name of an object's type."""
+    version = thing["apiVersion"]
+    return f"kubernetes:{version if '/' in version else f'core/{version}'}:{thing['kind']}"
+
+
+class KubeObject(pulumi.CustomResource):
+    """A Kubernetes object, handed to the provider as it is."""
+
+    def __init__(self, thing: Object, opts: pulumi.ResourceOptions) -> None:
+        metadata = thing["metadata"]
+        name = "/".join(filter(None, (metadata.get("namespace"), metadata["name"])))
+        # `NodePatch` is the provider's own word; to Kubernetes it is a Node.
+        kind = thing["kind"].removesuffix("Patch")
+        versioned = pulumi.ResourceOptions(version=PROVIDER_VERSION)
+        super().__init__(
+            type_token(thing),
+            name,
+            {**thing, "kind": kind},
+            pulumi.ResourceOptions.merge(versioned, opts),
+        )
+
+
+class KubeComponent(pulumi.ComponentResource):
+    """Several objects of one idea.
+
+    Args:
+        name: Of the component.
+        objects: Its children.
+        outputs: Registered.
+        opts: Of the component.
+        uncounted: Whether somebody else sets the replica counts of its Deployments.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        objects: Sequence[Object],
+        outputs: dict[str, Any],
+        opts: pulumi.ResourceOptions | None = None,
+        *,
+        uncounted: bool = False,
+    ) -> None:
+        super().__init__(f"tercet:infra:{type(self).__name__}", name, {}, opts)
+        for thing in objects:
+            ignored = ["spec.replicas"] if uncounted and thing["kind"] == "Deployment" else []
+            KubeObject(thing, pulumi.ResourceOptions(parent=self, ignore_changes=ignored))
+        self.register_outputs(outputs)

@@ -1,0 +1,1 @@
+"""Kubernetes objects as plain dicts, built by pure functions."""

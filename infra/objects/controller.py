@@ -1,0 +1,123 @@
+"""The controller and what it may do."""
+
+from dataclasses import dataclass
+
+from infra.objects.names import Object, component_labels, metadata
+from infra.objects.pods import (
+    REDIS_URL,
+    SECRET_PASSWORD,
+    container_security,
+    from_secret,
+    pod_security,
+    scratch,
+)
+from infra.objects.service import POLICY_KEY, policy_name
+
+NAME = "tercet-controller"
+
+NAMESPACE_RULES: list[Object] = [
+    {"apiGroups": ["apps"], "resources": ["deployments"], "verbs": ["list"]},
+    {"apiGroups": ["apps"], "resources": ["deployments/scale"], "verbs": ["patch"]},
+    {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "patch"]},
+]
+"""In its own namespace: counts of pools; gate, place and deletion cost of pods."""
+
+CLUSTER_RULES: list[Object] = [{"apiGroups": [""], "resources": ["nodes", "pods"], "verbs": ["list"]}]
+"""Everywhere: where accelerators are, and who holds them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ControllerArgs:
+    """The controller of a stack.
+
+    Attributes:
+        services: Those that it scales.
+        secret: Name of the Secret with Redis's password.
+    """
+
+    namespace: str
+    services: tuple[str, ...]
+    image: str
+    secret: str
+
+
+def controller_objects(args: ControllerArgs) -> list[Object]:
+    """Return ServiceAccount, roles with their bindings, and Deployment."""
+    cluster_name = f"{args.namespace}-{NAME}"
+    return [
+        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata(NAME, args.namespace)},
+        _role("Role", metadata(NAME, args.namespace), NAMESPACE_RULES),
+        _role("ClusterRole", metadata(cluster_name), CLUSTER_RULES),
+        _binding("RoleBinding", metadata(NAME, args.namespace), "Role", NAME, args.namespace),
+        _binding("ClusterRoleBinding", metadata(cluster_name), "ClusterRole", cluster_name, args.namespace),
+        _deployment(args),
+    ]
+
+
+def _role(kind: str, named: Object, rules: list[Object]) -> Object:
+    return {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": kind, "metadata": named, "rules": rules}
+
+
+def _binding(kind: str, named: Object, role_kind: str, role: str, namespace: str) -> Object:
+    return {
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": kind,
+        "metadata": named,
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": role_kind, "name": role},
+        "subjects": [{"kind": "ServiceAccount", "name": NAME, "namespace": namespace}],
+    }
+
+
+def _deployment(args: ControllerArgs) -> Object:
+    labels = component_labels("controller")
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": metadata(NAME, args.namespace, labels, {"pulumi.com/skipAwait": "true"}),
+        "spec": {
+            "replicas": 1,
+            "strategy": {"type": "Recreate"},  # two would undo each other's steps
+            "selector": {"matchLabels": labels},
+            "template": {"metadata": {"labels": labels}, "spec": _pod(args)},
+        },
+    }
+
+
+def _pod(args: ControllerArgs) -> Object:
+    folders = {service: f"/etc/tercet/policies/{service}" for service in args.services}
+    temporary, mount = scratch("tmp", "/tmp")  # noqa: S108  # the root is read-only
+    names = [f"policy-{number}" for number in range(len(args.services))]
+    return {
+        "serviceAccountName": NAME,
+        "enableServiceLinks": False,
+        "securityContext": pod_security(),
+        "containers": [
+            {
+                "name": "controller",
+                "image": args.image,
+                "command": ["tercet", "controller"],
+                "args": [f"--policy={folder}/{POLICY_KEY}" for folder in folders.values()],
+                "env": [
+                    from_secret("REDIS_PASSWORD", args.secret, SECRET_PASSWORD),
+                    {"name": "TERCET_REDIS_URL", "value": REDIS_URL},
+                    {"name": "TERCET_NAMESPACE", "value": args.namespace},
+                ],
+                "resources": {"requests": {"cpu": "500m", "memory": "512Mi"}},
+                "securityContext": container_security(),
+                "volumeMounts": [
+                    mount,
+                    *(
+                        {"name": name, "mountPath": folder, "readOnly": True}
+                        for name, folder in zip(names, folders.values(), strict=True)
+                    ),
+                ],
+            }
+        ],
+        "volumes": [
+            temporary,
+            *(
+                {"name": name, "configMap": {"name": policy_name(service)}}
+                for name, service in zip(names, args.services, strict=True)
+            ),
+        ],
+    }

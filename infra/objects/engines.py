@@ -1,0 +1,55 @@
+"""Engine containers beside the worker, for engines that are servers of their own."""
+
+from infra.config import ImagesConfig
+from infra.objects.names import Object
+from infra.objects.pods import container_security, http_probe, scratch
+from orchestrator.policy import Policy
+from stages.types import Stage
+
+SERVERS = ("vllm", "sglang")
+PORT = 8000
+_START_S = 1800
+
+
+def engine_container(
+    policy: Policy, stage: Stage, images: ImagesConfig, resources: Object, drain_s: int
+) -> tuple[Object, list[Object]]:
+    """Return the container of a stage's engine and its volumes."""
+    of_stage = policy.stages[stage]
+    vllm = of_stage.engine == "vllm"
+    volume, mount = scratch("engine", "/root-writable")
+    memory, shared = scratch("dshm", "/dev/shm", in_memory=True)  # noqa: S108  # what NCCL looks for
+    container: Object = {
+        "name": "engine",
+        "image": images.vllm if vllm else images.sglang,
+        "args": _vllm(policy, stage) if vllm else _sglang(policy, stage),
+        "env": [{"name": "HOME", "value": "/root-writable"}],
+        "ports": [{"name": "engine", "containerPort": PORT}],
+        "resources": resources,
+        "securityContext": container_security(),
+        "volumeMounts": [mount, shared],
+        "startupProbe": http_probe("/health", PORT, periodSeconds=5, failureThreshold=_START_S // 5),
+        "readinessProbe": http_probe("/health", PORT, periodSeconds=5),
+        # The worker drains on its own; the engine has to outlive it.
+        "lifecycle": {"preStop": {"sleep": {"seconds": drain_s}}},
+    }
+    return container, [volume, memory]
+
+
+def _vllm(policy: Policy, stage: Stage) -> list[str]:
+    of_stage = policy.stages[stage]
+    args = ["--model", policy.model.name, "--port", str(PORT), "--tensor-parallel-size", str(of_stage.tp)]
+    args += ["--max-num-seqs", str(of_stage.batch)]
+    return [*args, *_context("--max-model-len", policy)]
+
+
+def _sglang(policy: Policy, stage: Stage) -> list[str]:
+    of_stage = policy.stages[stage]
+    args = ["python3", "-m", "sglang.launch_server", "--model-path", policy.model.name]
+    args += ["--port", str(PORT), "--tp", str(of_stage.tp), "--max-running-requests", str(of_stage.batch)]
+    role = ["--encoder-only"] if stage is Stage.ENCODE else ["--disaggregation-mode", stage.value]
+    return [*args, *role, *_context("--context-length", policy)]
+
+
+def _context(flag: str, policy: Policy) -> list[str]:
+    return [flag, str(policy.model.max_context)] if policy.model.max_context else []

@@ -1,0 +1,160 @@
+"""Nodes with accelerators, by three backends: simulated, labelled, bought by Karpenter."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from math import prod
+
+from infra.config import KarpenterNodes, LabelledNodes, NodePoolConfig, SimulatedNodes, Spread
+from infra.objects.names import Object, metadata, object_name
+from orchestrator.core.profile import Accelerator
+from orchestrator.kube_names import ACCELERATOR_RESOURCE, HARDWARE
+
+TAINT = {"key": ACCELERATOR_RESOURCE, "value": "present", "effect": "NoSchedule"}
+_MEMORY = f"{ACCELERATOR_RESOURCE}.memory"
+_PROCESSORS = "cpu"
+"""The hardware class without accelerators: what asks for none, such as Redis, runs there too."""
+_VCPUS_PER_ACCELERATOR = 12
+_GB_PER_ACCELERATOR = 120
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodePoolArgs:
+    """One pool of equal nodes.
+
+    Attributes:
+        stack: Distinguishes cluster-wide objects of several stacks; its namespace.
+        accelerator: Facts of the hardware class, from `data/accelerators.yaml`.
+    """
+
+    name: str
+    stack: str
+    config: NodePoolConfig
+    accelerator: Accelerator
+
+
+def node_objects(args: NodePoolArgs) -> list[Object]:
+    """Return the nodes, or what makes them."""
+    config = args.config
+    if config.simulated:
+        return list(_simulated(args, config.simulated))
+    if config.labels:
+        return list(_labelled(args, config.labels))
+    assert config.karpenter
+    return [_node_class(args, config.karpenter), _karpenter_pool(args, config.karpenter)]
+
+
+def domains(nodes: int, spread: Sequence[Spread]) -> list[dict[str, str]]:
+    """Return the topology labels of each node, as evenly spread as can be.
+
+    Args:
+        nodes: How many.
+        spread: Topology levels, widest first.
+    """
+    leaves = prod(each.domains for each in spread)
+    return [_domain(node * leaves // nodes, spread) for node in range(nodes)]
+
+
+def _domain(leaf: int, spread: Sequence[Spread]) -> dict[str, str]:
+    below, path, labels = prod(each.domains for each in spread), [], {}
+    for each in spread:
+        below //= each.domains
+        path.append(str(leaf // below % each.domains))
+        labels[each.level] = "-".join(["d", *path])
+    return labels
+
+
+def _taints(args: NodePoolArgs) -> list[Object]:
+    return [] if args.config.hardware == _PROCESSORS else [TAINT]
+
+
+def _hardware_labels(args: NodePoolArgs) -> dict[str, str]:
+    if args.config.hardware == _PROCESSORS:
+        return {HARDWARE: _PROCESSORS}
+    return {
+        HARDWARE: args.config.hardware,
+        f"{ACCELERATOR_RESOURCE}.product": args.config.hardware,
+        f"{ACCELERATOR_RESOURCE}.count": str(args.config.accelerators),
+        _MEMORY: str(round(args.accelerator.memory_bytes / 2**20)),
+    }
+
+
+def _resources(args: NodePoolArgs) -> dict[str, str]:
+    count = args.config.accelerators
+    if args.config.hardware == _PROCESSORS:
+        memory_bytes = count * args.accelerator.memory_bytes
+        return {"cpu": str(count), "memory": str(memory_bytes), "pods": "110"}
+    return {
+        ACCELERATOR_RESOURCE: str(count),
+        "cpu": str(count * _VCPUS_PER_ACCELERATOR),
+        "memory": f"{count * _GB_PER_ACCELERATOR}G",
+        "pods": "110",
+    }
+
+
+def _simulated(args: NodePoolArgs, backend: SimulatedNodes) -> Iterator[Object]:
+    resources = _resources(args)
+    for number, domain in enumerate(domains(backend.nodes, backend.spread)):
+        name = object_name(args.stack, args.name, str(number))
+        labels = {"type": "kwok", "kubernetes.io/hostname": name} | _hardware_labels(args) | domain
+        yield {
+            "apiVersion": "v1",
+            "kind": "Node",
+            "metadata": metadata(name, labels=labels, annotations={"kwok.x-k8s.io/node": "fake"}),
+            "spec": {"taints": _taints(args)},
+            "status": {"capacity": resources, "allocatable": resources},
+        }
+
+
+def _labelled(args: NodePoolArgs, backend: LabelledNodes) -> Iterator[Object]:
+    for node in backend.nodes:
+        labels = {HARDWARE: args.config.hardware, **backend.labels}
+        yield {"apiVersion": "v1", "kind": "NodePatch", "metadata": {"name": node, "labels": labels}}
+
+
+def _node_class(args: NodePoolArgs, backend: KarpenterNodes) -> Object:
+    found = [{"tags": {"karpenter.sh/discovery": backend.discovery}}]
+    return {
+        "apiVersion": "karpenter.k8s.aws/v1",
+        "kind": "EC2NodeClass",
+        "metadata": metadata(object_name(args.stack, args.name)),
+        "spec": {
+            "role": backend.role,
+            "amiSelectorTerms": [{"alias": backend.ami}],
+            "subnetSelectorTerms": found,
+            "securityGroupSelectorTerms": found,
+        },
+    }
+
+
+def _karpenter_pool(args: NodePoolArgs, backend: KarpenterNodes) -> Object:
+    name = object_name(args.stack, args.name)
+    limited = "cpu" if args.config.hardware == _PROCESSORS else ACCELERATOR_RESOURCE
+    requirements = {
+        "node.kubernetes.io/instance-type": backend.instance_types,
+        "karpenter.sh/capacity-type": backend.capacity,
+    }
+    return {
+        "apiVersion": "karpenter.sh/v1",
+        "kind": "NodePool",
+        "metadata": metadata(name),
+        "spec": {
+            "template": {
+                "metadata": {"labels": {HARDWARE: args.config.hardware}},
+                "spec": {
+                    "nodeClassRef": {"group": "karpenter.k8s.aws", "kind": "EC2NodeClass", "name": name},
+                    "requirements": [
+                        {"key": key, "operator": "In", "values": list(values)}
+                        for key, values in requirements.items()
+                    ],
+                    "taints": _taints(args),
+                },
+            },
+            "limits": {limited: str(backend.max_accelerators)},
+            "disruption": {
+                # A replica's cold start costs more than a half-empty node: only empty ones go.
+                "consolidationPolicy": "WhenEmpty",
+                "consolidateAfter": f"{backend.consolidate_after_s}s",
+                "budgets": [{"nodes": "10%"}],
+            },
+        },
+    }

@@ -1,0 +1,159 @@
+"""A stack's configuration and its policy files, made into the arguments of all components."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from infra.config import ConfigError, StackConfig
+from infra.objects.broker import BrokerArgs, broker_objects
+from infra.objects.controller import ControllerArgs, controller_objects
+from infra.objects.gateway import GatewayArgs, gateway_objects
+from infra.objects.names import CollisionError, Object, check_collisions, metadata
+from infra.objects.network import deny_all
+from infra.objects.nodes import NodePoolArgs, node_objects
+from infra.objects.service import ModelServiceArgs, service_objects
+from infra.objects.stage_pool import pool_objects
+from orchestrator.core.profile import Accelerator
+from orchestrator.policy import Policy, PolicyError, load_policy
+from stages.types import Stage
+
+_PRIORITY = 100_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StackArgs:
+    """Arguments of every component; `controller` is None if no service wants one."""
+
+    namespace: str
+    node_pools: tuple[NodePoolArgs, ...]
+    services: tuple[ModelServiceArgs, ...]
+    gateways: tuple[GatewayArgs, ...]
+    broker: BrokerArgs
+    controller: ControllerArgs | None
+
+    def objects(self) -> Iterator[Object]:
+        """Yield every object of the stack."""
+        yield from base_objects(self.namespace)
+        for pool in self.node_pools:
+            yield from node_objects(pool)
+        yield from broker_objects(self.broker)
+        for service in self.services:
+            yield from service_objects(service)
+            for stage_pool in service.pools:
+                yield from pool_objects(stage_pool)
+        for gateway in self.gateways:
+            yield from gateway_objects(gateway)
+        if self.controller:
+            yield from controller_objects(self.controller)
+
+
+def stack_args(config: StackConfig, root: Path, accelerators: Mapping[str, Accelerator]) -> StackArgs:
+    """Return what to build.
+
+    Args:
+        config: Of the stack.
+        root: Folder that policy paths start from.
+        accelerators: Facts of the hardware classes.
+
+    Raises:
+        ConfigError: A policy cannot be used, or two objects would collide.
+    """
+    services = tuple(_service(name, config, root, accelerators) for name in sorted(config.services))
+    scaled = tuple(s.policy.service for s in services if s.config.autoscaler == "tercet")
+    made = StackArgs(
+        namespace=config.namespace,
+        node_pools=tuple(_node_pool(name, config, accelerators) for name in sorted(config.node_pools)),
+        services=services,
+        gateways=tuple(_gateway(service, config) for service in services),
+        broker=BrokerArgs(namespace=config.namespace, config=config.broker),
+        controller=_controller(config, scaled) if scaled else None,
+    )
+    try:
+        check_collisions(made.objects())
+    except CollisionError as error:
+        raise ConfigError(str(error)) from error
+    return made
+
+
+def base_objects(namespace: str) -> list[Object]:
+    """Return what everything else lies in: namespace, priority, closed doors."""
+    return [
+        {"apiVersion": "v1", "kind": "Namespace", "metadata": metadata(namespace)},
+        {
+            "apiVersion": "scheduling.k8s.io/v1",
+            "kind": "PriorityClass",
+            "metadata": metadata(_priority_class(namespace)),
+            "value": _PRIORITY,
+            "preemptionPolicy": "Never",  # a replica that waits is cheaper than one that is killed
+            "description": "Replicas of Tercet's stages",
+        },
+        deny_all(namespace),
+    ]
+
+
+def _priority_class(namespace: str) -> str:
+    return f"{namespace}-serving"
+
+
+def _service(
+    name: str, config: StackConfig, root: Path, accelerators: Mapping[str, Accelerator]
+) -> ModelServiceArgs:
+    file = root / config.services[name].policy
+    try:
+        policy = load_policy(file)
+    except PolicyError as error:
+        raise ConfigError(f"`tercet:services.{name}.policy`: {error}") from error
+    _check_policy(name, policy, accelerators)
+    profile = policy.model.profile
+    return ModelServiceArgs(
+        policy=policy,
+        namespace=config.namespace,
+        config=config.services[name],
+        images=config.images,
+        secret=config.broker.secret,
+        priority_class=_priority_class(config.namespace),
+        profile_text=(file.parent / profile).read_text() if profile else "",
+    )
+
+
+def _check_policy(name: str, policy: Policy, accelerators: Mapping[str, Accelerator]) -> None:
+    if policy.service != name:
+        message = f"the policy is of `{policy.service}`; name the service so"
+        raise ConfigError(f"`tercet:services.{name}`: {message}")
+    for stage in Stage:
+        for hardware in policy.stages[stage].hardware:
+            _check_hardware(f"services.{name}: stages.{stage.value}.hardware", hardware, accelerators)
+
+
+def _check_hardware(key: str, hardware: str, accelerators: Mapping[str, Accelerator]) -> None:
+    if hardware not in accelerators:
+        known = ", ".join(sorted(accelerators))
+        raise ConfigError(f"`tercet:{key}`: {hardware} is not in data/accelerators.yaml: {known}")
+
+
+def _node_pool(name: str, config: StackConfig, accelerators: Mapping[str, Accelerator]) -> NodePoolArgs:
+    pool = config.node_pools[name]
+    _check_hardware(f"node_pools.{name}.hardware", pool.hardware, accelerators)
+    return NodePoolArgs(
+        name=name, stack=config.namespace, config=pool, accelerator=accelerators[pool.hardware]
+    )
+
+
+def _gateway(service: ModelServiceArgs, config: StackConfig) -> GatewayArgs:
+    return GatewayArgs(
+        service=service.policy.service,
+        namespace=config.namespace,
+        replicas=service.config.gateways,
+        image=config.images.tercet,
+        secret=config.broker.secret,
+        keys_secret=config.keys_secret,
+    )
+
+
+def _controller(config: StackConfig, services: tuple[str, ...]) -> ControllerArgs:
+    return ControllerArgs(
+        namespace=config.namespace,
+        services=services,
+        image=config.images.tercet,
+        secret=config.broker.secret,
+    )

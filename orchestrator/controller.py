@@ -1,0 +1,182 @@
+"""The controller: observe → decide → apply, every tick. It acts on what is, never on what it did last."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from orchestrator.control_policy import Hardware, load_control_policy
+from orchestrator.core.decide import Decision, ServiceState, decide
+from orchestrator.core.observe import Observed, ServiceView, observe
+from orchestrator.core.observed import PlacedReplica
+from orchestrator.core.planned import ControlPolicy
+from orchestrator.core.pools import Pod, Steps, as_replica, steps
+from orchestrator.policy import load_policy
+from orchestrator.ports import Cluster, ClusterUnavailable, ClusterView, Ledger, LedgerUnavailable
+from orchestrator.ports import Snapshot as Registry
+from orchestrator.published import service_view
+from orchestrator.yaml_file import FileError, read_text
+from stages.types import Stage
+
+log = logging.getLogger(__name__)
+
+TICK_S = 5.0
+_UNHEARD = ServiceView(counts=(), readings=dict.fromkeys(Stage, ()))
+
+
+class ServicePolicy:
+    """What control needs of a policy file that may be edited meanwhile.
+
+    Args:
+        path: The file.
+        hardware: Facts of what the service may run on.
+
+    Attributes:
+        model: Under which gateways and replicas of the service register.
+
+    Raises:
+        PolicyError: The file is wrong, its model has no profile, or it asks for what cannot be.
+        FileError: A data file is wrong.
+    """
+
+    def __init__(self, path: Path, hardware: Hardware) -> None:
+        self._path = path
+        self._hardware = hardware
+        self._text = read_text(path)
+        self._policy = load_control_policy(path, hardware)
+        self.model = load_policy(path).model.name
+
+    def current(self) -> ControlPolicy:
+        """Return the policy in force, after a look at the file; an edit that is wrong is not taken."""
+        try:
+            text = read_text(self._path)
+            if text != self._text:
+                self._text = text
+                self._policy = load_control_policy(self._path, self._hardware)
+                log.info("policy edit taken", extra={"service": self._policy.service})
+        except FileError as error:
+            log.error("policy edit not taken: %s", error)
+        return self._policy
+
+
+class Controller:
+    """One controller of some services on one cluster.
+
+    Args:
+        cluster: It.
+        ledger: Where gateways and replicas say how they are.
+        services: By name.
+        now_s: Seconds since 1970 that never jump.
+        acts: Whether decisions are carried out; if not, they are only told.
+    """
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        ledger: Ledger,
+        services: Mapping[str, ServicePolicy],
+        now_s: Callable[[], float],
+        *,
+        acts: bool = True,
+    ) -> None:
+        self._cluster = cluster
+        self._ledger = ledger
+        self._services = services
+        self._now_s = now_s
+        self._acts = acts
+        self._observed: Mapping[str, Observed] = {}
+        self._state: Mapping[str, ServiceState] = {}
+
+    async def run(self) -> None:
+        """Tick until cancelled; a tick that fails is told, and the next one starts from what is then."""
+        while True:
+            started_s = self._now_s()
+            try:
+                await self.tick()
+            except ClusterUnavailable as error:
+                log.warning("no decision: %s", error)
+            await asyncio.sleep(max(0.0, started_s + TICK_S - self._now_s()))
+
+    async def tick(self) -> Decision:
+        """Observe, decide and apply once.
+
+        Raises:
+            ClusterUnavailable: The cluster cannot be seen or changed; what was done is seen at the next tick.
+        """
+        now_s = self._now_s()
+        policies = {name: service.current() for name, service in self._services.items()}
+        registry = await self._registry()
+        seen = await asyncio.to_thread(self._cluster.look, now_s)
+        replica_ids = _replica_ids(registry, seen.pods)
+        snapshot, self._observed = observe(
+            {name: self._view(name, registry) for name in policies},
+            _replicas(seen.pods, replica_ids, registry),
+            seen.nodes,
+            self._observed,
+            now_s,
+        )
+        decision = decide(snapshot, policies, self._state, now_s)
+        self._state = decision.state
+        pod_of = {replica_id: name for name, replica_id in replica_ids.items()}
+        todo = steps(decision.changes, seen.pods, seen.counts, pod_of)
+        _tell(decision, todo, seen)
+        if self._acts:
+            await asyncio.to_thread(self._apply, todo, now_s)
+        return decision
+
+    async def _registry(self) -> Registry | None:
+        try:
+            return await self._ledger.snapshot()
+        except LedgerUnavailable as error:
+            log.warning("nothing is heard of gateways and replicas: %s", error)
+            return None
+
+    def _view(self, service: str, registry: Registry | None) -> ServiceView:
+        return service_view(registry, self._services[service].model) if registry else _UNHEARD
+
+    def _apply(self, todo: Steps, now_s: float) -> None:
+        for admit in todo.admit:
+            self._cluster.admit(admit, now_s)
+        for scale in todo.scale:
+            self._cluster.scale(scale)
+
+
+def _replica_ids(registry: Registry | None, pods: Sequence[Pod]) -> Mapping[str, str]:
+    """Return under which id each pod's replica registered, or else the pod's name, by name."""
+    entries = registry.replicas if registry else ()
+    registered = {entry.replica.replica_id.rpartition(".")[0]: entry.replica.replica_id for entry in entries}
+    return {pod.name: registered.get(pod.name, pod.name) for pod in pods}
+
+
+def _replicas(
+    pods: Sequence[Pod], replica_ids: Mapping[str, str], registry: Registry | None
+) -> list[PlacedReplica]:
+    entries = registry.replicas if registry else ()
+    pending = {entry.replica.replica_id: float(entry.replica.pending_tokens) for entry in entries}
+    return [as_replica(pod, replica_ids[pod.name], pending.get(replica_ids[pod.name], 0.0)) for pod in pods]
+
+
+def _tell(decision: Decision, todo: Steps, seen: ClusterView) -> None:
+    """Log what is done and why; a tick that changes nothing says nothing."""
+    if not (todo.admit or todo.scale):
+        return
+    # A waiting pod that is admitted counts as removed to `place`: another stands in for it.
+    stay = {each.pod for each in todo.admit}
+    why = {each.replica_id: each.reason for each in decision.changes.remove if each.replica_id not in stay}
+    log.info(
+        "decision",
+        extra={
+            "scale": {"/".join(each.pool): [seen.counts[each.pool], each.replicas] for each in todo.scale},
+            "admit": {each.pod: [each.create.node_id, each.create.reason] for each in todo.admit},
+            "remove": why,
+            "deferred": todo.deferred,
+            "without_pool": ["/".join(pool) for pool in todo.without_pool],
+            "reasons": {name: _plan(decision, name) for name in decision.plans},
+        },
+    )
+
+
+def _plan(decision: Decision, service: str) -> Mapping[str, Any]:
+    stages = decision.plans[service].stages
+    return {stage: [each.replicas, round(each.need, 3), each.reason] for stage, each in stages.items()}

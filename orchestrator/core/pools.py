@@ -1,0 +1,164 @@
+"""steps(): the changes of a decision as what has to be done to pods and to the counts of pools.
+
+A pool is the replicas of one stage on one hardware type: on Kubernetes a Deployment. Its pods are created
+with a gate and have no node until one is chosen for them, so a replica comes in two steps: the count of
+its pool rises, and once its pod is there, the pod is admitted to its place.
+"""
+
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from orchestrator.core.changes import Changes, Create
+from orchestrator.core.observed import PlacedReplica, ReplicaState
+from stages.types import Stage
+
+
+class Pool(NamedTuple):
+    """Which replicas stand in for each other."""
+
+    service: str
+    stage: Stage
+    hardware: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pod:
+    """One replica as the cluster has it.
+
+    Attributes:
+        tp: Accelerators that it asks for.
+        gated: Whether it still waits for a place.
+        node_id: Where it is bound, or else the node that was chosen for it; empty while it is gated.
+        ready: Whether its probe says so.
+        leaving: Whether it was told to end.
+        since_s: When it came into its state, on the controller's clock.
+    """
+
+    name: str
+    pool: Pool
+    tp: int
+    gated: bool
+    node_id: str = ""
+    bound: bool = False
+    group: str = ""
+    ready: bool = False
+    leaving: bool = False
+    since_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Admit:
+    """Have a gated pod start in a place."""
+
+    pod: str
+    create: Create
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scale:
+    """Set the count of a pool.
+
+    Attributes:
+        victims: Pods that shall go first if the count falls.
+    """
+
+    pool: Pool
+    replicas: int
+    victims: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Steps:
+    """What has to be done now.
+
+    Attributes:
+        deferred: Pods that go later: while others of their pool do not run, Kubernetes would delete those.
+        without_pool: Replicas that the cluster has no pool for.
+    """
+
+    admit: tuple[Admit, ...] = ()
+    scale: tuple[Scale, ...] = ()
+    deferred: tuple[str, ...] = ()
+    without_pool: tuple[Pool, ...] = ()
+
+
+def as_replica(pod: Pod, replica_id: str | None = None, pending_units: float = 0.0) -> PlacedReplica:
+    """Return a pod as control sees it.
+
+    Args:
+        pod: It.
+        replica_id: Under which it registered; its name if it has not.
+        pending_units: Work it has.
+    """
+    return PlacedReplica(
+        replica_id=replica_id or pod.name,
+        service=pod.pool.service,
+        stage=pod.pool.stage,
+        hardware=pod.pool.hardware,
+        tp=pod.tp,
+        node_id=pod.node_id,
+        group=pod.group,
+        state=_state(pod),
+        since_s=pod.since_s,
+        pending_units=pending_units,
+    )
+
+
+def _state(pod: Pod) -> ReplicaState:
+    if pod.leaving:
+        return ReplicaState.DRAINING
+    if pod.ready:
+        return ReplicaState.READY
+    return ReplicaState.STARTING if pod.bound else ReplicaState.PENDING
+
+
+def steps(
+    changes: Changes, pods: Sequence[Pod], counts: Mapping[Pool, int], pod_of: Mapping[str, str]
+) -> Steps:
+    """Return what brings the cluster nearer to the changes; nothing once they are made.
+
+    Counts are worked out from the pods that are there, not from the last count, so that a step which is
+    repeated before Kubernetes has acted on it asks for the same again.
+
+    Args:
+        changes: Of a decision on these very pods.
+        pods: All of them.
+        counts: What each pool is told to have; every pool that there is.
+        pod_of: Names of pods by replica id.
+    """
+    by_pool: defaultdict[Pool, list[Pod]] = defaultdict(list)
+    for pod in sorted(pods, key=lambda pod: pod.name):
+        if not pod.leaving:
+            by_pool[pod.pool].append(pod)
+    creates: defaultdict[Pool, list[Create]] = defaultdict(list)
+    for create in changes.create:
+        creates[Pool(create.service, create.stage, create.hardware)].append(create)
+    removed = {pod_of[remove.replica_id] for remove in changes.remove}
+    each = [_of_pool(pool, by_pool[pool], creates[pool], removed, counts[pool]) for pool in sorted(counts)]
+    return Steps(
+        admit=tuple(admit for one in each for admit in one.admit),
+        scale=tuple(scale for one in each for scale in one.scale),
+        deferred=tuple(name for one in each for name in one.deferred),
+        without_pool=tuple(sorted(set(creates) - set(counts))),
+    )
+
+
+def _of_pool(
+    pool: Pool, pods: Sequence[Pod], creates: Sequence[Create], removed: Collection[str], count: int
+) -> Steps:
+    """Let waiting pods take the places that were found; what is left over changes the count."""
+    waiting = [pod for pod in pods if pod.gated and pod.name in removed]
+    placed = [create for create in creates if create.node_id]
+    admit = tuple(Admit(pod=pod.name, create=create) for pod, create in zip(waiting, placed, strict=False))
+    taken = {each.pod for each in admit}
+    going = [pod for pod in pods if pod.name in removed and pod.name not in taken]
+    gone = {pod.name for pod in going}
+    staying = [pod for pod in pods if pod.name not in gone]
+    coming = len(creates) - len(admit)
+    deferred = [pod for pod in going if not pod.gated] if coming or not all(p.ready for p in staying) else []
+    victims = tuple(pod.name for pod in going if pod.gated or not deferred)
+    replicas = len(staying) + len(deferred) + coming
+    scale = (Scale(pool=pool, replicas=replicas, victims=victims),) if replicas != count or victims else ()
+    return Steps(admit=admit, scale=scale, deferred=tuple(pod.name for pod in deferred))

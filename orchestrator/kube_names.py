@@ -1,0 +1,23 @@
+"""Labels, annotations and the scheduling gate by which Tercet's objects on Kubernetes know each other."""
+
+PREFIX = "tercet.dev"
+
+SERVICE = f"{PREFIX}/service"
+STAGE = f"{PREFIX}/stage"
+HARDWARE = f"{PREFIX}/hardware"
+"""On nodes, Deployments and pods: the accelerator type by the name that policy files use."""
+
+GROUP = f"{PREFIX}/group"
+"""Label of a placed pod: its deployment group."""
+
+NODE = f"{PREFIX}/node"
+"""Annotation of a placed pod: the node whose accelerators are set aside for it until it is bound."""
+
+PLACED_UNIX_S = f"{PREFIX}/placed-unix-s"
+"""Annotation of a placed pod: when its gate was removed."""
+
+GATE = f"{PREFIX}/placement"
+"""Scheduling gate in the template of a pool that the controller scales."""
+
+DELETION_COST = "controller.kubernetes.io/pod-deletion-cost"
+ACCELERATOR_RESOURCE = "nvidia.com/gpu"

@@ -1,0 +1,50 @@
+"""Stacks to test with."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from infra.config import StackConfig, parse_config
+from infra.stack import StackArgs, stack_args
+from orchestrator.policy import load_policy
+from orchestrator.profiles import load_accelerators
+
+ROOT = Path(__file__).parents[2]
+POLICIES = sorted(path.relative_to(ROOT) for path in (ROOT / "policies").rglob("*.yaml"))
+ACCELERATORS = load_accelerators()
+
+
+def pulumi_values(values: dict[str, Any]) -> dict[str, str]:
+    """Return configuration as Pulumi hands it over: objects as JSON, by full key."""
+    return {key: value if isinstance(value, str) else yaml.safe_dump(value) for key, value in values.items()}
+
+
+def config_of(**values: Any) -> StackConfig:
+    return parse_config(pulumi_values({f"tercet:{key}": value for key, value in values.items()}), "test")
+
+
+def simulated_values() -> dict[str, str]:
+    return pulumi_values(yaml.safe_load((ROOT / "Pulumi.simulated.yaml").read_text())["config"])
+
+
+def stack_of(policy: Path, **service: Any) -> StackArgs:
+    name = load_policy(ROOT / policy).service
+    config = config_of(services={name: {"policy": str(policy), **service}})
+    return stack_args(config, ROOT, ACCELERATORS)
+
+
+def named(things: Any, kind: str, name: str = "") -> dict[str, Any]:
+    found = [t for t in things if t["kind"] == kind and (not name or t["metadata"]["name"] == name)]
+    assert len(found) == 1, f"{len(found)} of {kind} {name}"
+    return found[0]
+
+
+def expanded(container: dict[str, Any], variable: str, known: dict[str, str]) -> str:
+    """Return a variable of a container with each `$(NAME)` put in, as the kubelet does."""
+    values = dict(known)
+    for entry in container["env"]:
+        if "value" in entry:
+            values[entry["name"]] = re.sub(r"\$\((\w+)\)", lambda match: values[match[1]], entry["value"])
+    return values[variable]

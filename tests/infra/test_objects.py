@@ -1,0 +1,242 @@
+"""Objects of every policy in the repository, without Pulumi."""
+
+import json
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from infra.config import Spread
+from infra.objects.names import CollisionError, check_collisions, metadata, object_name
+from infra.objects.network import BLOB_READERS, part_labels
+from infra.objects.nodes import domains, node_objects
+from infra.stack import stack_args
+from orchestrator.adapters.kube import pool_of
+from orchestrator.core.pools import Pool
+from orchestrator.kube_names import ACCELERATOR_RESOURCE, GATE, HARDWARE
+from orchestrator.policy import classify, load_policy
+from orchestrator.serve import read_config as read_gateway
+from stages.types import Stage
+from tests.infra.kit import ACCELERATORS, POLICIES, ROOT, config_of, expanded, named, stack_of
+from workers.config import read_config
+
+KNOWN = {"POD_NAME": "pod-1", "POD_IP": "10.0.0.7", "REDIS_PASSWORD": "sesame", "BLOB_TOKEN": "open"}
+LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+each_policy = pytest.mark.parametrize("file", POLICIES, ids=str)
+
+
+def deployments(stack):
+    return [thing for thing in stack.objects() if thing["kind"] == "Deployment"]
+
+
+def pools(stack):
+    return [each for each in deployments(stack) if "schedulingGates" in each["spec"]["template"]["spec"]]
+
+
+@each_policy
+def test_names_are_within_limits_and_nobody_is_named_twice(file):
+    """`stack_of` itself refuses collisions."""
+    for thing in stack_of(file).objects():
+        assert LABEL.fullmatch(thing["metadata"]["name"])
+        labels = thing["metadata"].get("labels", {})
+        assert all(len(value) <= 63 for value in labels.values())
+
+
+@each_policy
+def test_each_stage_and_hardware_class_has_a_gated_pool_of_none(file):
+    """What the controller reads of a pool is what the policy says."""
+    policy = load_policy(ROOT / file)
+    found = {pool_of(each): each["spec"] for each in pools(stack_of(file))}
+    assert set(found) == {
+        Pool(policy.service, stage, hardware) for stage in Stage for hardware in policy.stages[stage].hardware
+    }
+    for spec in found.values():
+        assert spec["replicas"] == 0
+        assert spec["template"]["spec"]["schedulingGates"] == [{"name": GATE}]
+        assert spec["selector"]["matchLabels"].items() <= spec["template"]["metadata"]["labels"].items()
+
+
+@each_policy
+def test_a_replica_asks_for_as_many_accelerators_as_it_spans(file):
+    """Once in a pod, whichever container computes."""
+    policy = load_policy(ROOT / file)
+    for each in pools(stack_of(file)):
+        pool = pool_of(each)
+        containers = each["spec"]["template"]["spec"]["containers"]
+        asked = [c["resources"].get("limits", {}).get(ACCELERATOR_RESOURCE) for c in containers]
+        wanted = None if pool.hardware == "cpu" else str(policy.stages[pool.stage].tp)
+        assert [each for each in asked if each] == ([wanted] if wanted else [])
+
+
+@each_policy
+def test_workers_and_gateways_can_read_what_they_are_told(file):
+    """The very classes that the processes parse their environment with."""
+    policy, stack = load_policy(ROOT / file), stack_of(file)
+    for each in pools(stack):
+        pool, template = pool_of(each), each["spec"]["template"]["spec"]
+        worker = template["containers"][0]
+        rollout = worker["env"][4]["valueFrom"]["configMapKeyRef"]["name"]
+        chosen = named(stack.objects(), "ConfigMap", rollout)["data"]
+        config = read_config(expanded(worker, "TERCET_WORKER", KNOWN | chosen))
+        assert (config.name, config.stage, config.model) == ("pod-1", pool.stage, policy.model.name)
+        assert (config.slots, config.hardware) == (policy.stages[pool.stage].batch, pool.hardware)
+        assert config.redis_url == "redis://:sesame@redis:6379/0"
+        assert config.blobs.settings().public_url == "http://10.0.0.7:7070"
+        assert config.grace_s < template["terminationGracePeriodSeconds"]
+    gateway = named(stack.objects(), "Deployment", object_name(policy.service, "gateway"))
+    text = expanded(gateway["spec"]["template"]["spec"]["containers"][0], "TERCET_GATEWAY", KNOWN)
+    assert re.fullmatch(r"pod-1\.[0-9a-f]+", read_gateway(text).gateway_id)
+
+
+@each_policy
+def test_the_published_policy_is_the_policy_without_its_demand(file, tmp_path):
+    stack = stack_of(file)
+    data = named(stack.objects(), "ConfigMap", object_name(stack.services[0].policy.service, "policy"))[
+        "data"
+    ]
+    for name, text in data.items():
+        (tmp_path / name).write_text(text)
+    published = load_policy(tmp_path / "policy.yaml")
+    differing = {change.path for change in classify(load_policy(ROOT / file), published)}
+    assert differing <= {"demand.trace", "model.profile"}
+
+
+@each_policy
+def test_pods_are_restricted(file):
+    """As the Pod Security Standard `restricted` asks, and with a token for the controller only."""
+    stack = stack_of(file)
+    for each in stack.objects():
+        if each["kind"] not in ("Deployment", "StatefulSet"):
+            continue
+        pod = each["spec"]["template"]["spec"]
+        assert pod["securityContext"]["runAsNonRoot"]
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert pod.get("automountServiceAccountToken", True) == ("serviceAccountName" in pod)
+        for container in pod["containers"]:
+            assert container["securityContext"]["readOnlyRootFilesystem"]
+            assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+
+
+def test_without_an_autoscaler_pools_have_their_least_and_no_gate():
+    """The best class of a stage has all of them; nobody controls."""
+    stack = stack_of(POLICIES[-1], autoscaler="none")
+    assert not pools(stack)
+    assert stack.controller is None
+    assert sum(each["spec"]["replicas"] for each in deployments(stack)) == 3 + 1  # and the gateway
+
+
+@pytest.mark.parametrize(
+    ("edit", "touched"),
+    [
+        pytest.param(("queue_s: 10", "queue_s: 20"), {"ConfigMap tiny-policy"}, id="live"),
+        pytest.param(
+            ("[cpu], batch: 32", "[cpu], batch: 16"),
+            {"ConfigMap tiny-policy", "ConfigMap tiny-decode-cpu", "Deployment tiny-decode-cpu"},
+            id="rollout",
+        ),
+    ],
+)
+def test_an_edit_changes_only_what_it_must(tmp_path, edit, touched):
+    """A live field changes one ConfigMap; a rollout field the pods of its stage besides."""
+    text = (ROOT / "policies/tiny.yaml").read_text()
+    stacks = []
+    for name, content in (("a.yaml", text), ("b.yaml", text.replace(*edit))):
+        (tmp_path / name).write_text(content)
+        config = config_of(services={"tiny": {"policy": str(tmp_path / name)}})
+        stacks.append(
+            {json.dumps(thing): thing for thing in stack_args(config, ROOT, ACCELERATORS).objects()}
+        )
+    changed = [thing for text, thing in stacks[1].items() if text not in stacks[0]]
+    named_so = {f"{t['kind']} {re.sub('-[0-9a-f]{10}$', '', t['metadata']['name'])}" for t in changed}
+    assert named_so == touched
+
+
+def test_blobs_are_reached_along_the_data_path_only():
+    """A table of who may connect to whom."""
+    stack = stack_of(POLICIES[-1])
+    service = stack.services[0].policy.service
+    for part, readers in BLOB_READERS.items():
+        rules = named(stack.objects(), "NetworkPolicy", object_name(service, part))["spec"]["ingress"]
+        allowed = [peer["podSelector"]["matchLabels"] for peer in rules[0]["from"]]
+        assert allowed == [part_labels(service, reader) for reader in readers]
+    assert named(stack.objects(), "NetworkPolicy", "closed")["spec"]["ingress"] == []
+
+
+parts = st.lists(st.from_regex(r"[a-z0-9]([a-z0-9-]{0,20}[a-z0-9])?", fullmatch=True), min_size=2, max_size=3)
+
+
+@given(parts, parts)
+def test_different_parts_never_give_the_same_name(first, second):
+    assert (object_name(*first) == object_name(*second)) == (first == second)
+    assert LABEL.fullmatch(object_name(*first))
+    assert len(object_name(*first)) <= 52
+
+
+def test_two_objects_of_one_name_are_refused():
+    thing = {"apiVersion": "v1", "kind": "Node", "metadata": metadata("a")}
+    with pytest.raises(CollisionError, match="Node a"):
+        check_collisions([thing, thing])
+
+
+@given(st.integers(1, 60), st.integers(1, 3), st.integers(1, 4))
+def test_nodes_are_spread_evenly_over_domains(nodes, zones, racks):
+    """No domain has two nodes more than another, and a rack lies in one zone."""
+    labels = domains(nodes, (Spread(level="zone", domains=zones), Spread(level="rack", domains=racks)))
+    counts = [sum(each["rack"] == rack for each in labels) for rack in {each["rack"] for each in labels}]
+    assert len(labels) == nodes
+    assert max(counts) - min(counts) <= 1
+    assert all(each["rack"].startswith(f"{each['zone']}-") for each in labels)
+
+
+@pytest.mark.parametrize(
+    ("backend", "kinds"),
+    [
+        pytest.param({"simulated": {"nodes": 2}}, ["Node", "Node"], id="simulated"),
+        pytest.param({"labels": {"nodes": ["a", "b"]}}, ["NodePatch", "NodePatch"], id="labels"),
+        pytest.param(
+            {
+                "karpenter": {
+                    "instance_types": ["p5.48xlarge"],
+                    "max_accelerators": 64,
+                    "role": "nodes",
+                    "discovery": "mine",
+                }
+            },
+            ["EC2NodeClass", "NodePool"],
+            id="karpenter",
+        ),
+    ],
+)
+def test_every_backend_labels_its_nodes_with_the_hardware_class(backend, kinds):
+    """One interface: pods find nodes of any backend by the same label."""
+    config = config_of(
+        services={"tiny": {"policy": "policies/tiny.yaml"}},
+        node_pools={"big": {"hardware": "h100", **backend}},
+    )
+    objects = node_objects(stack_args(config, ROOT, ACCELERATORS).node_pools[0])
+    assert [each["kind"] for each in objects] == kinds
+    last = objects[-1]
+    holder = last["spec"]["template"] if last["kind"] == "NodePool" else last
+    assert holder["metadata"]["labels"][HARDWARE] == "h100"
+
+
+def test_the_controller_may_do_what_its_adapter_does_and_nothing_more():
+    """The calls of `KubeCluster`, verb by verb."""
+    rules = {
+        (t["kind"], resource, verb)
+        for t in stack_of(POLICIES[-1]).objects()
+        if t["kind"] in ("Role", "ClusterRole")
+        for rule in t["rules"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    }
+    assert rules == {
+        ("Role", "deployments", "list"),
+        ("Role", "deployments/scale", "patch"),
+        ("Role", "pods", "get"),
+        ("Role", "pods", "list"),
+        ("Role", "pods", "patch"),
+        ("ClusterRole", "nodes", "list"),
+        ("ClusterRole", "pods", "list"),
+    }
