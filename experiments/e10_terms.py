@@ -21,7 +21,7 @@ POLICY = ROOT / "policies" / "examples" / "small-replicas.yaml"
 WHERE = {
     "offered": ("image-burst", "text-rise"),
     "caps": ("encoders-at-quota", "prefill-at-quota"),
-    "drain": ("text-overload", "length-drift"),
+    "drain": ("text-overload", "length-drift", "backlog"),
     "dispersion": ("image-bursts",),
     "forecast": ("text-rise",),
     "guardrail": ("slower-engines",),
@@ -57,10 +57,10 @@ def points(scale: Scale) -> list[Point]:
 def measure(at: Point, seed: int, scale: Scale) -> Row:
     """Return the figures with the term, and how much more they are without it."""
     regime, less = at.text("regime"), dict[str, Any](TERMS[at.text("term")])
-    given = REGIMES[regime].of(subject(), regime, seed)
+    given, faults = REGIMES[regime].of(subject(), regime, seed), REGIMES[regime].faults
     params = CoupledParams(role_switch=True)
-    whole = _figures(with_params(given, params, seed))
-    without = _figures(with_params(given, replace(params, **less), seed))
+    whole = _figures(with_params(given, params, seed, faults))
+    without = _figures(with_params(given, replace(params, **less), seed, faults))
     more: dict[str, float | str | None] = {f"more_{name}": without[name] - whole[name] for name in whole}
     return {**whole, **more}
 

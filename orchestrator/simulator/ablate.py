@@ -8,6 +8,7 @@ import numpy as np
 
 from orchestrator.core.scaling.coupled_params import CoupledParams
 from orchestrator.simulator.evaluate import evaluate
+from orchestrator.simulator.faults import Fault, StuckProvisioner
 from orchestrator.simulator.regimes import Load, Regime, flat
 from orchestrator.simulator.scenario import Subject
 from orchestrator.simulator.summary import Summary
@@ -66,6 +67,12 @@ REGIMES: Mapping[str, Regime] = {
     "text-rise": Regime(what="text × 8 within 45 minutes", load=_rise()),
     "length-drift": Regime(what="completions become four times as long", load=_drift()),
     "text-overload": Regime(what="text × 6 for eight minutes", load=_overload()),
+    "backlog": Regime(
+        what="text × 6 for eight minutes, no start ends for thirty, ten minutes of work may wait",
+        load=_overload(),
+        faults=(StuckProvisioner(at_s=1_200.0, for_s=1_800.0),),
+        queue_s=600.0,
+    ),
     "slower-engines": Regime(
         what="engines take 1.6 times what the profile says",
         load=flat(_MINUTES, text=5.0, images=0.8),
@@ -124,20 +131,26 @@ def ablate(
     params = replace(own if isinstance(own, CoupledParams) else CoupledParams(), role_switch=True)
     for name, regime in regimes.items():
         subjects = {seed: regime.of(subject, name, seed) for seed in seeds}
-        whole = tuple(with_params(each, params, seed, done) for seed, each in subjects.items())
+        whole = tuple(with_params(each, params, seed, regime.faults, done) for seed, each in subjects.items())
         for term, left_out in terms.items():
             changed: dict[str, Any] = dict(left_out)
             less = replace(params, **changed)
-            without = tuple(with_params(each, less, seed, done) for seed, each in subjects.items())
+            without = tuple(
+                with_params(each, less, seed, regime.faults, done) for seed, each in subjects.items()
+            )
             yield Ablation(term=term, regime=name, whole=whole, without=without)
 
 
 def with_params(
-    subject: Subject, params: CoupledParams, seed: int, done: Callable[[], None] = lambda: None
+    subject: Subject,
+    params: CoupledParams,
+    seed: int,
+    faults: Sequence[Fault] = (),
+    done: Callable[[], None] = lambda: None,
 ) -> Summary:
     """Return what coupled with these parameters comes to; admission has them from the policy file."""
     scaling = replace(subject.policy.scaling, policy="coupled", params=params)
     subject = replace(subject, policy=replace(subject.policy, scaling=scaling))
-    summary = evaluate([subject], "coupled", [params], seed)
+    summary = evaluate([subject], "coupled", [params], seed, faults)
     done()
     return summary

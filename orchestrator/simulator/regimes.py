@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from orchestrator.simulator.faults import Fault
 from orchestrator.simulator.scenario import Subject
 from orchestrator.simulator.workload import Workload
 from stages.types import Stage
@@ -77,21 +78,31 @@ class Regime:
         load: Its rates.
         most: Replicas of a stage at most, where the regime has a quota.
         slowdown: See `Scenario`.
+        faults: What goes wrong.
+        queue_s: Backlog that admission lets wait, and six times that until a request is given up, where not
+            the policy's; seconds, above 0.
     """
 
     what: str
     load: Load
     most: Mapping[Stage, int] | None = None
     slowdown: float = 1.0
+    faults: tuple[Fault, ...] = ()
+    queue_s: float | None = None
 
     def of(self, subject: Subject, name: str, seed: int) -> Subject:
         """Return the subject in this regime."""
-        control = subject.control
+        control, policy = subject.control, subject.policy
         for stage, most in (self.most or {}).items():
             bounds = replace(control.stages[stage], max=most)
             control = replace(control, stages={**control.stages, stage: bounds})
+        if self.queue_s is not None:
+            patient = replace(policy.admission, queue_s=self.queue_s, deadline_s=6.0 * self.queue_s)
+            policy = replace(policy, admission=patient)
+            control = replace(control, queue_s=self.queue_s)
         return replace(
             subject,
+            policy=policy,
             control=control,
             workload=drawn(subject.workload, self.load, seed, name),
             slowdown=self.slowdown,

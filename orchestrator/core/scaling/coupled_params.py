@@ -67,7 +67,7 @@ class CoupledParams(Params):
     hysteresis_in: float = 0.20
     encode_cooldown_out_s: float = 30.0
     cooldown_out_s: float = 120.0
-    cooldown_in_s: float = 300.0
+    cooldown_in_s: float = 600.0
     settle_s: float = 600.0
     encode_up: float | None = None
     up: float | None = 1.0

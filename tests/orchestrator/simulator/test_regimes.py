@@ -65,6 +65,13 @@ def test_slower_engines_take_longer_than_control_believes(subject):
     assert tpot_s[1] == pytest.approx(2.0 * tpot_s[0], rel=0.2)
 
 
+def test_a_regime_that_lets_more_wait_tells_admission_and_control(subject):
+    """And a request is given up after six times as long."""
+    patient = Regime(what="patient", load=flat(3, text=2.0, images=0.5), queue_s=100.0).of(subject, "p", 0)
+    admission = patient.policy.admission
+    assert (admission.queue_s, admission.deadline_s, patient.control.queue_s) == (100.0, 600.0, 100.0)
+
+
 def test_every_term_leaves_parameters_that_are_valid():
     for changed in TERMS.values():
         replace(CoupledParams(), **changed)

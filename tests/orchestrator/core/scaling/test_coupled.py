@@ -154,22 +154,26 @@ def test_a_growth_waits_for_the_last_one():
 LIGHT = service(counts=(2, 4, 2), text=1_000.0, images=0.0, requests=1.0)
 
 
-def test_a_shrinking_waits_for_300_s_from_any_move():
+def test_a_shrinking_waits_for_600_s_from_any_move():
     state = decide(service(counts=(2, 2, 2), text=60_000.0, images=0.0), settle_s=0.0)[1]
-    early, late = (decide(LIGHT, now_s=t, state=state, settle_s=0.0)[0].stages[P] for t in (270.0, 330.0))
+    early, late = (decide(LIGHT, now_s=t, state=state, settle_s=0.0)[0].stages[P] for t in (570.0, 630.0))
     assert early.reason is ScaleReason.COOLDOWN
     assert late.replicas < 4
 
 
 def test_a_shrinking_goes_to_the_highest_need_of_600_s():
-    """Prefill has 12; its needs were 6, then under 1: it goes to 6, and on when that was 600 s ago."""
-    state = decide(service(counts=(2, 12, 2), text=72_000.0, images=0.0))[1]
+    """Prefill has 12; its needs were 6, then under 1: it goes to 6, and on when that was 600 s ago.
+
+    The cooldown is shorter here, so that the needs alone hold it back.
+    """
+    state = decide(service(counts=(2, 12, 2), text=72_000.0, images=0.0), cooldown_in_s=300.0)[1]
     light = service(counts=(2, 12, 2), text=1_000.0, images=0.0, requests=1.0)
-    held, state = decide(light, now_s=330.0, state=state)
+    held, state = decide(light, now_s=330.0, state=state, cooldown_in_s=300.0)
     assert held.stages[P].replicas == 6
-    held, state = decide(light, now_s=590.0, state=state)
+    held, state = decide(light, now_s=590.0, state=state, cooldown_in_s=300.0)
     assert (held.stages[P].replicas, held.stages[P].reason) == (6, ScaleReason.STABILISING)
-    assert decide(light, now_s=660.0, state=state)[0].stages[P].replicas == 3
+    last, _ = decide(light, now_s=660.0, state=state, cooldown_in_s=300.0)
+    assert last.stages[P].replicas == 3
 
 
 def test_replicas_on_the_way_are_not_asked_for_again():
