@@ -16,6 +16,9 @@ NODE = f"{PREFIX}/node"
 PLACED_UNIX_S = f"{PREFIX}/placed-unix-s"
 """Annotation of a placed pod: when its gate was removed."""
 
+DOMAIN = f"{PREFIX}/domain"
+"""Annotation of a pod: topology values of its place, a JSON list, with which its worker registers."""
+
 GATE = f"{PREFIX}/placement"
 """Scheduling gate in the template of a pool that the controller scales."""
 

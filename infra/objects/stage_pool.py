@@ -20,7 +20,7 @@ from infra.objects.pods import (
     secrets,
     tcp_probe,
 )
-from orchestrator.kube_names import ACCELERATOR_RESOURCE, DELETION_COST, GATE, HARDWARE
+from orchestrator.kube_names import ACCELERATOR_RESOURCE, DELETION_COST, DOMAIN, GATE, HARDWARE
 from orchestrator.policy import Policy
 from stages.types import Stage
 
@@ -102,6 +102,7 @@ def _worker_json() -> str:
             ("model", "MODEL"),
             ("slots", "SLOTS"),
             ("hardware", "HARDWARE"),
+            ("domain", "DOMAIN"),
         )
     }
     config = {
@@ -114,7 +115,7 @@ def _worker_json() -> str:
         **placed,
     }
     text = json.dumps(config)
-    for name in ("STAGE", "MODEL", "SLOTS", "HARDWARE"):
+    for name in ("STAGE", "MODEL", "SLOTS", "HARDWARE", "DOMAIN"):
         text = text.replace(f'"<{name}>"', f"$({name})")
     return text
 
@@ -134,7 +135,7 @@ def _deployment(args: StagePoolArgs, rollout: str) -> Object:
             "template": {
                 "metadata": {
                     "labels": args.labels | {"llm-d.ai/role": args.stage.value},
-                    "annotations": {DELETION_COST: "0"},
+                    "annotations": {DELETION_COST: "0", DOMAIN: "[]"},
                 },
                 "spec": _pod(args, rollout) | ({"schedulingGates": [{"name": GATE}]} if scaled else {}),
             },
@@ -191,6 +192,8 @@ def _worker(args: StagePoolArgs, rollout: str, mounts: list[Object], resources: 
             *secrets(args.secret),
             *chosen,
             {"name": "STAGE", "value": json.dumps(args.stage.value)},
+            # Known once the controller has chosen a place, which is before any container starts.
+            {"name": "DOMAIN", "valueFrom": {"fieldRef": {"fieldPath": f"metadata.annotations['{DOMAIN}']"}}},
             {"name": "TERCET_WORKER", "value": _worker_json()},
         ],
         "ports": [{"name": "blobs", "containerPort": BLOB_PORT}],

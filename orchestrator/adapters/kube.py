@@ -18,6 +18,7 @@ from orchestrator.core.pools import Admit, Pod, Pool, Scale
 from orchestrator.kube_names import (
     ACCELERATOR_RESOURCE,
     DELETION_COST,
+    DOMAIN,
     GATE,
     GROUP,
     HARDWARE,
@@ -115,7 +116,11 @@ class KubeCluster:
                 # What was looked at is what is changed: somebody else's edit in between is a conflict.
                 "resourceVersion": pod["metadata"]["resourceVersion"],
                 "labels": {GROUP: create.group},
-                "annotations": {NODE: create.node_id, PLACED_UNIX_S: f"{now_s:.3f}"},
+                "annotations": {
+                    NODE: create.node_id,
+                    PLACED_UNIX_S: f"{now_s:.3f}",
+                    DOMAIN: json.dumps(create.domain),
+                },
             },
             "spec": {"schedulingGates": gates, "nodeSelector": domain},
         }

@@ -10,7 +10,7 @@ import pytest
 
 from cli.cluster_nodes import add_nodes
 from orchestrator.core.pools import Pool
-from orchestrator.kube_names import GROUP, STAGE
+from orchestrator.kube_names import DOMAIN, GROUP, STAGE
 from orchestrator.simulator.fleet_spec import parse_fleet
 from stages.types import Stage
 from tests.cluster.objects import LEVELS, Api, is_ready
@@ -110,6 +110,7 @@ def test_three_stages_follow_the_load_together_and_near_each_other(api, redis, c
     for pod in filter(is_ready, api.pods()):
         if Stage(pod.metadata.labels[STAGE]) is not Stage.ENCODE:
             racks.setdefault(pod.metadata.labels[GROUP], set()).add(api.rack_of(pod.spec.node_name))
+            assert tuple(json.loads(pod.metadata.annotations[DOMAIN])) == api.rack_of(pod.spec.node_name)
     assert racks
     assert all(len(found) == 1 for found in racks.values()), "prefill and decode of a group share a rack"
 

@@ -14,7 +14,7 @@ from infra.objects.nodes import domains, node_objects
 from infra.stack import stack_args
 from orchestrator.adapters.kube import pool_of
 from orchestrator.core.pools import Pool
-from orchestrator.kube_names import ACCELERATOR_RESOURCE, GATE, HARDWARE
+from orchestrator.kube_names import ACCELERATOR_RESOURCE, DOMAIN, GATE, HARDWARE
 from orchestrator.policy import classify, load_policy
 from orchestrator.serve import read_config as read_gateway
 from stages.types import Stage
@@ -78,7 +78,11 @@ def test_workers_and_gateways_can_read_what_they_are_told(file):
         worker = template["containers"][0]
         rollout = worker["env"][4]["valueFrom"]["configMapKeyRef"]["name"]
         chosen = named(stack.objects(), "ConfigMap", rollout)["data"]
-        config = read_config(expanded(worker, "TERCET_WORKER", KNOWN | chosen))
+        nowhere = {"DOMAIN": each["spec"]["template"]["metadata"]["annotations"][DOMAIN]}
+        config = read_config(expanded(worker, "TERCET_WORKER", KNOWN | chosen | nowhere))
+        assert config.domain == ()
+        placed = expanded(worker, "TERCET_WORKER", KNOWN | chosen | {"DOMAIN": '["zone-a", "rack-1"]'})
+        assert read_config(placed).domain == ("zone-a", "rack-1")
         assert (config.name, config.stage, config.model) == ("pod-1", pool.stage, policy.model.name)
         assert (config.slots, config.hardware) == (policy.stages[pool.stage].batch, pool.hardware)
         assert config.redis_url == "redis://:sesame@redis:6379/0"
