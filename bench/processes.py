@@ -1,6 +1,5 @@
 """Real processes of a system under test: started here, measured from /proc, ended by pid."""
 
-import ctypes
 import os
 import signal
 import subprocess
@@ -9,11 +8,11 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from stages.orphans import die_with_parent
+
 ROOT = Path(__file__).parents[1]
 
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
-_PR_SET_PDEATHSIG = 1
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Processes:
@@ -53,7 +52,7 @@ class Processes:
                 stdout=subprocess.PIPE if piped else log,
                 stderr=log,
                 start_new_session=True,  # Ctrl-C reaches the benchmark alone
-                preexec_fn=_die_with_parent,
+                preexec_fn=die_with_parent,
             )
         self._running[name] = process
         return process
@@ -92,10 +91,6 @@ class Processes:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-
-
-def _die_with_parent() -> None:
-    _libc.prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL))
 
 
 def cpu_s(pid: int) -> float:

@@ -1,16 +1,17 @@
 """One supervised process: started, watched, started again."""
 
 import asyncio
-import ctypes
 import logging
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+
+from stages.orphans import die_with_parent
 
 log = logging.getLogger(__name__)
 
@@ -20,9 +21,6 @@ STEADY_S = 10.0
 """A process that lived this long starts over with the shortest wait."""
 CRASH_LOOP = 3
 """So many quick deaths in a row are called a crash loop."""
-
-_PR_SET_PDEATHSIG = 1
-_libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,19 +135,13 @@ class Child:
                 stdout=output,
                 stderr=output,
                 start_new_session=True,  # Ctrl-C reaches the supervisor alone
-                preexec_fn=self._die_with_supervisor,
+                preexec_fn=partial(die_with_parent, self._death_signal),
             )
         self._become("running")
         if self._stopping:  # asked while the process was being made
             self.send_signal(signal.SIGTERM)
         self.last_exit = await self._process.wait()
         self._on_exit(self, boot, self.last_exit)
-
-    def _die_with_supervisor(self) -> None:
-        # Runs in the new process: no orphan is left even if the supervisor is killed outright. Linux only;
-        # elsewhere an outright kill leaves the children to their leases.
-        if _libc:
-            _libc.prctl(_PR_SET_PDEATHSIG, int(self._death_signal))
 
     def _become(self, state: str) -> None:
         self.state = state

@@ -6,6 +6,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from cli.refuse import MISTAKEN, refuse
 from orchestrator.simulator.fleet_spec import FleetError, parse_fleet
 
 LEVELS = "topology.kubernetes.io/zone,example.com/block,example.com/rack"
@@ -24,8 +25,9 @@ def cluster_command(
     levels: Annotated[str, typer.Option(help="Node labels of the topology, widest first.")] = LEVELS,
 ) -> None:
     """Run a Kubernetes control plane with simulated nodes on this machine until Ctrl-C."""
-    from cli.cluster_nodes import add_nodes  # so is kubernetes
-    from localcluster.cluster import NotReady, running_cluster  # httpx is slow to import
+    # kubernetes and httpx are slow to import, and no other command needs them
+    from cli.cluster_nodes import add_nodes
+    from localcluster.cluster import NotReady, running_cluster
     from localcluster.processes import ProcessDied
     from localcluster.programs import ProgramMissing
 
@@ -41,8 +43,7 @@ def cluster_command(
     except _Stop:
         return
     except (FleetError, NotReady, ProcessDied, ProgramMissing) as error:
-        typer.echo(str(error), err=True)
-        raise typer.Exit(1) from None
+        refuse(str(error), MISTAKEN)
 
 
 def _stop(number: int, frame: FrameType | None) -> NoReturn:

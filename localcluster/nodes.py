@@ -1,6 +1,6 @@
 """Simulated GPU nodes: KWOK plays their kubelets."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 FAKE = {"kwok.x-k8s.io/node": "fake"}
@@ -13,33 +13,32 @@ FAIL = "tercet.dev/fail"
 """Annotation of a pod or node: fail, with the value as the reason."""
 
 
-def simulated_nodes(
-    count: int,
+def simulated_node(
+    name: str,
     *,
     gpus: int = 8,
     labels: Mapping[str, str] | None = None,
     annotations: Mapping[str, str] | None = None,
-    prefix: str = "gpu",
-) -> Iterator[dict[str, Any]]:
-    """Yield manifests of alike nodes, `PREFIX-0` and up.
+    taints: Sequence[Mapping[str, str]] = (),
+) -> dict[str, Any]:
+    """Return the manifest of a node.
 
     Args:
-        count: How many.
-        gpus: Allocatable `nvidia.com/gpu` of each.
+        name: Its name, and its hostname.
+        gpus: Allocatable `nvidia.com/gpu`.
         labels: Beside the hostname, such as those of topology.
         annotations: Beside KWOK's own, such as `PROVISIONING`.
-        prefix: Of the names.
+        taints: What keeps pods away that do not tolerate it.
     """
     room = {"cpu": "96", "memory": "1Ti", "pods": "110", "nvidia.com/gpu": str(gpus)}
-    for number in range(count):
-        name = f"{prefix}-{number}"
-        yield {
-            "apiVersion": "v1",
-            "kind": "Node",
-            "metadata": {
-                "name": name,
-                "labels": {"kubernetes.io/hostname": name, **(labels or {})},
-                "annotations": {**FAKE, **(annotations or {})},
-            },
-            "status": {"allocatable": room, "capacity": room},
-        }
+    return {
+        "apiVersion": "v1",
+        "kind": "Node",
+        "metadata": {
+            "name": name,
+            "labels": {"kubernetes.io/hostname": name, **(labels or {})},
+            "annotations": {**FAKE, **(annotations or {})},
+        },
+        "spec": {"taints": list(taints)},
+        "status": {"allocatable": room, "capacity": room},
+    }

@@ -1,15 +1,12 @@
 """Processes that belong together: one death ends all, and none outlives its parent."""
 
-import ctypes
-import signal
 import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from stages.orphans import die_with_parent
+
 _LAST_LINES = 10
-_PR_SET_PDEATHSIG = 1
-_libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
 
 class ProcessDied(RuntimeError):
@@ -32,7 +29,7 @@ class Processes:
                 stdout=output,
                 stderr=output,
                 start_new_session=True,
-                preexec_fn=_die_with_parent,
+                preexec_fn=die_with_parent,
             )
 
     def pids(self) -> dict[str, int]:
@@ -59,9 +56,3 @@ class Processes:
     def _last_words(self, name: str) -> str:
         text = (self._logs / f"{name}.log").read_text(errors="replace")
         return "\n".join(text.splitlines()[-_LAST_LINES:])
-
-
-def _die_with_parent() -> None:
-    # In the new process: even a parent that is killed outright leaves no orphan. Linux only.
-    if _libc:
-        _libc.prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL))

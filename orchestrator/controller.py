@@ -110,7 +110,7 @@ class Controller:
         seen = await asyncio.to_thread(self._cluster.look, now_s)
         replica_ids = _replica_ids(registry, seen.pods)
         snapshot, self._observed = observe(
-            {name: self._view(name, registry) for name in policies},
+            {name: service_view(registry, self._services[name].model) for name in policies},
             _replicas(seen.pods, replica_ids, registry),
             seen.nodes,
             self._observed,
@@ -125,15 +125,13 @@ class Controller:
             await asyncio.to_thread(self._apply, todo, now_s)
         return decision
 
-    async def _registry(self) -> Registry | None:
+    async def _registry(self) -> Registry:
+        """Return what is registered; nothing if the ledger is away, and then nothing shrinks."""
         try:
             return await self._ledger.snapshot()
         except LedgerUnavailable as error:
             log.warning("nothing is heard of gateways and replicas: %s", error)
-            return None
-
-    def _view(self, service: str, registry: Registry | None) -> ServiceView:
-        return service_view(registry, self._services[service].model) if registry else _UNHEARD
+            return Registry()
 
     def _apply(self, todo: Steps, now_s: float) -> None:
         for admit in todo.admit:
@@ -142,17 +140,15 @@ class Controller:
             self._cluster.scale(scale)
 
 
-def _replica_ids(registry: Registry | None, pods: Sequence[Pod]) -> Mapping[str, str]:
+def _replica_ids(registry: Registry, pods: Sequence[Pod]) -> Mapping[str, str]:
     """Return under which id each pod's replica registered, or else the pod's name, by name."""
-    entries = registry.replicas if registry else ()
+    entries = registry.replicas
     registered = {entry.replica.replica_id.rpartition(".")[0]: entry.replica.replica_id for entry in entries}
     return {pod.name: registered.get(pod.name, pod.name) for pod in pods}
 
 
-def _replicas(
-    pods: Sequence[Pod], replica_ids: Mapping[str, str], registry: Registry | None
-) -> list[PlacedReplica]:
-    entries = registry.replicas if registry else ()
+def _replicas(pods: Sequence[Pod], replica_ids: Mapping[str, str], registry: Registry) -> list[PlacedReplica]:
+    entries = registry.replicas
     pending = {entry.replica.replica_id: float(entry.replica.pending_tokens) for entry in entries}
     return [as_replica(pod, replica_ids[pod.name], pending.get(replica_ids[pod.name], 0.0)) for pod in pods]
 

@@ -24,3 +24,6 @@ GATE = f"{PREFIX}/placement"
 
 DELETION_COST = "controller.kubernetes.io/pod-deletion-cost"
 ACCELERATOR_RESOURCE = "nvidia.com/gpu"
+
+ACCELERATOR_TAINT = {"key": ACCELERATOR_RESOURCE, "value": "present", "effect": "NoSchedule"}
+"""As nodes with accelerators usually have: what asks for none stays away."""

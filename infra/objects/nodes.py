@@ -5,14 +5,11 @@ from dataclasses import dataclass
 from math import prod
 
 from infra.config import KarpenterNodes, LabelledNodes, NodePoolConfig, SimulatedNodes, Spread
-from infra.objects.names import Object, metadata, object_name
+from infra.objects.names import PROCESSORS, Object, metadata, object_name
 from orchestrator.core.profile import Accelerator
-from orchestrator.kube_names import ACCELERATOR_RESOURCE, HARDWARE
+from orchestrator.kube_names import ACCELERATOR_RESOURCE, ACCELERATOR_TAINT, HARDWARE
 
-TAINT = {"key": ACCELERATOR_RESOURCE, "value": "present", "effect": "NoSchedule"}
 _MEMORY = f"{ACCELERATOR_RESOURCE}.memory"
-_PROCESSORS = "cpu"
-"""The hardware class without accelerators: what asks for none, such as Redis, runs there too."""
 _VCPUS_PER_ACCELERATOR = 12
 _GB_PER_ACCELERATOR = 120
 
@@ -64,12 +61,12 @@ def _domain(leaf: int, spread: Sequence[Spread]) -> dict[str, str]:
 
 
 def _taints(args: NodePoolArgs) -> list[Object]:
-    return [] if args.config.hardware == _PROCESSORS else [TAINT]
+    return [] if args.config.hardware == PROCESSORS else [ACCELERATOR_TAINT]
 
 
 def _hardware_labels(args: NodePoolArgs) -> dict[str, str]:
-    if args.config.hardware == _PROCESSORS:
-        return {HARDWARE: _PROCESSORS}
+    if args.config.hardware == PROCESSORS:
+        return {HARDWARE: PROCESSORS}
     return {
         HARDWARE: args.config.hardware,
         f"{ACCELERATOR_RESOURCE}.product": args.config.hardware,
@@ -80,7 +77,7 @@ def _hardware_labels(args: NodePoolArgs) -> dict[str, str]:
 
 def _resources(args: NodePoolArgs) -> dict[str, str]:
     count = args.config.accelerators
-    if args.config.hardware == _PROCESSORS:
+    if args.config.hardware == PROCESSORS:
         memory_bytes = count * args.accelerator.memory_bytes
         return {"cpu": str(count), "memory": str(memory_bytes), "pods": "110"}
     return {
@@ -128,7 +125,7 @@ def _node_class(args: NodePoolArgs, backend: KarpenterNodes) -> Object:
 
 def _karpenter_pool(args: NodePoolArgs, backend: KarpenterNodes) -> Object:
     name = object_name(args.stack, args.name)
-    limited = "cpu" if args.config.hardware == _PROCESSORS else ACCELERATOR_RESOURCE
+    limited = "cpu" if args.config.hardware == PROCESSORS else ACCELERATOR_RESOURCE
     requirements = {
         "node.kubernetes.io/instance-type": backend.instance_types,
         "karpenter.sh/capacity-type": backend.capacity,

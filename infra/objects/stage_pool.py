@@ -1,13 +1,13 @@
 """The replicas of one stage on one hardware class: a Deployment and what belongs to it."""
 
 import json
+import re
 from dataclasses import dataclass
 from typing import Any
 
 from infra.config import Autoscaler, ImagesConfig
 from infra.objects.engines import SERVERS, engine_container
-from infra.objects.names import Object, digest, metadata, object_name, pool_labels
-from infra.objects.nodes import TAINT
+from infra.objects.names import PROCESSORS, Object, digest, metadata, object_name, pool_labels
 from infra.objects.pods import (
     BLOB_DIR,
     BLOB_PORT,
@@ -20,7 +20,14 @@ from infra.objects.pods import (
     secrets,
     tcp_probe,
 )
-from orchestrator.kube_names import ACCELERATOR_RESOURCE, DELETION_COST, DOMAIN, GATE, HARDWARE
+from orchestrator.kube_names import (
+    ACCELERATOR_RESOURCE,
+    ACCELERATOR_TAINT,
+    DELETION_COST,
+    DOMAIN,
+    GATE,
+    HARDWARE,
+)
 from orchestrator.policy import Policy
 from stages.types import Stage
 
@@ -30,7 +37,6 @@ DRAIN_S = 60
 MAX_IMAGE_PX = 400_000_000
 """The gateway holds media to the live `image_px`; engines refuse only what no policy should allow."""
 
-_PROCESSORS = "cpu"
 _START_S = 600
 
 
@@ -94,30 +100,24 @@ def _rollout(args: StagePoolArgs) -> Object:
 
 
 def _worker_json() -> str:
-    """Return a `WorkerConfig` as JSON in which Kubernetes replaces each `$(NAME)`."""
-    placed = {
-        key: f"<{name}>"
-        for key, name in (
-            ("stage", "STAGE"),
-            ("model", "MODEL"),
-            ("slots", "SLOTS"),
-            ("hardware", "HARDWARE"),
-            ("domain", "DOMAIN"),
-        )
-    }
+    """Return a `WorkerConfig` as JSON in which Kubernetes replaces each `$(NAME)`.
+
+    What stands without quotes, `<NAME>` at first, is itself a value of JSON.
+    """
     config = {
         "name": "$(POD_NAME)",
         "epoch": "",
+        "stage": "<STAGE>",
+        "model": "<MODEL>",
+        "slots": "<SLOTS>",
+        "hardware": "<HARDWARE>",
+        "domain": "<DOMAIN>",
         "redis_url": REDIS_URL,
         "blobs": blobs(),
         "limits": {"max_batch": "<SLOTS>", "max_image_pixels": MAX_IMAGE_PX},
         "grace_s": DRAIN_S,
-        **placed,
     }
-    text = json.dumps(config)
-    for name in ("STAGE", "MODEL", "SLOTS", "HARDWARE", "DOMAIN"):
-        text = text.replace(f'"<{name}>"', f"$({name})")
-    return text
+    return re.sub(r'"<(\w+)>"', r"$(\1)", json.dumps(config))
 
 
 def _deployment(args: StagePoolArgs, rollout: str) -> Object:
@@ -161,9 +161,7 @@ def _pod(args: StagePoolArgs, rollout: str) -> Object:
         "priorityClassName": args.priority_class,
         "terminationGracePeriodSeconds": DRAIN_S + 10,
         "securityContext": pod_security(),
-        "tolerations": [
-            {"key": TAINT["key"], "operator": "Equal", "value": TAINT["value"], "effect": TAINT["effect"]}
-        ],
+        "tolerations": [{"operator": "Equal", **ACCELERATOR_TAINT}],
         "affinity": _affinity(args),
         "topologySpreadConstraints": [
             {
@@ -209,14 +207,14 @@ def _worker(args: StagePoolArgs, rollout: str, mounts: list[Object], resources: 
 
 def _accelerators(args: StagePoolArgs) -> Object:
     amount = str(args.policy.stages[args.stage].tp)
-    if args.hardware == _PROCESSORS:
+    if args.hardware == PROCESSORS:
         return {"requests": {"cpu": amount, "memory": "1Gi"}}
     whole = {ACCELERATOR_RESOURCE: amount}
     return {"requests": {"cpu": "2", "memory": "8Gi", **whole}, "limits": whole}
 
 
 def _affinity(args: StagePoolArgs) -> Object:
-    if args.hardware == _PROCESSORS:
+    if args.hardware == PROCESSORS:
         return {}
     term = {"matchExpressions": [{"key": HARDWARE, "operator": "In", "values": [args.hardware]}]}
     needed = {"nodeSelectorTerms": [term]}

@@ -8,6 +8,7 @@ from kubernetes import client, config
 
 from localcluster.cluster import Cluster, running_cluster
 from localcluster.programs import CONTROL_PLANE, ProgramMissing, find_programs
+from tests.system.harness import until as poll
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -44,7 +45,5 @@ def api(cluster: Cluster) -> client.ApiClient:
 def until(holds: Callable[[], bool], timeout_s: float = 30.0) -> float:
     """Return after how many seconds it held."""
     started_s = time.monotonic()
-    while not holds():
-        assert time.monotonic() - started_s < timeout_s, "did not come to hold"
-        time.sleep(0.1)
+    poll("it holds", holds, timeout_s)
     return time.monotonic() - started_s

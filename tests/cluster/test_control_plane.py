@@ -14,7 +14,7 @@ from kubernetes import client
 from localcluster import layout
 from localcluster.cluster import running_cluster
 from localcluster.layout import free_ports
-from localcluster.nodes import COLD_START, FAIL, PROVISIONING, simulated_nodes
+from localcluster.nodes import COLD_START, FAIL, PROVISIONING, simulated_node
 from localcluster.processes import ProcessDied
 from tests.cluster.conftest import api, until
 
@@ -28,8 +28,7 @@ GATE = "tercet.dev/placement"
 def racks(core):
     """One node of eight GPUs in each of two racks."""
     for rack in ("a", "b"):
-        for node in simulated_nodes(1, labels={RACK: rack}, prefix=f"rack-{rack}"):
-            core.create_node(node)
+        core.create_node(simulated_node(f"rack-{rack}-0", labels={RACK: rack}))
     until(lambda: all(is_ready(node) for node in core.list_node().items))
 
 
@@ -163,8 +162,7 @@ def test_a_job_ends(cluster, namespace):
 
 def test_a_node_takes_its_time_and_fails_by_annotation(core):
     """Provisioning delays readiness; a failed node is unready until the annotation goes."""
-    (node,) = simulated_nodes(1, annotations={PROVISIONING: "2s"}, prefix="slow")
-    core.create_node(node)
+    core.create_node(simulated_node("slow-0", annotations={PROVISIONING: "2s"}))
     assert until(lambda: is_ready(core.read_node("slow-0"))) > 1.5
     core.patch_node("slow-0", {"metadata": {"annotations": {FAIL: "XidError", PROVISIONING: None}}})
     until(lambda: condition(core.read_node("slow-0"), "Ready").reason == "XidError")
@@ -177,8 +175,7 @@ def test_two_clusters_know_nothing_of_each_other(core):
     """Side by side on one machine."""
     with running_cluster() as other:
         beside = client.CoreV1Api(api(other))
-        for node in simulated_nodes(1, prefix="other"):
-            beside.create_node(node)
+        beside.create_node(simulated_node("other-0"))
         until(lambda: is_ready(beside.read_node("other-0")))
         assert "other-0" not in {node.metadata.name for node in core.list_node().items}
 

@@ -9,7 +9,6 @@ import json
 import os
 import secrets
 import shutil
-import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -28,6 +27,7 @@ from cli.redis_server import find_redis_server, redis_command
 from orchestrator.serve import GatewayConfig
 from stages.blob_files import hash_owner
 from stages.blob_host import BlobConfig
+from stages.orphans import die_with_parent
 from stages.types import Stage
 from tests.system.harness import INJECT, ROOT, until
 from workers.config import WorkerConfig
@@ -39,7 +39,6 @@ API_PORT, REDIS_PORT, BLOB_PORT = 8080, 6379, 7070
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _CLONE_NEWNET = 0x40000000
-_PR_SET_PDEATHSIG = 1
 
 
 def require_root_and_ip() -> None:
@@ -80,7 +79,7 @@ class Host:
                 cwd=ROOT,
                 stdout=log,
                 stderr=log,
-                preexec_fn=lambda: _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL),
+                preexec_fn=die_with_parent,
             )
         self.processes[name] = process
         return process
