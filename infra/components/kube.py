@@ -54,7 +54,11 @@ class KubeComponent(pulumi.ComponentResource):
         uncounted: bool = False,
     ) -> None:
         super().__init__(f"tercet:infra:{type(self).__name__}", name, {}, opts)
+        namespaces: list[KubeObject] = []
         for thing in objects:
             ignored = ["spec.replicas"] if uncounted and thing["kind"] == "Deployment" else []
-            KubeObject(thing, pulumi.ResourceOptions(parent=self, ignore_changes=ignored))
+            options = pulumi.ResourceOptions(parent=self, depends_on=list(namespaces), ignore_changes=ignored)
+            child = KubeObject(thing, options)
+            if thing["kind"] == "Namespace":  # what lies in it comes after
+                namespaces.append(child)
         self.register_outputs(outputs)

@@ -1,0 +1,24 @@
+"""`pulumi-resource-kubernetes`: prints the port that it listens on, and serves until it is killed."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import grpc
+from pulumi.runtime.proto import provider_pb2_grpc
+
+from tests.cluster.provider.servicer import Servicer
+
+_THREADS = 32
+_BYTES = 64 << 20
+
+
+def main() -> None:
+    options = [(f"grpc.max_{way}_message_length", _BYTES) for way in ("receive", "send")]
+    server = grpc.server(ThreadPoolExecutor(_THREADS), options=options)
+    provider_pb2_grpc.add_ResourceProviderServicer_to_server(Servicer(), server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    print(port, flush=True)
+    server.wait_for_termination()
+
+
+main()
