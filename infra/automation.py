@@ -1,21 +1,21 @@
 """The program, run from this process by Pulumi's Automation API: without a language plugin."""
 
-import shlex
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 from pulumi import automation
 
-from infra.components.kube import PROVIDER_VERSION
 from infra.program import ROOT, main
 
 PROJECT = "tercet"
-PROVIDER = "kubernetes"
 
 
-class NoProvider(RuntimeError):
-    """Pulumi's Kubernetes provider is neither installed nor to be had."""
+class CannotRun(RuntimeError):
+    """The `pulumi` program does not suit; the message says why."""
+
+
+class Unfinished(RuntimeError):
+    """A run of Pulumi failed, after it had said why."""
 
 
 def open_stack(
@@ -40,12 +40,12 @@ def open_stack(
         program: What declares the resources.
 
     Raises:
-        automation.InvalidVersionError: The program is older than the package.
+        CannotRun: The program is older than the package.
     """
-    project, state, programs = (folder / each for each in ("project", "state", "bin"))
-    for each in (project, state, programs):
+    project, state = (folder / each for each in ("project", "state"))
+    for each in (project, state, programs(folder)):
         each.mkdir(parents=True, exist_ok=True)
-    _link(programs / "pulumi", cli)
+    _link(programs(folder) / "pulumi", cli)
     (project / f"Pulumi.{name}.yaml").write_text(settings)
     options = automation.LocalWorkspaceOptions(
         work_dir=str(project),
@@ -58,40 +58,39 @@ def open_stack(
             "PULUMI_SKIP_UPDATE_CHECK": "true",
         },
         project_settings=automation.ProjectSettings(PROJECT, "python", main=str(ROOT / "infra")),
-        pulumi_command=automation.PulumiCommand(str(folder)),
+        pulumi_command=_command(folder),
     )
     return automation.create_or_select_stack(name, project_name=PROJECT, program=program, opts=options)
 
 
-def install_provider(stack: automation.Stack) -> None:
-    """See that the official provider is there, which takes the network the first time.
+def run(stack: automation.Stack, say: Callable[[str], None], *, destroy: bool = False) -> None:
+    """Create or update what a stack declares, or delete it.
+
+    Args:
+        stack: From `open_stack`.
+        say: Told line by line what happens.
+        destroy: Delete.
 
     Raises:
-        NoProvider: It cannot be downloaded.
+        Unfinished: Not all was done; another run goes on from there.
     """
-    workspace = stack.workspace
-    if any(
-        (each.name, str(each.version)) == (PROVIDER, PROVIDER_VERSION) for each in workspace.list_plugins()
-    ):
-        return
+    step = stack.destroy if destroy else stack.up
     try:
-        workspace.install_plugin(PROVIDER, f"v{PROVIDER_VERSION}")
+        step(on_output=say)
     except automation.CommandError as error:
-        raise NoProvider(str(error)) from error
+        raise Unfinished from error
 
 
-def stand_in(folder: Path) -> Path:
-    """Return where Pulumi looks first for a provider: what lies there stands in for the official one."""
-    return folder / "bin" / f"pulumi-resource-{PROVIDER}"
+def programs(folder: Path) -> Path:
+    """Return where Pulumi looks first for the programs that it runs."""
+    return folder / "bin"
 
 
-def use_stand_in(folder: Path, module: str) -> None:
-    """Have a module of the project run as the provider of the stacks of a folder."""
-    program = stand_in(folder)
-    program.parent.mkdir(parents=True, exist_ok=True)
-    command = shlex.join([sys.executable, "-P", "-m", module])
-    program.write_text(f'#!/bin/sh\nPYTHONPATH={shlex.quote(str(ROOT))} exec {command} "$@"\n')
-    program.chmod(0o755)
+def _command(folder: Path) -> automation.PulumiCommand:
+    try:
+        return automation.PulumiCommand(str(folder))
+    except automation.InvalidVersionError as error:
+        raise CannotRun(str(error)) from error
 
 
 def _link(link: Path, target: Path) -> None:

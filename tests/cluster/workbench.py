@@ -6,9 +6,10 @@ from pathlib import Path
 import yaml
 from pulumi import automation
 
-from infra.automation import open_stack, use_stand_in
+from infra.automation import open_stack
 from infra.components.kube import type_token
 from infra.config import parse_config
+from infra.provider import use_stand_in
 from infra.stack import stack_args
 from tests.cluster.provider.servicer import id_of
 from tests.infra.kit import ACCELERATORS, ROOT, pulumi_values

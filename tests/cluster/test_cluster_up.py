@@ -1,0 +1,54 @@
+"""`tercet cluster-up` on a machine that cannot reach Pulumi's downloads."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.infra.kit import ROOT
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]  # the first run builds the programs
+
+
+@pytest.fixture
+def tercet(cluster, tmp_path):
+    """Runs a command on the cluster; returns its exit code and what it printed."""
+    unreachable = {"HTTPS_PROXY": "http://127.0.0.1:9", "PULUMI_HOME": str(tmp_path)}
+    options = ["--kubeconfig", str(cluster.kubeconfig), "--stand-in", "tests.cluster.provider"]
+
+    def run(name):
+        command = [sys.executable, "-m", "cli", name, *options]
+        done = subprocess.run(
+            command,
+            cwd=ROOT,
+            env=os.environ | unreachable,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        return done.returncode, done.stdout
+
+    return run
+
+
+def test_the_stack_comes_by_one_command_and_goes_by_another(tercet, core):
+    """It says what stands in for the provider, once, and leaves nothing."""
+    code, said = tercet("cluster-up")
+    assert code == 0, said
+    assert "stand-in that the tests use" in said
+    assert "http://internvl-26b-gateway.tercet.svc" in said
+    assert core.list_namespaced_pod("tercet").items
+    code, said = tercet("cluster-down")
+    assert code == 0, said
+    assert "stand-in" not in said
+    assert not core.list_node().items
+
+
+def test_a_cluster_that_does_not_run_here_is_left_alone(tercet, cluster, tmp_path):
+    elsewhere = tmp_path / "kubeconfig"
+    elsewhere.write_text(cluster.kubeconfig.read_text())
+    command = [sys.executable, "-m", "cli", "cluster-up", "--kubeconfig", str(elsewhere)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "no such cluster runs here" in done.stderr
