@@ -7,7 +7,7 @@ from typing import Any
 
 from infra.config import Autoscaler, ImagesConfig
 from infra.objects.engines import SERVERS, engine_container
-from infra.objects.names import PROCESSORS, Object, digest, metadata, object_name, pool_labels
+from infra.objects.names import Object, digest, metadata, object_name, pool_labels
 from infra.objects.pods import (
     BLOB_DIR,
     BLOB_PORT,
@@ -27,6 +27,7 @@ from orchestrator.kube_names import (
     DOMAIN,
     GATE,
     HARDWARE,
+    PROCESSORS,
 )
 from orchestrator.policy import Policy
 from stages.types import Stage

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infra.config import Spread
+from infra.node_config import Spread
 from infra.objects.names import CollisionError, check_collisions, metadata, object_name
 from infra.objects.network import BLOB_READERS, part_labels
 from infra.objects.nodes import domains, node_objects
