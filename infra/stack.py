@@ -9,7 +9,7 @@ from infra.objects.broker import BrokerArgs, broker_objects
 from infra.objects.controller import ControllerArgs, controller_objects
 from infra.objects.gateway import GatewayArgs, gateway_objects
 from infra.objects.names import CollisionError, Object, check_collisions, metadata
-from infra.objects.network import deny_all
+from infra.objects.network import namespace_edges
 from infra.objects.nodes import NodePoolArgs, node_objects
 from infra.objects.service import ModelServiceArgs, service_objects
 from infra.objects.stage_pool import pool_objects
@@ -87,7 +87,7 @@ def base_objects(namespace: str) -> list[Object]:
             "preemptionPolicy": "Never",  # a replica that waits is cheaper than one that is killed
             "description": "Replicas of Tercet's stages",
         },
-        deny_all(namespace),
+        *namespace_edges(namespace),
     ]
 
 

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 from infra.node_config import Spread
 from infra.objects.names import CollisionError, check_collisions, metadata, object_name
-from infra.objects.network import BLOB_READERS, part_labels
 from infra.objects.nodes import domains, node_objects
 from infra.stack import stack_args
 from orchestrator.adapters.kube import pool_of
@@ -154,17 +153,6 @@ def test_an_edit_changes_only_what_it_must(tmp_path, edit, touched):
     changed = [thing for text, thing in stacks[1].items() if text not in stacks[0]]
     named_so = {f"{t['kind']} {re.sub('-[0-9a-f]{10}$', '', t['metadata']['name'])}" for t in changed}
     assert named_so == touched
-
-
-def test_blobs_are_reached_along_the_data_path_only():
-    """A table of who may connect to whom."""
-    stack = stack_of(POLICIES[-1])
-    service = stack.services[0].policy.service
-    for part, readers in BLOB_READERS.items():
-        rules = named(stack.objects(), "NetworkPolicy", object_name(service, part))["spec"]["ingress"]
-        allowed = [peer["podSelector"]["matchLabels"] for peer in rules[0]["from"]]
-        assert allowed == [part_labels(service, reader) for reader in readers]
-    assert named(stack.objects(), "NetworkPolicy", "closed")["spec"]["ingress"] == []
 
 
 parts = st.lists(st.from_regex(r"[a-z0-9]([a-z0-9-]{0,20}[a-z0-9])?", fullmatch=True), min_size=2, max_size=3)
