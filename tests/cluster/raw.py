@@ -66,3 +66,12 @@ class Raw:
 def token_of(core, account, namespace):
     """Return a token of a ServiceAccount, as its pods get one."""
     return core.create_namespaced_service_account_token(account, namespace, {"spec": {}}).status.token
+
+
+def kubeconfig_of(cluster, token, folder):
+    """Write a kubeconfig with a token; return its path."""
+    config = yaml.safe_load(cluster.kubeconfig.read_text())
+    config["users"][0]["user"] = {"token": token}
+    file = folder / "kubeconfig"
+    file.write_text(yaml.safe_dump(config))
+    return file

@@ -7,7 +7,6 @@ import sys
 import time
 
 import pytest
-import yaml
 
 from cli.cluster_nodes import add_nodes
 from infra.objects.controller import NAME, ControllerArgs, controller_objects
@@ -16,7 +15,7 @@ from orchestrator.kube_names import DOMAIN, GROUP, STAGE
 from orchestrator.simulator.fleet_spec import parse_fleet
 from stages.types import Stage
 from tests.cluster.objects import LEVELS, Api, is_ready
-from tests.cluster.raw import Raw, token_of
+from tests.cluster.raw import Raw, kubeconfig_of, token_of
 from tests.cluster.traffic import Traffic
 from tests.fakes.redis_process import RedisProcess
 from tests.system.harness import ROOT
@@ -85,11 +84,7 @@ def account_of_controller(cluster, api, folder):
         for thing in controller_objects(args):
             if thing["kind"] != "Deployment":
                 assert raw.create(thing).is_success
-    config = yaml.safe_load(cluster.kubeconfig.read_text())
-    config["users"][0]["user"] = {"token": token_of(api.core, NAME, api.namespace)}
-    file = folder / "kubeconfig"
-    file.write_text(yaml.safe_dump(config))
-    return file
+    return kubeconfig_of(cluster, token_of(api.core, NAME, api.namespace), folder)
 
 
 def ready(api):
