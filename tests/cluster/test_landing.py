@@ -1,7 +1,9 @@
 """Where the pods of the simulated stack land: three kinds of GPUs over 2 zones of 2 blocks of 4 racks."""
 
+import asyncio
 import collections
 import dataclasses
+import time
 
 import pytest
 from kubernetes import client
@@ -9,6 +11,8 @@ from kubernetes import client
 from infra.objects.controller import NAME
 from infra.stack import stack_args
 from orchestrator.adapters.kube import KubeCluster, client_of
+from orchestrator.control_policy import Hardware
+from orchestrator.controller import Controller, ServicePolicy
 from orchestrator.core.changes import Create
 from orchestrator.core.pools import Admit, Pool
 from orchestrator.kube_names import HARDWARE, STAGE
@@ -16,7 +20,8 @@ from stages.types import Stage
 from tests.cluster.conftest import api, until
 from tests.cluster.objects import LEVELS, is_ready
 from tests.cluster.raw import Raw, kubeconfig_of, token_of
-from tests.infra.kit import ACCELERATORS, ROOT, example
+from tests.fakes.ledger import FakeLedger
+from tests.infra.kit import ACCELERATORS, ROOT, config_of, example
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]
 
@@ -145,6 +150,24 @@ def refusal(core, pod, namespace, told):
         return any(each.reason == "Unschedulable" and told in each.message for each in conditions)
 
     return until(said)
+
+
+def test_the_controller_places_replicas_on_processors(cluster, raw, core, tmp_path):
+    """Which it counts as it counts accelerators, less what gateways and Redis hold on those nodes."""
+    config = config_of(services={"tiny": {"policy": "policies/tiny.yaml"}}, namespace="plain")
+    create(raw, core, stack_args(config, ROOT, ACCELERATORS).objects(), "plain")
+    file = kubeconfig_of(cluster, token_of(core, NAME, "plain"), tmp_path)
+    service = ServicePolicy(ROOT / "policies/tiny.yaml", Hardware.load())
+    ours = KubeCluster(client_of(file), "plain", ["tiny"], ())
+    controller = Controller(ours, FakeLedger(), {"tiny": service}, time.time)
+
+    def serves():
+        asyncio.run(controller.tick())
+        return {pod.pool.stage for pod in ours.look(0.0).pods if pod.ready} == set(Stage)
+
+    until(serves)
+    # Two gateways, two controllers and two Redis ask for 4 of the 32 processors.
+    until(lambda: 26 <= sum(n.accelerators for n in ours.look(0.0).nodes if n.hardware == "cpu") <= 28)
 
 
 def test_without_a_gate_pods_find_their_hardware_by_themselves(raw, core):

@@ -86,7 +86,7 @@ def test_workers_and_gateways_can_read_what_they_are_told(file):
         assert (config.slots, config.hardware) == (policy.stages[pool.stage].batch, pool.hardware)
         assert config.redis_url == "redis://:sesame@redis:6379/0"
         assert config.blobs.settings().public_url == "http://10.0.0.7:7070"
-        assert config.grace_s < template["terminationGracePeriodSeconds"]
+        assert config.grace_s == policy.stages[pool.stage].drain_s < template["terminationGracePeriodSeconds"]
     gateway = named(stack.objects(), "Deployment", object_name(policy.service, "gateway"))
     text = expanded(gateway["spec"]["template"]["spec"]["containers"][0], "TERCET_GATEWAY", KNOWN)
     assert re.fullmatch(r"pod-1\.[0-9a-f]+", read_gateway(text).gateway_id)
@@ -137,6 +137,11 @@ def test_without_an_autoscaler_pools_have_their_least_and_no_gate():
             ("[cpu], batch: 32", "[cpu], batch: 16"),
             {"ConfigMap tiny-policy", "ConfigMap tiny-decode-cpu", "Deployment tiny-decode-cpu"},
             id="rollout",
+        ),
+        pytest.param(
+            ("[cpu], batch: 32", "[cpu], batch: 32, drain_s: 90"),
+            {"ConfigMap tiny-policy", "Deployment tiny-decode-cpu"},
+            id="drain",
         ),
     ],
 )
