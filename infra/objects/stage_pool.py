@@ -22,7 +22,6 @@ from infra.objects.pods import (
 )
 from orchestrator.kube_names import (
     ACCELERATOR_RESOURCE,
-    ACCELERATOR_TAINT,
     DELETION_COST,
     DOMAIN,
     GATE,
@@ -34,6 +33,9 @@ from stages.types import Stage
 
 MAX_IMAGE_PX = 400_000_000
 """The gateway holds media to the live `image_px`; engines refuse only what no policy should allow."""
+
+_TOLERATION = {"key": ACCELERATOR_RESOURCE, "operator": "Exists", "effect": "NoSchedule"}
+"""Of any value: clouds taint nodes with accelerators alike but for that."""
 
 _START_S = 600
 _LEAVE_S = 10
@@ -161,7 +163,7 @@ def _pod(args: StagePoolArgs, rollout: str) -> Object:
         "priorityClassName": args.priority_class,
         "terminationGracePeriodSeconds": of_stage.drain_s + _LEAVE_S,
         "securityContext": pod_security(),
-        "tolerations": [{"operator": "Equal", **ACCELERATOR_TAINT}],
+        "tolerations": [_TOLERATION],
         "affinity": _affinity(args),
         "topologySpreadConstraints": [
             {
