@@ -106,6 +106,6 @@ E10 = Experiment(
     figure=None,
     points=points,
     measure=measure,
-    expected_s=lambda at, scale: 60.0 if at.text("regime") == "backlog" else 20.0,
+    expected_s=lambda at, scale: 60.0 if at.text("regime") == "backlog" else 12.0,
     written=written,
 )

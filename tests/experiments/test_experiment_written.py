@@ -2,6 +2,8 @@
 
 from experiments.e3_burst import E3
 from experiments.e4_policies import E4
+from experiments.e5_signals import E5
+from experiments.e11_error import E11
 from experiments.point import QUICK, Findings, Measured, point
 from stages.types import Stage
 
@@ -79,3 +81,29 @@ def test_systems_are_compared_at_attainments_that_both_reached():
         "internvl-26b, kappa 1: encode 38 %, prefill 52 %, decode 10 %; image tokens in prefill 38 %"
         in section.text
     )
+
+
+def test_a_signal_has_its_loop_beside_what_was_seen_of_it():
+    """A load under which its stage does not change has no loop."""
+    loop = point(load="diurnal", signal="E utilisation")
+    rows = [(loop, [{"gpu_hours": 2.5, "attainment": 0.981, "events": 7.0, "target": 0.5}])]
+    text = E5.written(findings([*rows, (point(load="diurnal"), [{"E utilisation r2": 0.9}])])).text
+    assert "| E utilisation | 0.900 | – | – | 2.50 | 98.1 | 7.00 |" in text
+    assert "| D KV usage | – | – | – | – | – | – |" in text
+
+
+def test_the_ends_of_the_error_say_how_far_conclusions_move():
+    """With slow encoders more of them are best, and splitting, which lost to a monolith, wins."""
+    split = {"monolith RR": 5.0, "monolith LW": 10.0, "8:32": 4.0, "10:24": 9.0, "12:16": 8.0}
+    ends = [
+        (point(question="split", stage="none", factor=1.0), [split]),
+        (point(question="split", stage="encode", factor=1.6), [{**split, "8:32": 20.0}]),
+    ]
+    for name, hours in (("coupled", 9.0), ("hpa", 12.0), ("oracle", 9.0)):
+        at = point(question="policy", policy=name, stage="none", factor=1.0)
+        ends.append((at, [{"gpu_hours": hours, "attainment": 0.99}]))
+    text = E11.written(findings(ends)).text
+    assert "| as they are | 10:24 | 1.80 × | 0.900 × |" in text
+    assert "| encode × 1.6 | 8:32 | 4.00 × | 2.00 × |" in text
+    assert "Over monolith LW: 0.90 to 2.00 ×." in text
+    assert "| as they are | 0.750 × | 1.00 × | 99.0, 99.0, 99.0 |" in text
