@@ -65,7 +65,7 @@ def _row(tag: str, texts: Iterable[str]) -> str:
     return f"<tr>{''.join(f'<{tag}>{escape(text)}</{tag}>' for text in texts)}</tr>"
 
 
-def section(title: str, text: str, plots: Iterable[Plot], after: str = "") -> str:
-    """Return plots under a heading, with a sentence before them and HTML after them."""
+def section(title: str, text: str, plots: Iterable[Plot]) -> str:
+    """Return plots under a heading, with a sentence before them."""
     figures = "".join(f"<figure>{svg(plot)}</figure>\n" for plot in plots)
-    return f"<h2>{escape(title)}</h2>\n{f'<p>{escape(text)}</p>' if text else ''}{figures}{after}"
+    return f"<h2>{escape(title)}</h2>\n{f'<p>{escape(text)}</p>' if text else ''}{figures}"
