@@ -1,8 +1,10 @@
 """The program, run from this process by Pulumi's Automation API: without a language plugin."""
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
+import yaml
 from pulumi import automation
 
 from infra.program import ROOT, main
@@ -45,17 +47,16 @@ def open_stack(
     Raises:
         CannotRun: The program is older than the package.
     """
-    project, state = (folder / each for each in ("project", "state"))
-    for each in (project, state, programs(folder)):
+    state = folder / "state"
+    for each in (_project(folder), state, programs(folder)):
         each.mkdir(parents=True, exist_ok=True)
     _link(programs(folder) / "pulumi", cli)
-    (project / f"Pulumi.{name}.yaml").write_text(settings)
+    write_settings(name, settings, folder=folder, kubeconfig=kubeconfig)
     options = automation.LocalWorkspaceOptions(
-        work_dir=str(project),
+        work_dir=str(_project(folder)),
         pulumi_home=str(home) if home else None,
         # The cluster and what it holds are as open as this folder: a passphrase would guard nothing.
         env_vars={
-            "KUBECONFIG": str(kubeconfig),
             "PULUMI_BACKEND_URL": state.as_uri(),
             "PULUMI_CONFIG_PASSPHRASE": "",
             "PULUMI_SKIP_UPDATE_CHECK": "true",
@@ -65,6 +66,13 @@ def open_stack(
         pulumi_command=_command(folder),
     )
     return automation.create_or_select_stack(name, project_name=PROJECT, program=program, opts=options)
+
+
+def write_settings(name: str, settings: str, *, folder: Path, kubeconfig: Path) -> None:
+    """Give a stack new settings; program and provider both go to the cluster that they name."""
+    document = yaml.safe_load(settings)
+    document["config"]["kubernetes:kubeconfig"] = str(kubeconfig)
+    (_project(folder) / f"Pulumi.{name}.yaml").write_text(yaml.safe_dump(document, sort_keys=False))
 
 
 def run(stack: automation.Stack, say: Callable[[str], None], *, destroy: bool = False) -> None:
@@ -78,6 +86,8 @@ def run(stack: automation.Stack, say: Callable[[str], None], *, destroy: bool = 
     Raises:
         Unfinished: Not all was done; another run goes on from there.
     """
+    # When a run fails, Pulumi ends before the program hears of it; gRPC would print tracebacks of that.
+    logging.getLogger("grpc._server").setLevel(logging.CRITICAL)
     step = stack.destroy if destroy else stack.up
     try:
         step(on_output=say)
@@ -88,6 +98,10 @@ def run(stack: automation.Stack, say: Callable[[str], None], *, destroy: bool = 
 def programs(folder: Path) -> Path:
     """Return where Pulumi looks first for the programs that it runs."""
     return folder / "bin"
+
+
+def _project(folder: Path) -> Path:
+    return folder / "project"
 
 
 def _command(folder: Path) -> automation.PulumiCommand:

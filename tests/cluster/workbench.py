@@ -6,7 +6,7 @@ from pathlib import Path
 import yaml
 from pulumi import automation
 
-from infra.automation import open_stack
+from infra.automation import open_stack, write_settings
 from infra.components.kube import type_token
 from infra.config import parse_config
 from infra.provider import use_stand_in
@@ -112,5 +112,5 @@ class Bench:
                 "checkpoints": self.checkpoints,
             }
             self._opened = open_stack(self.name, text, kubeconfig=self.kubeconfig, **places)
-        (self.folder / "project" / f"Pulumi.{self.name}.yaml").write_text(text)
+        write_settings(self.name, text, folder=self.folder, kubeconfig=self.kubeconfig)
         return self._opened

@@ -1,7 +1,8 @@
-"""`pulumi-resource-kubernetes`: prints the port that it listens on, and serves until it is killed."""
+"""`pulumi-resource-kubernetes`: prints the port that it listens on, and serves until it is told to stop."""
 
 import os
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from urllib.request import getproxies
 
 import grpc
@@ -22,7 +23,8 @@ def main() -> None:
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     print(port, flush=True)
-    server.wait_for_termination()
+    with suppress(KeyboardInterrupt):  # how Pulumi ends it
+        server.wait_for_termination()
 
 
 main()

@@ -18,9 +18,9 @@ class Refused(Exception):
 
 
 class Api:
-    """Objects of any kind; the kubeconfig is the one that $KUBECONFIG names, if none is given."""
+    """Objects of any kind, on the cluster of a kubeconfig; None: of the usual one."""
 
-    def __init__(self, kubeconfig=None):
+    def __init__(self, kubeconfig):
         self._client = kubernetes.config.new_client_from_config(kubeconfig)
         self._kinds = cache(self._list_kinds)
 

@@ -25,9 +25,7 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
     """Objects as the program gives them; the state that Pulumi keeps of one is its inputs."""
 
     def __init__(self):
-        self._mutable = frozenset()
-        self._api = Api()
-        self._waiter = Waiter(self._api)
+        self._mutable, self._api, self._waiter = frozenset(), None, None
 
     def Handshake(self, request, context):
         return provider_pb2.ProviderHandshakeResponse()
@@ -39,7 +37,7 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
         return plugin_pb2.PluginInfo(version=PROVIDER_VERSION)
 
     def CheckConfig(self, request, context):
-        unknown = set(value_of(request.news)) - {*MUTABLE, "version"}
+        unknown = set(value_of(request.news)) - {*MUTABLE, "kubeconfig", "version"}
         failures = [
             provider_pb2.CheckFailure(property=key, reason="the stand-in knows no such setting")
             for key in unknown
@@ -54,6 +52,8 @@ class Servicer(provider_pb2_grpc.ResourceProviderServicer):
         self._mutable = frozenset(
             kind for key, kind in MUTABLE.items() if settings.get(key) in (True, "true")
         )
+        self._api = Api(settings.get("kubeconfig"))
+        self._waiter = Waiter(self._api)
         return provider_pb2.ConfigureResponse(supportsPreview=True)
 
     def Cancel(self, request, context):
