@@ -101,12 +101,15 @@ class NodePoolConfig:
     Attributes:
         hardware: Accelerator type, a name of `data/accelerators.yaml`.
         accelerators: Of one node; its processors if the hardware is `cpu`.
+        levels: Topology levels whose labels its nodes get from elsewhere, beside host name, zone and region;
+            simulated nodes have those of `spread` alone.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
 
     hardware: LabelValue
     accelerators: Count = 8
+    levels: tuple[Name, ...] = ()
     simulated: SimulatedNodes | None = None
     labels: LabelledNodes | None = None
     karpenter: KarpenterNodes | None = None
@@ -170,6 +173,26 @@ class ImagesConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PreviewConfig:
+    """What `pulumi preview` and `pulumi up` predict with.
+
+    Attributes:
+        simulate: Whether they predict at all.
+        trace: Requests of every service, as for `tercet simulate --trace`, from the project; null: each
+            policy's `demand.trace`, or else the shipped window of Azure's.
+        rate_scale: So many times the requests per second.
+        seed: Of everything random.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+
+    simulate: bool = True
+    trace: Name | None = None
+    rate_scale: Annotated[float, Field(ge=0.001, le=1e6)] = 1.0
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StackConfig:
     """Everything that one stack says.
 
@@ -188,6 +211,7 @@ class StackConfig:
     broker: BrokerConfig = field(default_factory=BrokerConfig)
     images: ImagesConfig = field(default_factory=ImagesConfig)
     keys_secret: DnsLabel = "tercet-keys"  # noqa: S105  # the name of a secret, not one
+    preview: PreviewConfig = field(default_factory=PreviewConfig)
 
 
 _ADAPTER = TypeAdapter(StackConfig)

@@ -107,6 +107,7 @@ def _service(
     profile = policy.model.profile
     return ModelServiceArgs(
         policy=policy,
+        file=file,
         namespace=config.namespace,
         config=config.services[name],
         images=config.images,

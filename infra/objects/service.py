@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from infra.config import ImagesConfig, ServiceConfig
 from infra.objects.names import Object, metadata, object_name
@@ -20,12 +21,14 @@ class ModelServiceArgs:
     """One service.
 
     Attributes:
+        file: Where the policy lies.
         profile_text: The file that `policy.model.profile` names; empty if it names none.
         secret: Name of the Secret with Redis's password and the blob token.
         priority_class: Name of the PriorityClass of its pods.
     """
 
     policy: Policy
+    file: Path
     namespace: str
     config: ServiceConfig
     images: ImagesConfig
