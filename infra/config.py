@@ -181,6 +181,7 @@ class PreviewConfig:
         trace: Requests of every service, as for `tercet simulate --trace`, from the project; null: each
             policy's `demand.trace`, or else the shipped window of Azure's.
         rate_scale: So many times the requests per second.
+        requests: Of all services together at most; traces are cut to as many of their first seconds.
         seed: Of everything random.
     """
 
@@ -189,6 +190,7 @@ class PreviewConfig:
     simulate: bool = True
     trace: Name | None = None
     rate_scale: Annotated[float, Field(ge=0.001, le=1e6)] = 1.0
+    requests: Count = 20_000
     seed: Annotated[int, Field(ge=0)] = 0
 
 

@@ -5,6 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from infra.config import ConfigError, PreviewConfig
 from infra.fleet import fleet_of
 from infra.objects.nodes import NodePoolArgs
@@ -20,6 +22,7 @@ from orchestrator.simulator.scenario import Subject, load_subjects, scenario_of
 from orchestrator.simulator.summary import HOUR_S, summarise
 from orchestrator.simulator.tenant import Tenant
 from orchestrator.simulator.trace_file import TraceError
+from orchestrator.simulator.workload import Workload
 from stages.types import Stage
 
 DAY_S = 24 * HOUR_S
@@ -90,10 +93,23 @@ def _simulated(
         rate_scale=preview.rate_scale,
         seed=preview.seed,
     )
+    subjects = _cut(subjects, preview.requests)
     tenants = [_tenant(*each) for each in zip(services, subjects, strict=True)]
     run = simulate(scenario_of(tenants, subjects[0].nodes, seed=preview.seed))
     each = {subject.control.service: _service(subject, run) for subject in subjects}
     return {"services": each, "total": _figures(run)}
+
+
+def _cut(subjects: Sequence[Subject], most: int) -> Sequence[Subject]:
+    """Return subjects whose requests are at most so many, from the same first seconds of each trace."""
+    arrivals_s = np.sort(np.concatenate([subject.workload.arrival_s for subject in subjects]))
+    if len(arrivals_s) <= most:
+        return subjects
+    return [replace(s, workload=_first(s.workload, float(arrivals_s[most]))) for s in subjects]
+
+
+def _first(work: Workload, end_s: float) -> Workload:
+    return work.slice(0.0, end_s) if end_s < work.span_s else work
 
 
 def _trace(service: ModelServiceArgs, preview: PreviewConfig, root: Path) -> str | None:

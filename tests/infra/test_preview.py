@@ -85,6 +85,16 @@ def test_the_pools_that_the_stack_declares_are_those_simulated(tmp_path):
     assert told[1] == []
 
 
+def test_long_traces_are_cut_to_their_first_seconds(tmp_path):
+    """So many requests of all services together, of the same time of each."""
+    services = service(tmp_path) | service(tmp_path, name="other")
+    config = config_of(services=services, preview={"requests": 400})
+    told = predict(stack(config), config.preview, ROOT, HARDWARE)["services"]
+    assert {each["requests"].split(" in ")[0] for each in told.values()} == {
+        "200 of azure_lmm_window_2024-10-16 (real, images clipped to 16)"
+    }
+
+
 def test_fixed_services_cost_the_same_whatever_comes(tmp_path):
     """Without an autoscaler the least replicas: 1 l40s, 4 h100 and, of h20 and h100, 4 of the best class."""
     least = [("hardware: [h20, h100]", "hardware: [h100, a100]")]
