@@ -100,12 +100,13 @@ def _simulated(
     return {"services": each, "total": _figures(run)}
 
 
-def _cut(subjects: Sequence[Subject], most: int) -> Sequence[Subject]:
+def _cut(subjects: tuple[Subject, ...], most: int) -> tuple[Subject, ...]:
     """Return subjects whose requests are at most so many, from the same first seconds of each trace."""
     arrivals_s = np.sort(np.concatenate([subject.workload.arrival_s for subject in subjects]))
     if len(arrivals_s) <= most:
         return subjects
-    return [replace(s, workload=_first(s.workload, float(arrivals_s[most]))) for s in subjects]
+    end_s = float(arrivals_s[most])
+    return tuple(replace(each, workload=_first(each.workload, end_s)) for each in subjects)
 
 
 def _first(work: Workload, end_s: float) -> Workload:
