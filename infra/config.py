@@ -8,6 +8,7 @@ from typing import Annotated, ClassVar, Literal
 import yaml
 from pydantic import ConfigDict, Field, TypeAdapter
 
+from infra.preview_config import PreviewConfig
 from orchestrator.yaml_fields import STRICT, Count, InfeasibleError, Name
 from orchestrator.yaml_file import FileError, load_yaml
 
@@ -173,28 +174,6 @@ class ImagesConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PreviewConfig:
-    """What `pulumi preview` and `pulumi up` predict with.
-
-    Attributes:
-        simulate: Whether they predict at all.
-        trace: Requests of every service, as for `tercet simulate --trace`, from the project; null: each
-            policy's `demand.trace`, or else the shipped window of Azure's.
-        rate_scale: So many times the requests per second.
-        requests: Of all services together at most; traces are cut to as many of their first seconds.
-        seed: Of everything random.
-    """
-
-    __pydantic_config__: ClassVar[ConfigDict] = STRICT
-
-    simulate: bool = True
-    trace: Name | None = None
-    rate_scale: Annotated[float, Field(ge=0.001, le=1e6)] = 1.0
-    requests: Count = 20_000
-    seed: Annotated[int, Field(ge=0)] = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class StackConfig:
     """Everything that one stack says.
 
@@ -203,6 +182,7 @@ class StackConfig:
         node_pools: By name.
         services: By name, which is also the policy's `service`.
         keys_secret: Name of a Secret with the key `keys.yaml`: the gateways' API keys.
+        preview: What is predicted.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT

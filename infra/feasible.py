@@ -4,7 +4,6 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from infra.config import ConfigError
 from infra.fleet import borne_levels, fleet_of
-from infra.objects.names import PROCESSORS
 from infra.objects.nodes import NodePoolArgs
 from infra.objects.service import ModelServiceArgs
 from infra.room import Least, too_few
@@ -30,7 +29,7 @@ def infeasibilities(stack: StackArgs, hardware: Hardware) -> Iterator[str]:
     """Yield a text for each thing that cannot be."""
     usable = []
     for service in stack.services:
-        problems = [*_refused(service, hardware), *_unscalable(service)]
+        problems = list(_refused(service, hardware))
         problems += _unhoused(service, stack.node_pools) if stack.node_pools else []
         yield from problems
         if not problems:
@@ -39,7 +38,7 @@ def infeasibilities(stack: StackArgs, hardware: Hardware) -> Iterator[str]:
     if stack.node_pools:
         for service in usable:
             yield from _apart(service, stack.node_pools, hardware)
-        least = [each for service in usable for each in _least(service)]
+        least = [each for service in usable for each in _least(service, stack.node_pools)]
         yield from too_few(least, fleet_of(stack.node_pools, ()))
 
 
@@ -68,16 +67,6 @@ def _refused(service: ModelServiceArgs, hardware: Hardware) -> Iterator[str]:
         yield f"{_key(service, 'policy')}: {error}"
 
 
-def _unscalable(service: ModelServiceArgs) -> Iterator[str]:
-    stages = [stage for stage in Stage if PROCESSORS in service.policy.stages[stage].hardware]
-    if stages and _scaled(service):
-        named = ", ".join(stages)
-        yield (
-            f"{_key(service, 'autoscaler')}: the controller counts accelerators, and {named} may run on "
-            f"{PROCESSORS}: say `none`, or name other hardware"
-        )
-
-
 def _unhoused(service: ModelServiceArgs, pools: Sequence[NodePoolArgs]) -> Iterator[str]:
     """Yield stages that no pool has hardware or nodes large enough for, and levels that no pool bears."""
     for stage in Stage:
@@ -88,8 +77,8 @@ def _unhoused(service: ModelServiceArgs, pools: Sequence[NodePoolArgs]) -> Itera
             have = ", ".join(sorted({pool.config.hardware for pool in pools}))
             yield f"{key}: {runs_on}, and the node pools have {have}: add a pool, or change stages.{stage}"
             continue
-        largest = max(pool.config.accelerators for pool in nodes)
-        if largest < of_stage.tp:
+        largest = _largest(nodes)
+        if largest < of_stage.tp and _scaled(service):
             have = f"nodes of these pools have {largest} at most"
             yield f"{key}: {runs_on}, {of_stage.tp} for each replica, and {have}: lower stages.{stage}.tp"
     if _scaled(service):
@@ -126,13 +115,19 @@ def _apart(service: ModelServiceArgs, pools: Sequence[NodePoolArgs], hardware: H
         yield f"{_key(service)}: {problem}"
 
 
-def _least(service: ModelServiceArgs) -> Iterator[Least]:
+def _largest(pools: Iterable[NodePoolArgs]) -> int:
+    return max(pool.config.accelerators for pool in pools)
+
+
+def _least(service: ModelServiceArgs, pools: Sequence[NodePoolArgs]) -> Iterator[Least]:
+    """Yield what every stage has at least; a replica that is larger than a node counts as several of a node."""
     for stage in Stage:
-        of_stage = service.policy.stages[stage]
+        of_stage, classes = service.policy.stages[stage], frozenset(_classes(service, stage))
+        size = min(of_stage.tp, _largest(pool for pool in pools if pool.config.hardware in classes))
         if of_stage.min:
             yield Least(
                 stage=f"{service.policy.service} {stage}",
-                replicas=of_stage.min,
-                tp=of_stage.tp,
-                classes=frozenset(_classes(service, stage)),
+                replicas=of_stage.min * -(-of_stage.tp // size),
+                tp=size,
+                classes=classes,
             )

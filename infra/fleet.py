@@ -9,6 +9,9 @@ _HOSTNAME = "kubernetes.io/hostname"
 _EVERYWHERE = (_HOSTNAME, "topology.kubernetes.io/region", "topology.kubernetes.io/zone")
 """Topology levels that the nodes of any real cluster bear."""
 
+_ON_AWS = tuple(f"topology.k8s.aws/network-node-layer-{layer}" for layer in (1, 2, 3))
+"""EKS labels the larger instance types with their place in the network."""
+
 _UNKNOWN = "?"
 """Domain of nodes whose place is not known beforehand: they are taken to be together."""
 
@@ -32,7 +35,9 @@ def borne_levels(pool: NodePoolArgs) -> set[str]:
 
 
 def _from_elsewhere(pool: NodePoolArgs) -> set[str]:
-    return set() if pool.config.simulated else {*_EVERYWHERE, *pool.config.levels}
+    if pool.config.simulated:
+        return set()
+    return {*_EVERYWHERE, *pool.config.levels, *(_ON_AWS if pool.config.karpenter else ())}
 
 
 def _named(pool: NodePoolArgs) -> Iterator[tuple[str, Mapping[str, str]]]:

@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from infra.config import ConfigError, PreviewConfig
+from infra.config import ConfigError
 from infra.fleet import fleet_of
 from infra.objects.nodes import NodePoolArgs
 from infra.objects.service import ModelServiceArgs
+from infra.preview_config import PreviewConfig
 from infra.stack import StackArgs
 from orchestrator.control_policy import Hardware, policy_profile
 from orchestrator.core.scaling.static import StaticParams
@@ -27,6 +28,9 @@ from stages.types import Stage
 
 DAY_S = 24 * HOUR_S
 DAYS_PER_MONTH = 730 / 24
+
+_SCALING: Mapping[str, str | None] = {"tercet": None, "hpa": "hpa", "keda": "hpa"}
+"""Scaling policy that stands for an autoscaler; None for the policy file's own."""
 
 Figures = dict[str, Any]
 """JSON; figures are rounded, so that equal stacks have equal ones."""
@@ -128,8 +132,8 @@ def _rooted(spec: str, root: Path) -> str:
 
 def _tenant(service: ModelServiceArgs, subject: Subject) -> Tenant:
     """Return the service as the stack would scale it."""
-    if service.config.autoscaler == "tercet":
-        return subject.tenant()
+    if service.config.autoscaler in _SCALING:
+        return subject.tenant(scaling=_SCALING[service.config.autoscaler])
     stages = subject.control.stages
     encode, prefill, decode = (stages[stage].min for stage in Stage)
     least = StaticParams(encode=encode, prefill=prefill, decode=decode)

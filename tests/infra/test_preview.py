@@ -176,7 +176,6 @@ def test_what_does_not_fit_its_accelerator_is_refused_without_pools(tmp_path):
     assert "stages.prefill.hardware" in text
     assert "GB usable of 1 × l4" in text
     assert "`tercet:services.noop.policy`" in text
-    assert "`tercet:services.noop.autoscaler`: the controller counts accelerators" in text
 
 
 def test_services_of_one_controller_share_their_levels(tmp_path):
