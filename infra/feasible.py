@@ -120,7 +120,7 @@ def _largest(pools: Iterable[NodePoolArgs]) -> int:
 
 
 def _least(service: ModelServiceArgs, pools: Sequence[NodePoolArgs]) -> Iterator[Least]:
-    """Yield what every stage has at least; a replica that is larger than a node counts as several of a node."""
+    """Yield what every stage has at least; a replica larger than a node counts as several."""
     for stage in Stage:
         of_stage, classes = service.policy.stages[stage], frozenset(_classes(service, stage))
         size = min(of_stage.tp, _largest(pool for pool in pools if pool.config.hardware in classes))
