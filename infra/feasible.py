@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from infra.config import ConfigError
 from infra.fleet import borne_levels, fleet_of
+from infra.objects.names import PROCESSORS
 from infra.objects.nodes import NodePoolArgs
 from infra.objects.service import ModelServiceArgs
 from infra.room import Least, too_few
@@ -56,6 +57,11 @@ def _classes(service: ModelServiceArgs, stage: Stage) -> tuple[str, ...]:
     return hardware if _scaled(service) else hardware[:1]
 
 
+def _stages(service: ModelServiceArgs) -> list[Stage]:
+    """Return the stages that need a declared pool: any node has processors, if Kubernetes alone places."""
+    return [stage for stage in Stage if _scaled(service) or _classes(service, stage) != (PROCESSORS,)]
+
+
 def _refused(service: ModelServiceArgs, hardware: Hardware) -> Iterator[str]:
     """Yield what the model cannot do on its hardware. The controller needs to know the model."""
     known = _scaled(service)
@@ -69,7 +75,7 @@ def _refused(service: ModelServiceArgs, hardware: Hardware) -> Iterator[str]:
 
 def _unhoused(service: ModelServiceArgs, pools: Sequence[NodePoolArgs]) -> Iterator[str]:
     """Yield stages that no pool has hardware or nodes large enough for, and levels that no pool bears."""
-    for stage in Stage:
+    for stage in _stages(service):
         of_stage, classes = service.policy.stages[stage], _classes(service, stage)
         nodes = [pool for pool in pools if pool.config.hardware in classes]
         key, runs_on = _key(service), f"{stage} runs on {' or '.join(classes)}"
@@ -121,7 +127,7 @@ def _largest(pools: Iterable[NodePoolArgs]) -> int:
 
 def _least(service: ModelServiceArgs, pools: Sequence[NodePoolArgs]) -> Iterator[Least]:
     """Yield what every stage has at least; a replica larger than a node counts as several."""
-    for stage in Stage:
+    for stage in _stages(service):
         of_stage, classes = service.policy.stages[stage], frozenset(_classes(service, stage))
         size = min(of_stage.tp, _largest(pool for pool in pools if pool.config.hardware in classes))
         if of_stage.min:

@@ -51,8 +51,9 @@ def predict(stack: StackArgs, preview: PreviewConfig, root: Path, hardware: Hard
     Raises:
         ConfigError: A trace cannot be used.
     """
-    known = [service for service in stack.services if _profiled(service, hardware)]
-    left_out = [f"{s.policy.service}: its model has no profile" for s in stack.services if s not in known]
+    reasons = [_left_out(service, stack.node_pools, hardware) for service in stack.services]
+    left_out = [reason for reason in reasons if reason]
+    known = [service for service, why in zip(stack.services, reasons, strict=True) if not why]
     figures: Figures = {
         "kind": "profile-driven simulation; a day is taken to be the trace over and over",
         "seed": preview.seed,
@@ -78,12 +79,15 @@ def below_target(figures: Figures) -> list[str]:
     ]
 
 
-def _profiled(service: ModelServiceArgs, hardware: Hardware) -> bool:
+def _left_out(service: ModelServiceArgs, pools: Sequence[NodePoolArgs], hardware: Hardware) -> str:
+    """Return why a service cannot be simulated; nothing if it can."""
+    name, there = service.policy.service, {pool.config.hardware for pool in pools}
     try:
         policy_profile(service.policy, service.file, hardware)
     except NoProfileError:
-        return False
-    return True
+        return f"{name}: its model has no profile"
+    housed = all(there.intersection(service.policy.stages[stage].hardware) for stage in Stage)
+    return "" if housed or not pools else f"{name}: it runs on hardware of no declared pool"
 
 
 def _simulated(

@@ -108,6 +108,17 @@ def test_fixed_services_cost_the_same_whatever_comes(tmp_path):
     assert told["not_simulated"] == ["noop: its model has no profile"]
 
 
+def test_processors_are_on_any_node(tmp_path):
+    """A service on them needs no pool unless the controller is to place it, and is then not simulated."""
+    tiny = {"tiny": {"policy": "policies/tiny.yaml", "autoscaler": "none"}}
+    config = config_of(services=service(tmp_path) | tiny, node_pools=pools(), preview={"rate_scale": 0.05})
+    made = stack(config)
+    check_feasible(made, HARDWARE)
+    told = predict(made, config.preview, ROOT, HARDWARE)
+    assert list(told["services"]) == ["internvl-26b"]
+    assert told["not_simulated"] == ["tiny: it runs on hardware of no declared pool"]
+
+
 def test_a_trace_that_is_not_there_names_its_key(tmp_path):
     config = config_of(services=service(tmp_path), preview={"trace": "no.csv"})
     with pytest.raises(ConfigError, match=r"(?s)`tercet:preview`: .*no\.csv.*simulate: false"):
