@@ -4,12 +4,12 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from infra.config import ConfigError
 from infra.fleet import borne_levels, fleet_of
-from infra.objects.names import PROCESSORS
 from infra.objects.nodes import NodePoolArgs
 from infra.objects.service import ModelServiceArgs
 from infra.room import Least, too_few
 from infra.stack import StackArgs
 from orchestrator.control_policy import Hardware, control_policy, policy_profile, refusals
+from orchestrator.kube_names import PROCESSORS
 from orchestrator.policy import PolicyError, load_policy
 from orchestrator.simulator.fleet_check import too_far_apart
 from stages.types import Stage

@@ -75,7 +75,7 @@ def below_target(figures: Figures) -> list[str]:
         f"{name}: simulated attainment {each['attainment']['all']:.1%} is below slo.attainment "
         f"{each['slo_attainment']:.1%}"
         for name, each in figures.get("services", {}).items()
-        if (each["attainment"]["all"] or 0.0) < each["slo_attainment"]
+        if each["attainment"]["all"] is not None and each["attainment"]["all"] < each["slo_attainment"]
     ]
 
 
@@ -102,6 +102,10 @@ def _simulated(
         seed=preview.seed,
     )
     subjects = _cut(subjects, preview.requests)
+    if not any(len(subject.workload) for subject in subjects):
+        raise ConfigError(
+            "`tercet:preview`: no requests are left to simulate; raise `requests` or `rate_scale`"
+        )
     tenants = [_tenant(*each) for each in zip(services, subjects, strict=True)]
     run = simulate(scenario_of(tenants, subjects[0].nodes, seed=preview.seed))
     each = {subject.control.service: _service(subject, run) for subject in subjects}
@@ -131,7 +135,8 @@ def _trace(service: ModelServiceArgs, preview: PreviewConfig, root: Path) -> str
 def _rooted(spec: str, root: Path) -> str:
     """Return a specification for `load_workload` whose paths start from a folder."""
     kind, colon, paths = spec.rpartition(":")
-    return kind + colon + "@".join(str(root / path) if path else "" for path in paths.split("@"))
+    parts = paths.split("@") if kind == "splice" else [paths]
+    return kind + colon + "@".join(str(root / path) if path else "" for path in parts)
 
 
 def _tenant(service: ModelServiceArgs, subject: Subject) -> Tenant:

@@ -5,14 +5,14 @@ from dataclasses import fields
 
 import pytest
 
-from infra.config import ConfigError, parse_config
+from infra.config import ConfigError
 from infra.feasible import check_feasible
 from infra.preview import predict
 from infra.preview_config import PreviewConfig
 from infra.stack import stack_args
 from orchestrator.control_policy import Hardware
 from orchestrator.policy import load_policy
-from tests.infra.kit import ROOT, config_of, simulated_values
+from tests.infra.kit import ROOT, config_of, example
 
 TEXT = (ROOT / "docs/deploy.md").read_text()
 HARDWARE = Hardware.load()
@@ -78,7 +78,7 @@ def test_the_example_of_a_refusal_is_what_is_said():
 
 
 def test_the_figures_of_the_example_are_what_is_simulated():
-    config = parse_config(simulated_values(), "simulated")
+    config = example("simulated")
     stack = stack_args(config, ROOT, HARDWARE.accelerators)
     figures = predict(stack, config.preview, ROOT, HARDWARE)
     total, attained = figures["total"], figures["total"]["attainment"]

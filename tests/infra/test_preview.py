@@ -6,13 +6,14 @@ import pulumi
 import pytest
 
 from infra import program
+from infra.adopt import adopt
 from infra.config import ConfigError, parse_config
 from infra.feasible import check_feasible, infeasibilities
 from infra.fleet import fleet_of
 from infra.preview import below_target, predict
 from infra.stack import stack_args
 from orchestrator.control_policy import Hardware
-from tests.infra.kit import ROOT, config_of, pulumi_values, simulated_values
+from tests.infra.kit import EXAMPLES, ROOT, config_of, example_values, pulumi_values
 
 HARDWARE = Hardware.load()
 LEVELS = ("topology.kubernetes.io/zone", "example.com/block", "example.com/rack")
@@ -49,7 +50,7 @@ def found(services, node_pools):
 @pytest.fixture(scope="module")
 def example():
     less = pulumi_values({"tercet:preview": {"rate_scale": 0.3}})
-    return parse_config(simulated_values() | less, "simulated")
+    return parse_config(example_values("simulated") | less, "simulated")
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +68,20 @@ def test_the_example_is_feasible_and_its_figures_are_simulated(example, figures)
     assert 0 < each["gpu_hours_per_day"] < 24 * sum(figures["pools"]["accelerators"].values())
     assert each["cost_per_month_usd"] == pytest.approx(each["cost_per_day_usd"] * 730 / 24, rel=1e-4)
     assert figures["not_simulated"] == []
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_every_example_is_feasible_and_can_be_simulated(name):
+    """On four nodes for each selector of nodes that exist."""
+    values = example_values(name) | pulumi_values({"tercet:preview": {"requests": 200}})
+    config = adopt(
+        parse_config(values, name), lambda selector: [f"{sorted(selector.values())}-{n}" for n in range(4)]
+    )
+    made = stack(config)
+    check_feasible(made, HARDWARE)
+    told = predict(made, config.preview, ROOT, HARDWARE)
+    assert set(told["services"]) == set(config.services)
+    assert told["not_simulated"] == []
 
 
 def test_the_same_stack_has_the_same_figures(example, figures):
@@ -206,7 +221,7 @@ def test_real_nodes_bear_what_their_pool_says(tmp_path):
             "labels": {"nodes": ["n-1"], "labels": {"example.com/block": "b"}},
         },
     }
-    made = stack(config_of(services=service(tmp_path), node_pools=declared))
+    made = stack(config_of(services=service(tmp_path, autoscaler="none"), node_pools=declared))
     assert [(node.accelerators, node.domain) for node in fleet_of(made.node_pools, LEVELS)] == [
         (8, ("?",)),
         (8, ("?",)),
@@ -227,7 +242,7 @@ def test_a_stack_that_cannot_work_ends_the_run_with_the_list(monkeypatch):
 def test_a_run_exports_its_figures_unless_told_not_to(monkeypatch, simulate):
     told = []
     preview = pulumi_values({"tercet:preview": {"simulate": simulate, "rate_scale": 0.1}})
-    monkeypatch.setattr(program, "get_config_env", lambda: simulated_values() | preview)
+    monkeypatch.setattr(program, "get_config_env", lambda: example_values("simulated") | preview)
     monkeypatch.setattr(program, "declare", lambda args: None)
     monkeypatch.setattr(program, "tell", told.append)
     program.main()
