@@ -67,7 +67,8 @@ def measure(at: Point, seed: int, scale: Scale) -> Row:
     )
     given = _service(stage, factor, seed)
     summary = evaluate([given], policy, [best.params(given)], seed)
-    return {"gpu_hours": summary.gpu_hours, "attainment": summary.attainment}
+    trained = best.best.summary.gpu_hours if best.best.attained else None
+    return {"gpu_hours": summary.gpu_hours, "attainment": summary.attainment, "trained": trained}
 
 
 def _service(stage: str, factor: float, seed: int) -> Subject:
@@ -133,13 +134,14 @@ def _savings(findings: Findings) -> str:
             for name in POLICIES
         ]
         over = [
-            f"{interval(findings.ratios(at['coupled'], at[name], 'gpu_hours')).text} ×"
+            f"{interval(findings.ratios(at['coupled'], at[name], figure)).text} ×"
+            for figure in ("trained", "gpu_hours")
             for name in POLICIES[1:]
         ]
         rows.append((_named(stage, factor), *over, ", ".join(attained)))
     heads = (
         "times of the profile",
-        *[f"coupled over {name}" for name in POLICIES[1:]],
+        *[f"over {name} {where}" for where in ("in training", "judged") for name in POLICIES[1:]],
         f"attained %: {', '.join(POLICIES)}",
     )
     return f"### GPU-hours of coupled\n\n{table(heads, rows)}"
