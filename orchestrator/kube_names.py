@@ -27,3 +27,6 @@ ACCELERATOR_RESOURCE = "nvidia.com/gpu"
 
 ACCELERATOR_TAINT = {"key": ACCELERATOR_RESOURCE, "value": "present", "effect": "NoSchedule"}
 """As nodes with accelerators usually have: what asks for none stays away."""
+
+METRIC_SERVICE = "tercet_service"
+"""Label of metrics: the service. Not `service`, which Prometheus Operator sets itself."""
