@@ -5,7 +5,15 @@ from pathlib import Path
 import pulumi
 from pulumi.runtime.config import CONFIG, get_config_env
 
-from infra.components.parts import Base, Broker, Controller, Gateway, GpuNodePool, ModelService
+from infra.components.parts import (
+    Base,
+    Broker,
+    Controller,
+    Gateway,
+    GpuNodePool,
+    ModelService,
+    Observability,
+)
 from infra.config import ConfigError, parse_config
 from infra.stack import StackArgs, stack_args
 from orchestrator.profiles import load_accelerators
@@ -41,3 +49,5 @@ def declare(args: StackArgs) -> None:
         pulumi.export(f"{gateway.service}-url", gateway.url)
     if args.controller:
         Controller(args.controller, inside)
+    if args.observability:
+        Observability(args.observability, inside)

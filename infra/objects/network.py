@@ -1,7 +1,10 @@
 """NetworkPolicies: nothing but the named edges of a service."""
 
+from collections.abc import Sequence
+
 from infra.objects.names import Object, component_labels, metadata, object_name
-from infra.objects.pods import BLOB_PORT, REDIS_PORT
+from infra.objects.pods import BLOB_PORT
+from infra.objects.redis_access import REDIS_PORT
 from orchestrator.kube_names import SERVICE, STAGE
 from stages.types import Stage
 
@@ -37,6 +40,27 @@ def broker_edges(namespace: str, selector: dict[str, str]) -> Object:
     """Return the policy that lets the namespace's own pods reach Redis."""
     rule = {"from": [{"podSelector": {}}], "ports": [{"protocol": "TCP", "port": REDIS_PORT}]}
     return _policy("redis", namespace, selector, [rule])
+
+
+def group_edges(name: str, namespace: str, selector: dict[str, str]) -> Object:
+    """Return the policy that lets the pods of replicas on several nodes reach each other, on any port."""
+    return _policy(name, namespace, selector, [{"from": [{"podSelector": {"matchLabels": selector}}]}])
+
+
+def metrics_edges(name: str, namespace: str, selector: dict[str, str]) -> Object:
+    """Return the policy that lets Prometheus in, wherever it runs."""
+    return _policy(name, namespace, selector, [{"ports": [{"protocol": "TCP", "port": METRICS_PORT}]}])
+
+
+def engine_edges(
+    name: str, namespace: str, selector: dict[str, str], port: int, namespaces: Sequence[str]
+) -> Object:
+    """Return the policy that lets all pods of some namespaces reach engines."""
+    chosen = {"key": "kubernetes.io/metadata.name", "operator": "In", "values": list(namespaces)}
+    peer = {"namespaceSelector": {"matchExpressions": [chosen]}}
+    return _policy(
+        name, namespace, selector, [{"from": [peer], "ports": [{"protocol": "TCP", "port": port}]}]
+    )
 
 
 def _part(service: str, namespace: str, part: str) -> Object:

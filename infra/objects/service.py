@@ -1,13 +1,17 @@
 """What the three stages of one policy file share: live fields, names in DNS, edges."""
 
 import json
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
-from infra.config import ImagesConfig, ServiceConfig
+from infra.config import ImagesConfig
+from infra.objects.inference_pool import inference_pool_objects
 from infra.objects.names import Object, metadata, object_name
 from infra.objects.network import part_labels, service_edges
 from infra.objects.pods import BLOB_PORT
-from infra.objects.stage_pool import StagePoolArgs
+from infra.objects.pool_args import StagePoolArgs
+from infra.service_config import ServiceConfig
+from infra.shared_config import BrokerConfig
 from orchestrator.policy import DemandPolicy, Policy, dump_policy
 from stages.types import Stage
 
@@ -21,36 +25,50 @@ class ModelServiceArgs:
 
     Attributes:
         profile_text: The file that `policy.model.profile` names; empty if it names none.
-        secret: Name of the Secret with Redis's password and the blob token.
+        broker: How pods reach Redis, and the Secret with the blob token.
         priority_class: Name of the PriorityClass of its pods.
+        nodes: Nodes that one replica of a stage on a hardware class spans, where that is more than one.
+        prometheus: Where KEDA asks; empty without it.
     """
 
     policy: Policy
     namespace: str
     config: ServiceConfig
     images: ImagesConfig
-    secret: str
+    broker: BrokerConfig
     priority_class: str
     profile_text: str = ""
+    nodes: Mapping[tuple[Stage, str], int] = field(default_factory=dict)
+    prometheus: str = ""
 
     @property
     def pools(self) -> list[StagePoolArgs]:
-        """One pool for each stage and hardware class; without an autoscaler the best class has them all."""
+        """One for each stage and hardware class.
+
+        Only the controller knows how to choose between classes: with others the best class has all replicas.
+        """
         return [
-            StagePoolArgs(
-                policy=self.policy,
-                stage=stage,
-                hardware=hardware,
-                namespace=self.namespace,
-                autoscaler=self.config.autoscaler,
-                images=self.images,
-                secret=self.secret,
-                priority_class=self.priority_class,
-                replicas=self.policy.stages[stage].min if rank == 0 else 0,
-            )
+            self._pool(stage, hardware, best=hardware == self.policy.stages[stage].hardware[0])
             for stage in Stage
-            for rank, hardware in enumerate(self.policy.stages[stage].hardware)
+            for hardware in self.policy.stages[stage].hardware
         ]
+
+    def _pool(self, stage: Stage, hardware: str, *, best: bool) -> StagePoolArgs:
+        controlled = self.config.autoscaler == "tercet"
+        return StagePoolArgs(
+            policy=self.policy,
+            stage=stage,
+            hardware=hardware,
+            namespace=self.namespace,
+            autoscaler=self.config.autoscaler if controlled or best else "none",
+            images=self.images,
+            broker=self.broker,
+            priority_class=self.priority_class,
+            replicas=self.policy.stages[stage].min if best and not controlled else 0,
+            nodes=self.nodes.get((stage, hardware), 1),
+            queue=self.config.queue or "",
+            prometheus=self.prometheus,
+        )
 
 
 def policy_name(service: str) -> str:
@@ -59,10 +77,14 @@ def policy_name(service: str) -> str:
 
 
 def service_objects(args: ModelServiceArgs) -> list[Object]:
-    """Return the policy's ConfigMap, a headless Service for each stage, and the NetworkPolicies."""
+    """Return the policy's ConfigMap, a headless Service for each stage, NetworkPolicies, an InferencePool."""
     service, namespace = args.policy.service, args.namespace
     headless = [_headless(service, namespace, stage) for stage in Stage]
-    return [policy_map(args), *headless, *service_edges(service, namespace)]
+    made = [policy_map(args), *headless, *service_edges(service, namespace)]
+    if args.config.inference_pool:
+        grouped = (Stage.DECODE, args.policy.stages.decode.hardware[0]) in args.nodes
+        made += inference_pool_objects(args.policy, namespace, args.config.inference_pool, grouped=grouped)
+    return made
 
 
 def policy_map(args: ModelServiceArgs) -> Object:
