@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 from pydantic import ConfigDict
 
-from infra.config_fields import DnsLabel, Host, LabelValue
+from infra.config_fields import DnsLabel, Host, LabelValue, Port
 from orchestrator.yaml_fields import STRICT, Count, InfeasibleError, Name
 
 Autoscaler = Literal["tercet", "hpa", "keda", "none"]
@@ -58,7 +58,7 @@ class InferencePoolConfig:
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
 
     picker: DnsLabel
-    picker_port: Count = 9002
+    picker_port: Port = 9002
     from_namespace: DnsLabel | None = None
 
 

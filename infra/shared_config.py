@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from pydantic import ConfigDict
 
-from infra.config_fields import DnsLabel, HttpUrl, LabelValue
+from infra.config_fields import DnsLabel, HttpUrl, LabelValue, Port
 from orchestrator.yaml_fields import STRICT, Count, InfeasibleError, Name
 
 
@@ -16,7 +16,8 @@ class BrokerConfig:
 
     Attributes:
         secret: Name of a Secret with the keys `blob-token` and `password`, made by whoever owns the cluster.
-        external: Whether Redis is somebody else's; the Secret's key `url` then says where, not `password`.
+        external_port: Port of a Redis that is somebody else's; the Secret's key `url` then says where it is,
+            and there is no `password`. Null: the stack has a Redis of its own.
         tls_secret: Name of a Secret with `tls.crt`, `tls.key` and `ca.crt`, for the name `redis`; null: no
             TLS. Of an external Redis `ca.crt` alone, which its URL may name as /etc/tercet/redis/ca.crt.
         storage_gb: Gigabytes of its volume; null: kept in the pod, and lost with it.
@@ -28,7 +29,7 @@ class BrokerConfig:
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
 
     secret: DnsLabel = "tercet-redis"  # noqa: S105  # the name of a secret, not one
-    external: bool = False
+    external_port: Port | None = None
     tls_secret: DnsLabel | None = None
     storage_gb: Count | None = None
     storage_class: DnsLabel | None = None
@@ -38,7 +39,7 @@ class BrokerConfig:
     def __post_init__(self) -> None:
         if self.storage_class and not self.storage_gb:
             raise InfeasibleError("without storage_gb there is no volume", "storage_class")
-        if self.storage_gb and self.external:
+        if self.storage_gb and self.external_port:
             raise InfeasibleError("an external Redis keeps its own", "storage_gb")
 
 

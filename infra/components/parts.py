@@ -33,7 +33,7 @@ class Broker(KubeComponent):
     """Redis."""
 
     def __init__(self, args: BrokerArgs, opts: pulumi.ResourceOptions | None = None) -> None:
-        outputs = {} if args.config.external else {"host": f"{BROKER}.{args.namespace}"}
+        outputs = {} if args.config.external_port else {"host": f"{BROKER}.{args.namespace}"}
         super().__init__(BROKER, broker_objects(args), outputs, opts)
 
 

@@ -24,7 +24,7 @@ class BrokerArgs:
 
 def broker_objects(args: BrokerArgs) -> list[Object]:
     """Return StatefulSet, Service and NetworkPolicy; nothing if Redis is somebody else's."""
-    if args.config.external:
+    if args.config.external_port:
         return []
     labels = component_labels(BROKER)
     service = {

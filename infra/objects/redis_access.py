@@ -31,7 +31,7 @@ def redis_environment(config: BrokerConfig) -> list[Object]:
 
     A password is put in as it is: it has to be free of characters that a URL gives a meaning to.
     """
-    if config.external:
+    if config.external_port:
         return [from_secret("REDIS_URL", config.secret, SECRET_URL)]
     scheme, options = ("rediss", f"?ssl_ca_certs={TLS_DIR}/{CA_FILE}") if config.tls_secret else ("redis", "")
     url = f"{scheme}://:$(REDIS_PASSWORD)@{BROKER}:{REDIS_PORT}/0{options}"

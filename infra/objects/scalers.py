@@ -14,7 +14,7 @@ LOAD_METRIC = "tercet:stage_load:sum"
 """Recorded by the stack's PrometheusRule: gateways export its parts."""
 
 ADAPTED_METRIC = "tercet_stage_load"
-"""The same under the name that prometheus-adapter has to give it; docs/deploy.md has the rule."""
+"""The same under the name that prometheus-adapter has to give it; docs/stack.md has the rule."""
 
 _POLL_S = 15
 _WINDOW_MAX_S = 3600  # Kubernetes takes no more

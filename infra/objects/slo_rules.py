@@ -59,7 +59,7 @@ def _alert(burn: Burn, service: str, budget: float, namespace: str) -> Object:
         "expr": " and ".join(both),
         "labels": {"severity": burn.severity, "window": burn.long},
         "annotations": {
-            "summary": f"{service} misses its targets {burn.factor:g} times as often as it may",
+            "summary": f"{service} spends its error budget at {burn.factor:g} times the pace of 30 days",
             "description": f"{{{{ $value | humanizePercentage }}}} of the requests of the last {burn.long} "
             f"missed their targets or were refused; slo.attainment leaves {budget:.4g}.",
         },

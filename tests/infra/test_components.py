@@ -12,7 +12,7 @@ from infra import program
 from infra.config import parse_config
 from infra.stack import stack_args
 from orchestrator.kube_names import GATE
-from tests.infra.kit import ACCELERATORS, ROOT, simulated_values
+from tests.infra.kit import ACCELERATORS, ROOT, WATCHED, simulated_values, stack_of
 
 DEPLOYMENT = "kubernetes:apps/v1:Deployment"
 
@@ -91,6 +91,24 @@ def test_only_pools_leave_their_counts_to_somebody_else(requests):
     }
     assert ignoring == pools
     assert {tuple(requests[DEPLOYMENT, name].ignoreChanges) for name in pools} == {("spec.replicas",)}
+
+
+def test_counts_that_keda_sets_are_left_to_it():
+    """Of Deployments and LeaderWorkerSets; of gateways that an HPA scales too, of no pool that nobody does."""
+    nodes = {"h20": {"hardware": "h20", "accelerators": 2, "simulated": {"nodes": 1}}}
+    stack = stack_of(
+        "policies/internvl-26b.yaml", {**WATCHED, "node_pools": nodes}, autoscaler="keda", gateways_max=4
+    )
+    found = declared(lambda: program.declare(stack))
+    ignoring = {(kind.rpartition(":")[2], name) for (kind, name), each in found.items() if each.ignoreChanges}
+    assert ignoring == {
+        ("Deployment", "tercet/internvl-26b-encode-l40s"),
+        ("Deployment", "tercet/internvl-26b-prefill-h100"),
+        ("LeaderWorkerSet", "tercet/internvl-26b-decode-h20"),
+        ("Deployment", "tercet/internvl-26b-gateway"),
+    }
+    assert ("tercet:infra:Observability", "observability") in found
+    assert all("tercet:infra:" in r.parent for r in found.values() if r.type.startswith("kubernetes:"))
 
 
 def test_a_wrong_configuration_ends_the_run_with_its_message(monkeypatch):
