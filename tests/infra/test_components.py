@@ -94,7 +94,7 @@ def test_only_pools_leave_their_counts_to_somebody_else(requests):
 
 
 def test_counts_that_keda_sets_are_left_to_it():
-    """Of Deployments and LeaderWorkerSets; of gateways that an HPA scales too, of no pool that nobody does."""
+    """Of Deployments and LeaderWorkerSets, of gateways under an HPA; not of pools that nobody scales."""
     nodes = {"h20": {"hardware": "h20", "accelerators": 2, "simulated": {"nodes": 1}}}
     stack = stack_of(
         "policies/internvl-26b.yaml", {**WATCHED, "node_pools": nodes}, autoscaler="keda", gateways_max=4
