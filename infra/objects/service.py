@@ -27,7 +27,7 @@ class ModelServiceArgs:
         profile_text: The file that `policy.model.profile` names; empty if it names none.
         broker: How pods reach Redis, and the Secret with the blob token.
         priority_class: Name of the PriorityClass of its pods.
-        nodes: Nodes that one replica of a stage on a hardware class spans, where that is more than one.
+        nodes: Nodes that a replica spans, of the stages and on their best hardware classes where one is too few.
         prometheus: Where KEDA asks; empty without it.
     """
 
@@ -38,7 +38,7 @@ class ModelServiceArgs:
     broker: BrokerConfig
     priority_class: str
     profile_text: str = ""
-    nodes: Mapping[tuple[Stage, str], int] = field(default_factory=dict)
+    nodes: Mapping[Stage, int] = field(default_factory=dict)
     prometheus: str = ""
 
     @property
@@ -65,7 +65,7 @@ class ModelServiceArgs:
             broker=self.broker,
             priority_class=self.priority_class,
             replicas=self.policy.stages[stage].min if best and not controlled else 0,
-            nodes=self.nodes.get((stage, hardware), 1),
+            nodes=self.nodes.get(stage, 1) if best else 1,
             queue=self.config.queue or "",
             prometheus=self.prometheus,
         )
@@ -82,8 +82,8 @@ def service_objects(args: ModelServiceArgs) -> list[Object]:
     headless = [_headless(service, namespace, stage) for stage in Stage]
     made = [policy_map(args), *headless, *service_edges(service, namespace)]
     if args.config.inference_pool:
-        grouped = (Stage.DECODE, args.policy.stages.decode.hardware[0]) in args.nodes
-        made += inference_pool_objects(args.policy, namespace, args.config.inference_pool, grouped=grouped)
+        grouped, config = Stage.DECODE in args.nodes, args.config.inference_pool
+        made += inference_pool_objects(args.policy, namespace, config, grouped=grouped)
     return made
 
 

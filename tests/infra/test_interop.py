@@ -141,9 +141,9 @@ def test_a_replica_larger_than_a_node_is_a_group_of_pods():
     ("stack", "service", "told"),
     [
         pytest.param(
-            {"node_pools": SMALL_NODES},
+            {"node_pools": {**SMALL_NODES, "h100": {**SMALL_NODES["h20"], "hardware": "h100"}}},
             {},
-            "decode on h20 has tp 4 and nodes have 2: the controller",
+            "prefill on h100 has tp 4 and nodes have 2: the controller",
             id="lws",
         ),
         pytest.param(
@@ -168,6 +168,12 @@ def test_what_would_work_against_each_other_is_refused(stack, service, told):
     with pytest.raises(ConfigError) as refused:
         stack_of(BIG, stack, **service)
     assert told in str(refused.value)
+
+
+def test_the_controller_has_another_class_to_choose_where_the_nodes_of_one_are_small():
+    large = {"h100": {"hardware": "h100", "simulated": {"nodes": 1}}}
+    stack = stack_of(BIG, {"node_pools": {**SMALL_NODES, **large}})
+    assert not of_kinds(stack, "LeaderWorkerSet")
 
 
 def test_an_engine_that_runs_on_one_node_is_not_split(tmp_path):
