@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from infra.objects.names import Object, component_labels, metadata
+from infra.objects.names import SKIP_AWAIT, Object, component_labels, metadata
 from infra.objects.network import broker_edges
 from infra.objects.pods import container_security, pod_security, tcp_probe
 from infra.objects.redis_access import BROKER, CA_FILE, REDIS_PORT, TLS_DIR, redis_environment, tls_files
@@ -30,7 +30,7 @@ def broker_objects(args: BrokerArgs) -> list[Object]:
     service = {
         "apiVersion": "v1",
         "kind": "Service",
-        "metadata": metadata(BROKER, args.namespace, labels, {"pulumi.com/skipAwait": "true"}),
+        "metadata": metadata(BROKER, args.namespace, labels, SKIP_AWAIT),
         "spec": {
             "clusterIP": "None",
             "selector": labels,
@@ -56,7 +56,7 @@ def _stateful_set(args: BrokerArgs, labels: dict[str, str]) -> Object:
     return {
         "apiVersion": "apps/v1",
         "kind": "StatefulSet",
-        "metadata": metadata(BROKER, args.namespace, labels, {"pulumi.com/skipAwait": "true"}),
+        "metadata": metadata(BROKER, args.namespace, labels, SKIP_AWAIT),
         "spec": spec,
     }
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from infra.objects.names import Object, component_labels, metadata
+from infra.objects.names import SKIP_AWAIT, Object, component_labels, metadata
 from infra.objects.network import METRICS_PORT, metrics_edges
 from infra.objects.pods import container_security, pod_security, scratch
 from infra.objects.redis_access import REDIS_URL, redis_environment, tls_files
@@ -70,7 +70,7 @@ def _deployment(args: ControllerArgs) -> Object:
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
-        "metadata": metadata(NAME, args.namespace, _LABELS, {"pulumi.com/skipAwait": "true"}),
+        "metadata": metadata(NAME, args.namespace, _LABELS, SKIP_AWAIT),
         "spec": {
             "replicas": 1,
             "strategy": {"type": "Recreate"},  # two would undo each other's steps

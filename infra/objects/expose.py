@@ -1,6 +1,6 @@
 """The way to a gateway from outside the cluster, and how many gateways there are."""
 
-from infra.objects.names import Object, metadata
+from infra.objects.names import SKIP_AWAIT, Object, metadata
 from infra.service_config import ExposeConfig
 
 _BUSY_PERCENT = 70
@@ -10,7 +10,9 @@ _BUSY_PERCENT = 70
 def expose_objects(name: str, namespace: str, config: ExposeConfig) -> list[Object]:
     """Return an Ingress or an HTTPRoute to a gateway's Service, named as that is."""
     route = _ingress(name, config) if config.ingress_class else _http_route(name, config)
-    return [{**route, "metadata": metadata(name, namespace, annotations=config.annotations)}]
+    return [
+        {**route, "metadata": metadata(name, namespace, annotations={**config.annotations, **SKIP_AWAIT})}
+    ]
 
 
 def public_url(config: ExposeConfig) -> str:

@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass
 
 from infra.objects.expose import expose_objects, gateway_hpa, public_url
-from infra.objects.names import Object, component_labels, metadata, object_name
+from infra.objects.names import SKIP_AWAIT, Object, component_labels, metadata, object_name
 from infra.objects.network import GATEWAY_PORT, METRICS_PORT
 from infra.objects.pods import (
     BLOB_DIR,
@@ -94,7 +94,7 @@ def _deployment(args: GatewayArgs) -> Object:
         "apiVersion": "apps/v1",
         "kind": "Deployment",
         # A gateway is ready once Redis answers, whose Secret somebody else makes.
-        "metadata": metadata(args.name, args.namespace, labels, {"pulumi.com/skipAwait": "true"}),
+        "metadata": metadata(args.name, args.namespace, labels, SKIP_AWAIT),
         "spec": {
             "replicas": args.replicas,
             "selector": {"matchLabels": labels},
@@ -161,7 +161,7 @@ def _service(args: GatewayArgs) -> Object:
     return {
         "apiVersion": "v1",
         "kind": "Service",
-        "metadata": metadata(args.name, args.namespace, annotations={"pulumi.com/skipAwait": "true"}),
+        "metadata": metadata(args.name, args.namespace, annotations=SKIP_AWAIT),
         "spec": {
             "selector": component_labels("gateway", args.service),
             "ports": [{"name": "http", "port": 80, "targetPort": GATEWAY_PORT}],

@@ -6,6 +6,7 @@ the scaling policy `hpa` aims at, which is the same controller in the simulator.
 
 from infra.objects.names import Object, metadata
 from infra.objects.pool_args import StagePoolArgs
+from infra.objects.promql import selector
 from orchestrator.core.scaling.hpa import HpaParams
 from orchestrator.core.scaling.params import of_stage
 from orchestrator.kube_names import METRIC_SERVICE
@@ -67,14 +68,13 @@ def _hpa(args: StagePoolArgs) -> Object:
 
 
 def _scaled_object(args: StagePoolArgs) -> Object:
-    chosen = {"namespace": args.namespace, **_labels(args)}
-    selector = ",".join(f'{name}="{value}"' for name, value in chosen.items())
+    chosen = selector(namespace=args.namespace, **_labels(args))
     trigger = {
         "type": "prometheus",
         "metricType": "AverageValue",
         "metadata": {
             "serverAddress": args.prometheus,
-            "query": f"sum({LOAD_METRIC}{{{selector}}})",
+            "query": f"sum({LOAD_METRIC}{chosen})",
             "threshold": f"{_milli_hops(args) / 1000:g}",
             # Nothing known of the load is no reason to shrink.
             "ignoreNullValues": "false",

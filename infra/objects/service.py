@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from infra.config import ImagesConfig
 from infra.objects.inference_pool import inference_pool_objects
-from infra.objects.names import Object, metadata, object_name
+from infra.objects.names import SKIP_AWAIT, Object, metadata, object_name
 from infra.objects.network import part_labels, service_edges
 from infra.objects.pods import BLOB_PORT
 from infra.objects.pool_args import StagePoolArgs
@@ -27,7 +27,7 @@ class ModelServiceArgs:
         profile_text: The file that `policy.model.profile` names; empty if it names none.
         broker: How pods reach Redis, and the Secret with the blob token.
         priority_class: Name of the PriorityClass of its pods.
-        nodes: Nodes that a replica spans, of the stages and on their best hardware classes where one is too few.
+        nodes: Nodes that a replica spans on the stage's best hardware class, where one is too few.
         prometheus: Where KEDA asks; empty without it.
     """
 
@@ -53,6 +53,10 @@ class ModelServiceArgs:
             for hardware in self.policy.stages[stage].hardware
         ]
 
+    def _first(self, stage: Stage) -> int:
+        """Return the replicas to begin with; an HPA does nothing for a pool that has none."""
+        return max(self.policy.stages[stage].min, self.config.autoscaler == "hpa")
+
     def _pool(self, stage: Stage, hardware: str, *, best: bool) -> StagePoolArgs:
         controlled = self.config.autoscaler == "tercet"
         return StagePoolArgs(
@@ -64,7 +68,7 @@ class ModelServiceArgs:
             images=self.images,
             broker=self.broker,
             priority_class=self.priority_class,
-            replicas=self.policy.stages[stage].min if best and not controlled else 0,
+            replicas=self._first(stage) if best and not controlled else 0,
             nodes=self.nodes.get(stage, 1) if best else 1,
             queue=self.config.queue or "",
             prometheus=self.prometheus,
@@ -108,14 +112,10 @@ def _headless(service: str, namespace: str, stage: Stage) -> Object:
     return {
         "apiVersion": "v1",
         "kind": "Service",
-        "metadata": metadata(object_name(service, stage.value), namespace, annotations=_SKIP_AWAIT),
+        "metadata": metadata(object_name(service, stage.value), namespace, annotations=SKIP_AWAIT),
         "spec": {
             "clusterIP": "None",
             "selector": part_labels(service, stage.value),
             "ports": [{"name": "blobs", "port": BLOB_PORT, "targetPort": BLOB_PORT}],
         },
     }
-
-
-_SKIP_AWAIT = {"pulumi.com/skipAwait": "true"}
-"""A Service of gated pods has no endpoints, and nobody should wait for any."""

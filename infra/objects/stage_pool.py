@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from infra.objects.names import Object, digest, metadata
+from infra.objects.names import SKIP_AWAIT, Object, digest, metadata
 from infra.objects.network import group_edges
 from infra.objects.pool_args import StagePoolArgs
 from infra.objects.scalers import scaler_objects
@@ -47,7 +47,7 @@ def _rollout(args: StagePoolArgs) -> Object:
 def _metadata(args: StagePoolArgs) -> Object:
     queue = {_QUEUE: args.queue} if args.queue else {}
     # Gated and queued pods do not become ready by themselves: nobody should wait for them.
-    return metadata(args.name, args.namespace, args.labels | queue, {"pulumi.com/skipAwait": "true"})
+    return metadata(args.name, args.namespace, args.labels | queue, SKIP_AWAIT)
 
 
 def _template(args: StagePoolArgs, pod: Object) -> Object:
