@@ -5,7 +5,7 @@ from typing import NoReturn
 
 from infra.config import ConfigError, StackConfig
 from infra.objects.engines import SERVERS
-from infra.objects.names import PROCESSORS
+from orchestrator.kube_names import PROCESSORS
 from orchestrator.policy import Policy
 from stages.types import Stage
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from infra.objects.names import SKIP_AWAIT, Object, component_labels, metadata
-from infra.objects.network import METRICS_PORT, metrics_edges
+from infra.objects.network import METRICS_PORT, controller_edges
 from infra.objects.pods import container_security, pod_security, scratch
 from infra.objects.redis_access import REDIS_URL, redis_environment, tls_files
 from infra.objects.service import POLICY_KEY, policy_name
@@ -39,7 +39,7 @@ class ControllerArgs:
 
 
 def controller_objects(args: ControllerArgs) -> list[Object]:
-    """Return ServiceAccount, roles with their bindings, Deployment and NetworkPolicy."""
+    """Return ServiceAccount, roles with their bindings, NetworkPolicy and Deployment."""
     cluster_name = f"{args.namespace}-{NAME}"
     return [
         {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata(NAME, args.namespace)},
@@ -47,8 +47,8 @@ def controller_objects(args: ControllerArgs) -> list[Object]:
         _role("ClusterRole", metadata(cluster_name), CLUSTER_RULES),
         _binding("RoleBinding", metadata(NAME, args.namespace), "Role", NAME, args.namespace),
         _binding("ClusterRoleBinding", metadata(cluster_name), "ClusterRole", cluster_name, args.namespace),
+        controller_edges(args.namespace, args.broker),
         _deployment(args),
-        metrics_edges(NAME, args.namespace, _LABELS),
     ]
 
 

@@ -17,7 +17,6 @@ def engine_container(
     stage: Stage,
     images: ImagesConfig,
     resources: Object,
-    drain_s: int,
     *,
     nodes: int = 1,
     leads: bool = True,
@@ -29,7 +28,6 @@ def engine_container(
         stage: It.
         images: By engine.
         resources: Of one container.
-        drain_s: Seconds that the engine outlives the order to end.
         nodes: Pods of a LeaderWorkerSet's group that one engine spans.
         leads: Whether this is the first of them, the only one that answers.
     """
@@ -49,7 +47,7 @@ def engine_container(
         "securityContext": container_security(),
         "volumeMounts": [mount, shared],
         # The worker drains on its own; the engine has to outlive it.
-        "lifecycle": {"preStop": {"sleep": {"seconds": drain_s}}},
+        "lifecycle": {"preStop": {"sleep": {"seconds": of_stage.drain_s}}},
     }
     return container | (_answering() if leads else {}), [volume, memory]
 

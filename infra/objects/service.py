@@ -84,7 +84,7 @@ def service_objects(args: ModelServiceArgs) -> list[Object]:
     """Return the policy's ConfigMap, a headless Service for each stage, NetworkPolicies, an InferencePool."""
     service, namespace = args.policy.service, args.namespace
     headless = [_headless(service, namespace, stage) for stage in Stage]
-    made = [policy_map(args), *headless, *service_edges(service, namespace)]
+    made = [policy_map(args), *headless, *service_edges(args.policy, namespace, args.broker)]
     if args.config.inference_pool:
         grouped, config = Stage.DECODE in args.nodes, args.config.inference_pool
         made += inference_pool_objects(args.policy, namespace, config, grouped=grouped)

@@ -4,7 +4,7 @@ import json
 import re
 
 from infra.objects.engines import SERVERS, engine_container
-from infra.objects.names import PROCESSORS, Object
+from infra.objects.names import Object
 from infra.objects.pods import (
     BLOB_DIR,
     BLOB_PORT,
@@ -18,15 +18,21 @@ from infra.objects.pods import (
 )
 from infra.objects.pool_args import StagePoolArgs
 from infra.objects.redis_access import REDIS_URL, redis_environment, tls_files
-from orchestrator.kube_names import ACCELERATOR_RESOURCE, ACCELERATOR_TAINT, DOMAIN, GATE, HARDWARE
-
-DRAIN_S = 60
-"""Seconds that a replica has to finish. Not `admission.deadline_s`: that is live, and this replaces pods."""
+from orchestrator.kube_names import (
+    ACCELERATOR_RESOURCE,
+    ACCELERATOR_TAINT,
+    DOMAIN,
+    GATE,
+    HARDWARE,
+    PROCESSORS,
+)
 
 MAX_IMAGE_PX = 400_000_000
 """The gateway holds media to the live `image_px`; engines refuse only what no policy should allow."""
 
 _START_S = 600
+_LEAVE_S = 10
+"""Seconds beyond the drain: closing engines and leaving the registry."""
 
 
 def replica_pod(args: StagePoolArgs, rollout: str) -> Object:
@@ -57,7 +63,6 @@ def _engine(args: StagePoolArgs, *, leads: bool) -> tuple[Object, list[Object]]:
         args.stage,
         args.images,
         _accelerators(args),
-        DRAIN_S,
         nodes=args.nodes,
         leads=leads,
     )
@@ -68,7 +73,7 @@ def _pod(args: StagePoolArgs, containers: list[Object], volumes: list[Object]) -
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "priorityClassName": args.priority_class,
-        "terminationGracePeriodSeconds": DRAIN_S + 10,
+        "terminationGracePeriodSeconds": args.of_stage.drain_s + _LEAVE_S,
         "securityContext": pod_security(),
         "tolerations": [{"operator": "Equal", **ACCELERATOR_TAINT}],
         "affinity": _affinity(args),
@@ -102,7 +107,7 @@ def _worker(args: StagePoolArgs, rollout: str, mounts: list[Object], resources: 
             {"name": "STAGE", "value": json.dumps(args.stage.value)},
             # Known once the controller has chosen a place, which is before any container starts.
             {"name": "DOMAIN", "valueFrom": {"fieldRef": {"fieldPath": f"metadata.annotations['{DOMAIN}']"}}},
-            {"name": "TERCET_WORKER", "value": _worker_json()},
+            {"name": "TERCET_WORKER", "value": _worker_json(args.of_stage.drain_s)},
         ],
         "ports": [{"name": "blobs", "containerPort": BLOB_PORT}],
         "resources": resources or {"requests": {"cpu": "250m", "memory": "512Mi"}},
@@ -115,7 +120,7 @@ def _worker(args: StagePoolArgs, rollout: str, mounts: list[Object], resources: 
     }
 
 
-def _worker_json() -> str:
+def _worker_json(drain_s: int) -> str:
     """Return a `WorkerConfig` as JSON in which Kubernetes replaces each `$(NAME)`.
 
     What stands without quotes, `<NAME>` at first, is itself a value of JSON.
@@ -131,7 +136,7 @@ def _worker_json() -> str:
         "redis_url": REDIS_URL,
         "blobs": blobs(),
         "limits": {"max_batch": "<SLOTS>", "max_image_pixels": MAX_IMAGE_PX},
-        "grace_s": DRAIN_S,
+        "grace_s": drain_s,
     }
     return re.sub(r'"<(\w+)>"', r"$(\1)", json.dumps(config))
 

@@ -14,7 +14,7 @@ from orchestrator.core.observe import Reading, ServiceView
 from orchestrator.core.profile import ModelProfile
 from orchestrator.core.tagger import tag
 from orchestrator.core.types import MediaShape, Queued, Reason, Rejected, StageLoad
-from orchestrator.core.waiting import WaitingParams, due_s, isolated_s
+from orchestrator.core.waiting import WaitingParams, due_s, isolated_by_rates_s
 from orchestrator.output_length import OutputLength
 from orchestrator.simulator.clock import Clock
 from orchestrator.simulator.content import NEW, Content
@@ -140,7 +140,7 @@ class Service:
         if isinstance(admission, Rejected):
             self._end(index, Ending.REFUSED)
             return
-        alone_s = isolated_s(
+        alone_s = isolated_by_rates_s(
             tagged,
             self._speeds.rates,
             images_at_once=self._speeds.images_at_once,

@@ -8,6 +8,7 @@ from infra.config import ConfigError
 from infra.objects.redis_access import redis_environment
 from infra.shared_config import BrokerConfig
 from tests.infra.kit import expanded, named, stack_of
+from tests.infra.reach import Pod, may_connect
 
 TINY = Path("policies/tiny.yaml")
 CLIENTS = ("worker", "gateway", "controller")
@@ -104,6 +105,10 @@ def test_somebody_else_s_redis_is_reached_by_a_secret_and_nothing_of_it_is_made(
     assert entry["valueFrom"]["secretKeyRef"] == {"name": "tercet-redis", "key": "url"}
     for _, each in containers(stack):
         assert entry in each["env"]
+    policies = [thing for thing in stack.objects() if thing["kind"] == "NetworkPolicy"]
+    labels = {"app.kubernetes.io/component": "controller"}
+    ours, redis = Pod(address="10.0.0.1", namespace="tercet", labels=labels), Pod(address="10.9.9.9")
+    assert [may_connect(policies, ours, redis, port) for port in (6380, 6379)] == [True, False]
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from orchestrator.kube_names import ACCELERATOR_RESOURCE, HARDWARE, STAGE
 from orchestrator.policy import load_policy
 from stages.types import Stage
 from tests.infra.kit import POLICIES, ROOT, WATCHED, named, stack_of
+from tests.infra.reach import Pod, may_connect
 
 BIG = Path("policies/internvl-26b.yaml")
 COUNTED = ("Deployment", "LeaderWorkerSet")
@@ -133,8 +134,13 @@ def test_a_replica_larger_than_a_node_is_a_group_of_pods():
         args = dict(zip(engine["args"], engine["args"][1:], strict=False))
         assert (args["--nnodes"], args["--node-rank"]) == ("$(LWS_GROUP_SIZE)", "$(LWS_WORKER_INDEX)")
         assert args["--tensor-parallel-size"] == "4"
-    peers = named(stack.objects(), "NetworkPolicy", groups["metadata"]["name"])["spec"]
-    assert peers["ingress"] == [{"from": [{"podSelector": peers["podSelector"]}]}]
+    policies = of_kinds(stack, "NetworkPolicy")
+    one, other = (
+        Pod(address=f"10.0.0.{number}", namespace="tercet", labels=template["metadata"]["labels"])
+        for number, template in enumerate((leader, follower), 1)
+    )
+    assert may_connect(policies, one, other, 29_500)
+    assert not may_connect(policies, Pod(address="10.0.0.9", namespace="tercet"), other, 29_500)
 
 
 @pytest.mark.parametrize(
