@@ -18,17 +18,13 @@ from infra.objects.pods import (
 )
 from infra.objects.pool_args import StagePoolArgs
 from infra.objects.redis_access import REDIS_URL, redis_environment, tls_files
-from orchestrator.kube_names import (
-    ACCELERATOR_RESOURCE,
-    ACCELERATOR_TAINT,
-    DOMAIN,
-    GATE,
-    HARDWARE,
-    PROCESSORS,
-)
+from orchestrator.kube_names import ACCELERATOR_RESOURCE, DOMAIN, GATE, HARDWARE, PROCESSORS
 
 MAX_IMAGE_PX = 400_000_000
 """The gateway holds media to the live `image_px`; engines refuse only what no policy should allow."""
+
+_TOLERATION = {"key": ACCELERATOR_RESOURCE, "operator": "Exists", "effect": "NoSchedule"}
+"""Of any value: clouds taint nodes with accelerators alike but for that."""
 
 _START_S = 600
 _LEAVE_S = 10
@@ -75,7 +71,7 @@ def _pod(args: StagePoolArgs, containers: list[Object], volumes: list[Object]) -
         "priorityClassName": args.priority_class,
         "terminationGracePeriodSeconds": args.of_stage.drain_s + _LEAVE_S,
         "securityContext": pod_security(),
-        "tolerations": [{"operator": "Equal", **ACCELERATOR_TAINT}],
+        "tolerations": [_TOLERATION],
         "affinity": _affinity(args),
         "topologySpreadConstraints": [
             {

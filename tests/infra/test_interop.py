@@ -124,6 +124,10 @@ def test_a_replica_larger_than_a_node_is_a_group_of_pods():
     (groups,) = of_kinds(stack, "LeaderWorkerSet")
     leader, follower = templates(groups)
     assert groups["spec"]["leaderWorkerTemplate"]["size"] == 2
+    for template in (leader, follower):
+        assert template["spec"]["tolerations"][0]["operator"] == "Exists", (
+            "clouds differ in the taint's value"
+        )
     assert [c["name"] for c in leader["spec"]["containers"]] == ["worker", "engine"]
     assert [c["name"] for c in follower["spec"]["containers"]] == ["engine"]
     engines = [template["spec"]["containers"][-1] for template in (leader, follower)]
