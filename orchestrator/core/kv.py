@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from orchestrator.core.profile import ModelProfile
 from orchestrator.core.types import StageTag
 
 
@@ -19,6 +20,24 @@ class KvSizes:
     token_bytes: int
     crossed_bytes: int = 0
     crossed_tokens: int = 1
+
+
+def kv_sizes(kappa: int, token_bytes: int, profile: ModelProfile | None) -> KvSizes:
+    """Return what a model keeps.
+
+    Args:
+        kappa: 1 if media are positions of the prompt, 0 if they go to cross-attention layers.
+        token_bytes: See `KvSizes`.
+        profile: Says what those layers keep. Without it, media are taken to fill every layer: more than they
+            do, so that no replica is promised more than it has room for.
+    """
+    if kappa:
+        return KvSizes(token_bytes=token_bytes)
+    if profile is None:
+        return KvSizes(token_bytes=token_bytes, crossed_bytes=token_bytes)
+    return KvSizes(
+        token_bytes=token_bytes, crossed_bytes=profile.image_kv_bytes, crossed_tokens=profile.image_tokens
+    )
 
 
 def kv_bytes(tag: StageTag, sizes: KvSizes, said_tokens: int) -> int:

@@ -1,6 +1,6 @@
 """Makes the hops of a request: what each visit to a replica brings there and holds there."""
 
-from orchestrator.core.kv import KvSizes, kv_bytes, kv_positions
+from orchestrator.core.kv import kv_bytes, kv_positions, kv_sizes
 from orchestrator.output_length import OutputLength
 from orchestrator.simulator.hop import NO_PREFIX, Hop, Request
 from orchestrator.simulator.prefixes import Prefixes
@@ -27,11 +27,7 @@ class HopMaker:
     ) -> None:
         profile, speeds = terms.profile, terms.speeds
         self._image_tokens = profile.image_tokens
-        self._kv = KvSizes(
-            token_bytes=profile.kv_bytes_per_token,
-            crossed_bytes=profile.image_kv_bytes,
-            crossed_tokens=profile.image_tokens,
-        )
+        self._kv = kv_sizes(profile.kappa, profile.kv_bytes_per_token, profile)
         self._image_s = speeds.image_s
         self._rates = speeds.rates
         self._encodes, self._decodes = (stage in prefill_stages for stage in (Stage.ENCODE, Stage.DECODE))
