@@ -8,7 +8,8 @@ import typer
 from rich.console import Console
 
 from cli.refuse import MISTAKEN, refuse
-from cli.shown import figures_table, plain_table, print_notes, progress_bar, requests_text
+from cli.report_file import Report, keep_report, report_asked
+from cli.shown import figures_table, print_notes, progress_bar, requests_text
 from cli.subjects import (
     AsJson,
     AsVariant,
@@ -24,11 +25,10 @@ from cli.subjects import (
     rate_scale_of,
 )
 from orchestrator.core.scaling import SCALERS
-from orchestrator.simulator.compare import comparable, compare_found, compare_policies
-from orchestrator.simulator.figures import Figures, percent_text, times_text
+from orchestrator.simulator.compare import Compared, comparable, compare_found, compare_policies
+from orchestrator.simulator.compare_report import comparison_figures, comparison_report, found_figures
 from orchestrator.simulator.scenario import Subject
 from orchestrator.simulator.search import Found
-from orchestrator.simulator.summary import Summary
 from orchestrator.simulator.variant import Variant
 
 
@@ -49,11 +49,18 @@ def compare_command(
     rate_scale: RateScale = "1",
     variant: AsVariant = Variant.CLIPPED,
     image_px: ImagePx = None,
+    report: Report = None,
     as_json: AsJson = False,
 ) -> None:
     """Put scaling policies side by side on the same work; figures are simulated."""
     if search and len(policy) > 1:
         refuse("--search is for one --policy", MISTAKEN)
+    if search and fault:
+        refuse(
+            "--search is without --fault: parameters are searched for and judged where nothing fails",
+            MISTAKEN,
+        )
+    report_asked(report)
     rate = rate_scale_of(rate_scale)
     subjects = load_all(policy, trace, fleet, rate, seed, variant, image_px)
     faults = faults_of(fault or [], subjects)
@@ -63,38 +70,35 @@ def compare_command(
             refuse(f"there is no scaling policy {name}; there are {', '.join(comparable())}", MISTAKEN)
     if search:
         test = load_all(policy, trace, fleet, rate, seed + 1, variant, image_px)
-        _compare_found(subjects[0], test[0], names, search, seed, as_json)
-        return
-    with progress_bar(as_json) as progress:
-        task = progress.add_task("comparing", total=len(names))
-        summaries = compare_policies(subjects, names, seed, faults, lambda name: progress.advance(task))
-    if as_json:
-        typer.echo(json.dumps(_comparison(subjects, summaries), indent=2))
+        compared = _searched(subjects[0], test[0], names, search, seed, as_json)
+        subjects = test
     else:
-        _print_comparison(subjects, summaries)
+        with progress_bar(as_json) as progress:
+            task = progress.add_task("comparing", total=len(names))
+            compared = compare_policies(subjects, names, seed, faults, lambda name: progress.advance(task))
+    if as_json:
+        typer.echo(json.dumps(_comparison(subjects, compared), indent=2))
+    else:
+        _print_comparison(subjects, compared)
+    keep_report(report, lambda: comparison_report(subjects, compared, fault or []), quiet=as_json)
 
 
-def _compare_found(
-    train: Subject, test: Subject, names: Sequence[str], trials: int, seed: int, as_json: bool
-) -> None:
-    with progress_bar(as_json) as progress:
+def _searched(
+    train: Subject, test: Subject, names: Sequence[str], trials: int, seed: int, quiet: bool
+) -> dict[str, Compared]:
+    with progress_bar(quiet) as progress:
         task = progress.add_task("searching", total=len(names) * (trials + 1))
 
         def tried(name: str) -> None:
             progress.update(task, advance=1, description=f"searching {name}")
 
-        compared = compare_found(train, test, names, trials=trials, seed=seed, tried=tried)
-    summaries = {name: searched.summary for name, searched in compared.items()}
-    if as_json:
-        found = {name: _found_as_json(searched.found) for name, searched in compared.items()}
-        typer.echo(json.dumps({**_comparison([test], summaries), "found": found}, indent=2))
-    else:
-        _print_comparison([test], summaries)
-        Console().print(figures_table(_found_figures([each.found for each in compared.values()])))
+        return compare_found(train, test, names, trials=trials, seed=seed, tried=tried)
 
 
-def _comparison(subjects: Sequence[Subject], summaries: Mapping[str, Summary]) -> dict[str, Any]:
+def _comparison(subjects: Sequence[Subject], compared: Mapping[str, Compared]) -> dict[str, Any]:
     works = [subject.workload for subject in subjects]
+    summaries = {name: each.summary for name, each in compared.items()}
+    found = {name: _found_as_json(each.found) for name, each in compared.items() if each.found}
     return {
         "kind": "profile-driven simulation",
         "policy": ", ".join(subject.policy.service for subject in subjects),
@@ -115,47 +119,18 @@ def _comparison(subjects: Sequence[Subject], summaries: Mapping[str, Summary]) -
             }
             for name, summary in summaries.items()
         },
+        **({"found": found} if found else {}),
     }
 
 
-def _print_comparison(subjects: Sequence[Subject], summaries: Mapping[str, Summary]) -> None:
+def _print_comparison(subjects: Sequence[Subject], compared: Mapping[str, Compared]) -> None:
     console = Console()
-    table = plain_table(
-        "policy", "GPU-h", "cost $", "attained", "TTFT p99 s", "TPOT p99 ms", "refused", "events"
-    )
-    for name, summary in summaries.items():
-        everyone = summary.groups["all"]
-        table.add_row(
-            name,
-            f"{summary.gpu_hours:,.2f}",
-            f"{summary.cost_usd:,.2f}",
-            percent_text(everyone.attainment),
-            times_text({99: everyone.ttft_s[99]}, 1.0, 2),
-            times_text({99: everyone.tpot_s[99]}, 1e3, 1),
-            f"{summary.endings['refused']:,}",
-            str(sum(summary.scale_events.values())),
-        )
-    console.print(table)
+    console.print(figures_table(comparison_figures(compared)))
     requests = " and ".join(requests_text(s.workload) for s in subjects)
     console.print(f"{requests}; profile-driven simulation")
     print_notes(subjects)
-
-
-def _found_figures(found: Sequence[Found]) -> Figures:
-    """Return the parameters of each policy, and what they came to in training."""
-    rows = [
-        (
-            each.scaling,
-            str(len(each.trials)),
-            f"{each.best.summary.gpu_hours:,.2f}",
-            percent_text(each.best.summary.attainment),
-            ", ".join(f"{name} {value:.3g}" for name, value in each.best.point.items()) or "–",
-        )
-        for each in found
-    ]
-    return Figures(
-        ("policy", "trials", "GPU-h", "attained", "parameters found, figures of the training"), rows
-    )
+    if found := found_figures(compared):
+        console.print(figures_table(found))
 
 
 def _found_as_json(found: Found) -> dict[str, Any]:

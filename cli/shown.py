@@ -24,11 +24,11 @@ def progress_bar(quiet: bool) -> Progress:
     return Progress(*columns, console=Console(stderr=True), transient=True, disable=quiet)
 
 
-def figures_table(figures: Figures) -> Table:
-    """Return figures as a table."""
+def figures_table(figures: Figures, bold: int | None = None) -> Table:
+    """Return figures as a table, a row of them in bold."""
     table = plain_table(*figures.columns)
-    for row in figures.rows:
-        table.add_row(*row)
+    for number, row in enumerate(figures.rows):
+        table.add_row(*row, style="bold" if number == bold else None)
     return table
 
 

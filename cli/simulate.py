@@ -1,9 +1,8 @@
 """`tercet simulate`: what a policy file would do to a trace of requests."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -11,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from cli.refuse import MISTAKEN, refuse
-from cli.report_file import check_writable, write_whole
+from cli.report_file import Report, keep_report, report_asked
 from cli.shown import figures_table, plain_table, print_notes, progress_bar, requests_text, trace_as_json
 from cli.subjects import (
     AsJson,
@@ -39,11 +38,6 @@ from orchestrator.simulator.timeline import Moment
 from orchestrator.simulator.variant import Variant
 from stages.types import Stage
 
-Report = Annotated[
-    Path | None,
-    typer.Option(help="Also draw the run into this HTML file, which opens offline.", dir_okay=False),
-]
-
 _TIMELINE_ROWS = 24
 
 
@@ -69,8 +63,7 @@ def simulate_command(
     subjects = load_all(policy, trace, fleet, rate, seed, variant, image_px)
     fixed = _fixed(replicas) if replicas else None
     faults = faults_of(fault or [], subjects)
-    if report:
-        _kept(report, lambda: check_writable(report))
+    report_asked(report)
     with progress_bar(as_json) as progress:
         task = progress.add_task("simulating", total=1.0)
         tenants = [each.tenant(scaling="static" if fixed else None, params=fixed) for each in subjects]
@@ -93,17 +86,8 @@ def simulate_command(
         typer.echo(json.dumps({"inputs": inputs, **_run_as_json(subjects, run)}, indent=2))
     else:
         _print_all(subjects, run)
-    if report:
-        notes = [note for subject in subjects for note in subject.notes]
-        _kept(report, lambda: write_whole(report, report_of(run, summarise(run), notes)))
-        typer.echo(f"report: {report}", err=as_json)
-
-
-def _kept(file: Path, write: Callable[[], None]) -> None:
-    try:
-        write()
-    except OSError as error:
-        refuse(f"cannot write the report {file}: {error.strerror}", MISTAKEN)
+    notes = [note for subject in subjects for note in subject.notes]
+    keep_report(report, lambda: report_of(run, summarise(run), notes), quiet=as_json)
 
 
 def _fixed(text: str) -> StaticParams:

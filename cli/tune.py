@@ -6,7 +6,8 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from cli.shown import plain_table, print_notes, progress_bar, requests_text, trace_as_json
+from cli.report_file import Report, keep_report, report_asked
+from cli.shown import figures_table, print_notes, progress_bar, requests_text, trace_as_json
 from cli.subjects import (
     AsJson,
     AsVariant,
@@ -19,11 +20,10 @@ from cli.subjects import (
     load_all,
     rate_scale_of,
 )
-from orchestrator.simulator.figures import percent_text
 from orchestrator.simulator.scenario import Subject
 from orchestrator.simulator.tune import Tuned, tune
+from orchestrator.simulator.tune_report import ratio_text, trial_figures, tune_report
 from orchestrator.simulator.variant import Variant
-from stages.types import Stage
 
 
 def tune_command(
@@ -35,9 +35,11 @@ def tune_command(
     rate_scale: RateScale = "1",
     variant: AsVariant = Variant.CLIPPED,
     image_px: ImagePx = None,
+    report: Report = None,
     as_json: AsJson = False,
 ) -> None:
     """Find the cheapest fixed counts that keep the policy's promises, and so the E:P:D ratio; simulated."""
+    report_asked(report)
     traces = [trace] if trace else None
     (subject,) = load_all([policy], traces, fleet, rate_scale_of(rate_scale), seed, variant, image_px)
     with progress_bar(as_json) as progress:
@@ -47,6 +49,7 @@ def tune_command(
         typer.echo(json.dumps(_tuned_as_json(subject, tuned), indent=2))
     else:
         _print_tuned(subject, tuned)
+    keep_report(report, lambda: tune_report(subject, tuned), quiet=as_json)
 
 
 def _tuned_as_json(subject: Subject, tuned: Tuned) -> dict[str, Any]:
@@ -68,14 +71,9 @@ def _tuned_as_json(subject: Subject, tuned: Tuned) -> dict[str, Any]:
 
 def _print_tuned(subject: Subject, tuned: Tuned) -> None:
     console, best = Console(), tuned.best
-    table = plain_table("encode", "prefill", "decode", "attained", "GPU-h", "cost $")
-    for trial in tuned.trials:
-        summary = trial.summary
-        figures = (percent_text(summary.attainment), f"{summary.gpu_hours:,.2f}", f"{summary.cost_usd:,.2f}")
-        style = "bold" if trial is best else None
-        table.add_row(*[str(trial.counts[stage]) for stage in Stage], *figures, style=style)
-    console.print(table)
-    ratio = ":".join(str(best.counts[stage]) for stage in Stage)
+    console.print(figures_table(trial_figures(tuned), bold=tuned.trials.index(best)))
     verdict = "" if best.attained else " — the SLO was not attained; raise max, --fleet or --trials"
-    console.print(f"E:P:D = {ratio}; {requests_text(subject.workload)}; profile-driven simulation{verdict}")
+    console.print(
+        f"E:P:D = {ratio_text(best)}; {requests_text(subject.workload)}; profile-driven simulation{verdict}"
+    )
     print_notes([subject])

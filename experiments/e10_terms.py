@@ -25,7 +25,7 @@ WHERE = {
     "dispersion": ("image-bursts",),
     "forecast": ("text-rise",),
     "guardrail": ("slower-engines",),
-    "band": ("length-drift", "mix-shift"),
+    "band": ("length-drift", "mix-shift", "prefill-silent", "decode-silent", "decode-silent-drift"),
     "atomic": ("text-rise", "mix-shift"),
     "settle": ("image-bursts",),
     "role_switch": ("mix-shift",),
@@ -106,6 +106,6 @@ E10 = Experiment(
     figure=None,
     points=points,
     measure=measure,
-    expected_s=lambda at, scale: 20.0,
+    expected_s=lambda at, scale: 60.0 if at.text("regime") == "backlog" else 12.0,
     written=written,
 )

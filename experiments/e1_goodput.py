@@ -7,7 +7,7 @@ from experiments.goodput import Bench, Layout, accelerators, bound_per_s, goodpu
 from experiments.layouts import TUNING_SEEDS, encode_apart, monolith, tuned
 from experiments.point import Experiment, Findings, Point, Row, Scale, Section, point
 from experiments.services import base, twin
-from experiments.stats import interval, ratios
+from experiments.stats import interval
 from experiments.tuned import found
 from experiments.write import factor_plot, table
 from stages.types import Stage
@@ -169,7 +169,7 @@ def _beside_the_paper(findings: Findings, model: str, images: str) -> str:
         for baseline in SYSTEMS[:3]:
             one, other = (point(model=model, images=images, system=name) for name in (system, baseline))
             pairs = [
-                (factor, interval(ratios(findings.values(one, name), findings.values(other, name))).mean)
+                (factor, interval(findings.ratios(one, other, name)).mean)
                 for factor in FACTORS
                 for name in [f"c{factor:g}"]
             ]
@@ -212,7 +212,7 @@ def _ablation(findings: Findings, model: str, images: str) -> str:
 
 
 def _ratio(findings: Findings, one: Point, other: Point, name: str) -> str:
-    gains = ratios(findings.values(one, name), findings.values(other, name))
+    gains = findings.ratios(one, other, name)
     return f"{interval(gains).text} ×" if gains else "–"
 
 

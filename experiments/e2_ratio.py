@@ -10,7 +10,7 @@ from experiments.goodput import Bench, bound_per_s, goodputs, slowdown
 from experiments.layouts import encode_apart, monolith
 from experiments.point import Experiment, Findings, Point, Row, Scale, Section, point
 from experiments.services import base, twin
-from experiments.stats import interval, ratios
+from experiments.stats import interval
 from experiments.write import factor_plot, table
 from orchestrator.simulator.workload import Workload
 
@@ -77,9 +77,8 @@ def written(findings: Findings) -> Section:
         for split in SPLITS:
             found = {
                 share: interval(
-                    ratios(
-                        findings.values(point(share=share, system=split), "goodput"),
-                        findings.values(point(share=share, system=baseline), "goodput"),
+                    findings.ratios(
+                        point(share=share, system=split), point(share=share, system=baseline), "goodput"
                     )
                 )
                 for share in shares(scale)

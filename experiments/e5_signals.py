@@ -1,17 +1,20 @@
 """E5: which signals tell the load of a stage?"""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from experiments.closed_loops import TRAINING_SEED, looped, searched
+from experiments.e5_table import SIGNALS, D, E, P
 from experiments.point import Experiment, Findings, Point, Row, Scale, Section, point
 from experiments.services import day, subject, with_burst
 from experiments.stats import interval
+from experiments.tuned import found
 from experiments.write import table
 from orchestrator.core.decide import Decision
-from orchestrator.core.observed import Signals, Snapshot
+from orchestrator.core.observed import Snapshot
 from orchestrator.core.scaling.static import StaticParams
 from orchestrator.simulator.auto_rate import accelerator_s
 from orchestrator.simulator.run import simulate
@@ -20,31 +23,19 @@ from orchestrator.simulator.workload import Workload
 from orchestrator.simulator.world import TICK_S
 from stages.types import Stage
 
-E, P, D = Stage
 LOADS = ("diurnal", "image burst", "length drift", "cache-hit drift")
 _WINDOW = 13
 """Ticks of the moving mean that counts as the load: a minute."""
 _LAGS = 60
 """Ticks by which a signal is moved at most: five minutes."""
 
-SIGNALS: Mapping[str, tuple[Stage, Callable[[Signals], float | None]]] = {
-    "E offered tokens/s": (E, lambda s: s.stages[E].offered),
-    "E done tokens/s": (E, lambda s: s.stages[E].done),
-    "E utilisation": (E, lambda s: s.stages[E].utilisation),
-    "E backlog": (E, lambda s: s.stages[E].waiting_units),
-    "E wait": (E, lambda s: s.stages[E].wait_s),
-    "P offered tokens/s": (P, lambda s: s.stages[P].offered),
-    "P cache-missed tokens/s": (P, lambda s: s.stages[P].done),
-    "P utilisation": (P, lambda s: s.stages[P].utilisation),
-    "P backlog": (P, lambda s: s.stages[P].waiting_units),
-    "P wait": (P, lambda s: s.stages[P].wait_s),
-    "TTFT p99": (P, lambda s: s.ttft_ratio),
-    "D tokens/s": (D, lambda s: s.stages[D].done),
-    "D utilisation": (D, lambda s: s.stages[D].utilisation),
-    "D KV usage": (D, lambda s: s.stages[D].kv_usage),
-    "TPOT p99": (D, lambda s: s.tpot_ratio),
+LOOPED: Mapping[str, tuple[Stage, ...]] = {
+    "diurnal": (E, P, D),
+    "image burst": (E, P),
+    "length drift": (D,),
+    "cache-hit drift": (E,),
 }
-"""Each with the stage whose load it might tell."""
+"""Stages whose load changes: only their signals are tried in loops."""
 
 
 @dataclass(slots=True)
@@ -58,8 +49,8 @@ class Watcher:
         """Hear of a decision."""
         (signals,) = decision.signals.values()
         self.times_s.append(now_s)
-        for name, (_, of) in SIGNALS.items():
-            value = of(signals)
+        for name, signal in SIGNALS.items():
+            value = signal.of(signals)
             self.seen[name].append(np.nan if value is None else value)
 
 
@@ -82,13 +73,39 @@ def load(kind: str, seed: int, scale: Scale) -> Workload:
 
 
 def points(scale: Scale) -> list[Point]:
-    """Return the loads."""
-    return [point(load=kind) for kind in LOADS]
+    """Return the loads, and the loops under each."""
+    loops = [point(load=kind, signal=name) for kind in LOADS for name in _looped(kind)]
+    return [*[point(load=kind) for kind in LOADS], *loops]
+
+
+def _looped(kind: str) -> list[str]:
+    return [name for name, signal in SIGNALS.items() if signal.stage in LOOPED[kind]]
 
 
 def measure(at: Point, seed: int, scale: Scale) -> Row:
-    """Return R², signal over noise and lag of each signal, with replicas that are fixed and enough."""
-    work = load(at.text("load"), seed, scale)
+    """Return R², signal over noise and lag of each signal, or what one of them comes to in a loop."""
+    kind, names = at.text("load"), dict(at.factors)
+    return _in_loop(str(names["signal"]), kind, seed) if "signal" in names else _open(kind, seed, scale)
+
+
+def _in_loop(name: str, kind: str, seed: int) -> Row:
+    signal = SIGNALS[name]
+    target = found(
+        f"E5 {name} {kind}",
+        lambda: searched(signal, lambda target: looped(signal, target, kind, TRAINING_SEED)),
+    )
+    summary = looped(signal, target, kind, seed)
+    return {
+        "gpu_hours": summary.gpu_hours_by_stage[signal.stage],
+        "attainment": summary.attainment,
+        "events": float(summary.scale_events[signal.stage]),
+        "target": target,
+    }
+
+
+def _open(kind: str, seed: int, scale: Scale) -> Row:
+    """Watch every signal with replicas that are fixed and enough."""
+    work = load(kind, seed, scale)
     given = subject("internvl-26b", work, "a100=16x8")
     gpu_s = accelerator_s(given.control, work)
     counts = {
@@ -101,11 +118,10 @@ def measure(at: Point, seed: int, scale: Scale) -> Row:
     times_s = np.array(watcher.times_s)
     inside = times_s < work.span_s
     row: dict[str, float | str | None] = {}
-    for name, (stage, _) in SIGNALS.items():
-        truth = _smooth(_per_tick(work, gpu_s[stage], times_s))[inside]
+    for name, signal in SIGNALS.items():
+        truth = _smooth(_per_tick(work, gpu_s[signal.stage], times_s))[inside]
         seen = np.array(watcher.seen[name])[inside]
-        found = judged(truth, seen)
-        for figure, value in zip(("r2", "snr_db", "lag_s"), found, strict=True):
+        for figure, value in zip(("r2", "snr_db", "lag_s"), judged(truth, seen), strict=True):
             row[f"{name} {figure}"] = value
     return row
 
@@ -161,21 +177,25 @@ def _r2(truth: NDArray[np.float64], seen: NDArray[np.float64], lag: int) -> floa
 
 def written(findings: Findings) -> Section:
     """Return a table of signals for each load."""
-    parts = []
-    for kind in LOADS:
-        at = point(load=kind)
-        rows = [
-            (
-                name,
-                *[
-                    interval(findings.values(at, f"{name} {figure}")).text
-                    for figure in ("r2", "snr_db", "lag_s")
-                ],
-            )
-            for name in SIGNALS
-        ]
-        parts.append(f"### {kind}\n\n{table(('signal', 'R²', 'SNR dB', 'lag s'), rows)}")
+    heads = ("signal", "R²", "SNR dB", "lag s", "in a loop: GPU-hours", "attained %", "scale events")
+    parts = [
+        f"### {kind}\n\n{table(heads, [_row(findings, kind, name) for name in SIGNALS])}" for kind in LOADS
+    ]
     return Section(text="\n".join(parts), plots={})
+
+
+def _row(findings: Findings, kind: str, name: str) -> list[str]:
+    seen, loop = point(load=kind), point(load=kind, signal=name)
+    cells = [interval(findings.values(seen, f"{name} {figure}")).text for figure in ("r2", "snr_db", "lag_s")]
+    for figure, factor in (("gpu_hours", 1.0), ("attainment", 100.0), ("events", 1.0)):
+        cells.append(interval([factor * value for value in findings.values(loop, figure)]).text)
+    return [name, *cells]
+
+
+def _expected_s(at: Point, scale: Scale) -> float:
+    if "signal" in dict(at.factors):
+        return 20.0 if scale.quick else 6.0  # the search takes most of it, once for all seeds
+    return 10.0 if scale.quick else 35.0
 
 
 E5 = Experiment(
@@ -184,6 +204,6 @@ E5 = Experiment(
     figure=None,
     points=points,
     measure=measure,
-    expected_s=lambda at, scale: 15.0 if scale.quick else 60.0,
+    expected_s=_expected_s,
     written=written,
 )

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from experiments.point import Experiment, Findings, Point, Row, Scale, Section, point
 from experiments.services import day, figures, subject
-from experiments.stats import interval, ratios
+from experiments.stats import interval
 from experiments.write import table
 from orchestrator.simulator.evaluate import evaluate
 from orchestrator.simulator.fleet_spec import parse_fleet
@@ -41,16 +41,15 @@ def written(findings: Findings) -> Section:
     """Return cost and attainment by the encoders' type."""
     parts = []
     for model in MODELS:
-        base = findings.values(point(model=model, encoder="a100"), "cost_usd")
+        base = point(model=model, encoder="a100")
         rows = []
         for encoder in ENCODERS:
             at = point(model=model, encoder=encoder)
-            cost = findings.values(at, "cost_usd")
             rows.append(
                 (
                     encoder,
-                    interval(cost).text,
-                    f"{interval(ratios(cost, base)).text} ×",
+                    interval(findings.values(at, "cost_usd")).text,
+                    f"{interval(findings.ratios(at, base, 'cost_usd')).text} ×",
                     interval(findings.values(at, "gpu_hours")).text,
                     interval([100.0 * a for a in findings.values(at, "attainment")]).text,
                     interval(findings.values(at, "ttft_p99_s")).text,

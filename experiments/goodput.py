@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from experiments.fleets import packed
 from orchestrator.control_policy import Hardware
-from orchestrator.core.capacity import prefill_s
+from orchestrator.core.capacity import isolated_ttft_s
 from orchestrator.core.planned import ControlPolicy
 from orchestrator.core.profile import HardwareClass
 from orchestrator.policy import Policy
@@ -100,14 +100,14 @@ def slowdown(bench: Bench, layout: Layout, rate_per_s: float, seed: int) -> Slow
 
 
 def _slowdown(outcomes: Outcomes, bench: Bench, work: Workload) -> Slowdown:
-    ttft_s, tpot_s = isolated_s(bench.control, work)
+    ttft_s, tpot_s = alone_s(bench.control, work)
     return Slowdown(
         ttft=np.nan_to_num(outcomes.ttft_s / ttft_s, nan=np.inf),
         tpot=np.nan_to_num(outcomes.tpot_s / tpot_s, nan=np.inf),
     )
 
 
-def isolated_s(control: ControlPolicy, work: Workload) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def alone_s(control: ControlPolicy, work: Workload) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return times to and between tokens of each request alone on the reference, float64 [requests].
 
     The reference is the same for all systems: a replica of the policy's prefill and decode, and as many
@@ -115,13 +115,16 @@ def isolated_s(control: ControlPolicy, work: Workload) -> tuple[NDArray[np.float
     """
     asked, profile = work_from_rows(work, control.profile), control.profile
     encode, prefill, decode = (HardwareClass(b.hardware[0], b.tp) for b in (control.stages[s] for s in Stage))
-    rounds = -(-asked.images // prefill.tp)
-    encode_s = np.where(asked.images > 0, profile.preprocess_s + rounds * profile.encode[encode].image_s, 0.0)
-    lengths, which = np.unique(asked.prompt_tokens, return_inverse=True)
-    prompts_s = np.array([prefill_s(profile, prefill, float(tokens)) for tokens in lengths])
+    sizes, which = np.unique(np.stack([work.images, asked.text_tokens]), axis=1, return_inverse=True)
+    ttft_s = [
+        isolated_ttft_s(
+            profile, encode, prefill, images=images, text_tokens=tokens, images_at_once=prefill.tp
+        )
+        for images, tokens in sizes.T.tolist()
+    ]
     timing, alive = profile.decode[decode], asked.prompt_tokens + work.output_tokens / 2.0
     itl_s = timing.step_s + timing.sequence_s + timing.context_token_s * alive
-    return encode_s + prompts_s[which], itl_s
+    return np.array(ttft_s)[which.reshape(-1)], itl_s
 
 
 def goodputs(run: Callable[[float], Slowdown], factors: Sequence[float], most_per_s: float) -> list[float]:

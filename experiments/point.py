@@ -122,9 +122,20 @@ class Findings:
 
     def values(self, point: Point, name: str) -> list[float]:
         """Return a figure at a point, one value a seed, in their order; without those that are None."""
+        return list(self._by_seed(point, name).values())
+
+    def ratios(self, one: Point, other: Point, name: str) -> list[float]:
+        """Return a figure at one point over that at another, for each seed that both have.
+
+        Both saw the same random numbers, so that much cancels out. What is over 0 is left out.
+        """
+        ones, others = self._by_seed(one, name), self._by_seed(other, name)
+        return [value / others[seed] for seed, value in ones.items() if others.get(seed)]
+
+    def _by_seed(self, point: Point, name: str) -> dict[int, float]:
         rows = sorted((m for m in self.measured if m.point == point), key=lambda m: m.seed)
-        found = [m.row.get(name) for m in rows]
-        return [float(value) for value in found if isinstance(value, int | float)]
+        found = {m.seed: m.row.get(name) for m in rows}
+        return {seed: float(value) for seed, value in found.items() if isinstance(value, int | float)}
 
     def points(self) -> list[Point]:
         """Return the points that were measured, in the order of the experiment."""

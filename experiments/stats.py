@@ -1,4 +1,4 @@
-"""Means over seeds with their intervals, comparisons seed by seed, and when there are seeds enough."""
+"""Means over seeds with their intervals, and when there are seeds enough."""
 
 import math
 from collections.abc import Sequence
@@ -17,14 +17,14 @@ class Interval:
     half: float
 
     @property
-    def above_zero(self) -> bool:
-        """Whether the whole interval is above 0."""
-        return self.mean - self.half > 0.0
+    def low(self) -> float:
+        """The lower end; of a single run, which has no interval, the run's own value."""
+        return self.mean if math.isinf(self.half) else self.mean - self.half
 
     @property
-    def below_zero(self) -> bool:
-        """Whether the whole interval is below 0."""
-        return self.mean + self.half < 0.0
+    def high(self) -> float:
+        """The upper end, likewise."""
+        return self.mean if math.isinf(self.half) else self.mean + self.half
 
     @property
     def text(self) -> str:
@@ -43,11 +43,6 @@ def interval(values: Sequence[float]) -> Interval:
     freedom = len(values) - 1
     t = _T_975[freedom - 1] if freedom <= len(_T_975) else 2.0
     return Interval(mean=fmean(values), half=t * stdev(values) / len(values) ** 0.5)
-
-
-def ratios(values: Sequence[float], others: Sequence[float]) -> list[float]:
-    """Return value over other, seed by seed: both saw the same random numbers, so that much cancels out."""
-    return [value / other for value, other in zip(values, others, strict=False) if other]
 
 
 def precise(values: Sequence[float], tolerance: float) -> bool:

@@ -8,112 +8,18 @@ from typing import Annotated, ClassVar, Literal
 import yaml
 from pydantic import ConfigDict, Field, TypeAdapter
 
-from orchestrator.yaml_fields import STRICT, Count, InfeasibleError, Name
+from infra.node_config import NodePoolConfig
+from orchestrator.yaml_fields import STRICT, Count, Name
 from orchestrator.yaml_file import FileError, load_yaml
 
 PREFIX = "tercet:"
 
 Autoscaler = Literal["tercet", "none"]
-LabelValue = Annotated[str, Field(pattern=r"^[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?$")]
 DnsLabel = Annotated[str, Field(pattern=r"^[a-z]([a-z0-9-]{0,38}[a-z0-9])?$")]
 
 
 class ConfigError(ValueError):
     """A stack's configuration that cannot be used; the message names the keys."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Spread:
-    """One topology level.
-
-    Attributes:
-        level: Node label.
-        domains: How many there are within each domain of the level above.
-    """
-
-    __pydantic_config__: ClassVar[ConfigDict] = STRICT
-
-    level: Name
-    domains: Count
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SimulatedNodes:
-    """Nodes that only exist in the API; KWOK pretends to run them.
-
-    Attributes:
-        nodes: How many, spread evenly over the domains of `spread`.
-        spread: Topology levels, widest first. A list, since Pulumi sorts the keys of mappings.
-    """
-
-    __pydantic_config__: ClassVar[ConfigDict] = STRICT
-
-    nodes: Count
-    spread: tuple[Spread, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LabelledNodes:
-    """Nodes that exist already: each gets our hardware label.
-
-    Attributes:
-        nodes: Their names.
-        labels: Further labels, such as topology levels that the cluster lacks.
-    """
-
-    __pydantic_config__: ClassVar[ConfigDict] = STRICT
-
-    nodes: Annotated[tuple[Name, ...], Field(min_length=1)]
-    labels: Mapping[Name, LabelValue] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KarpenterNodes:
-    """Nodes that Karpenter buys on AWS when pods need them.
-
-    Attributes:
-        instance_types: EC2 instance types.
-        max_accelerators: Most that may exist at once.
-        role: IAM role of the nodes.
-        discovery: Value of the tag `karpenter.sh/discovery` on subnets and security groups.
-        capacity: Kinds of capacity.
-        ami: Alias of the machine image.
-        consolidate_after_s: Seconds of emptiness before a node goes.
-    """
-
-    __pydantic_config__: ClassVar[ConfigDict] = STRICT
-
-    instance_types: Annotated[tuple[Name, ...], Field(min_length=1)]
-    max_accelerators: Count
-    role: Name
-    discovery: Name
-    capacity: Annotated[tuple[Literal["on-demand", "spot", "reserved"], ...], Field(min_length=1)] = (
-        "on-demand",
-    )
-    ami: Name = "al2023@latest"
-    consolidate_after_s: Count = 600
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NodePoolConfig:
-    """One pool of equal nodes; exactly one of the backends is given.
-
-    Attributes:
-        hardware: Accelerator type, a name of `data/accelerators.yaml`.
-        accelerators: Of one node; its processors if the hardware is `cpu`.
-    """
-
-    __pydantic_config__: ClassVar[ConfigDict] = STRICT
-
-    hardware: LabelValue
-    accelerators: Count = 8
-    simulated: SimulatedNodes | None = None
-    labels: LabelledNodes | None = None
-    karpenter: KarpenterNodes | None = None
-
-    def __post_init__(self) -> None:
-        if sum(each is not None for each in (self.simulated, self.labels, self.karpenter)) != 1:
-            raise InfeasibleError("exactly one of simulated, labels and karpenter has to be given")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

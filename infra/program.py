@@ -5,6 +5,7 @@ from pathlib import Path
 import pulumi
 from pulumi.runtime.config import CONFIG, get_config_env
 
+from infra.adopt import adopt, finder
 from infra.components.parts import Base, Broker, Controller, Gateway, GpuNodePool, ModelService
 from infra.config import ConfigError, parse_config
 from infra.stack import StackArgs, stack_args
@@ -21,7 +22,8 @@ def main() -> None:
         pulumi.RunError: Its configuration cannot be used; the message names the keys.
     """
     try:
-        config = parse_config({**get_config_env(), **CONFIG.get()}, pulumi.get_stack())
+        values = {**get_config_env(), **CONFIG.get()}
+        config = adopt(parse_config(values, pulumi.get_stack()), finder(values))
         args = stack_args(config, ROOT, load_accelerators())
     except ConfigError as error:
         raise pulumi.RunError(str(error)) from error

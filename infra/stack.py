@@ -9,7 +9,7 @@ from infra.objects.broker import BrokerArgs, broker_objects
 from infra.objects.controller import ControllerArgs, controller_objects
 from infra.objects.gateway import GatewayArgs, gateway_objects
 from infra.objects.names import CollisionError, Object, check_collisions, metadata
-from infra.objects.network import deny_all
+from infra.objects.network import namespace_edges
 from infra.objects.nodes import NodePoolArgs, node_objects
 from infra.objects.service import ModelServiceArgs, service_objects
 from infra.objects.stage_pool import pool_objects
@@ -87,7 +87,7 @@ def base_objects(namespace: str) -> list[Object]:
             "preemptionPolicy": "Never",  # a replica that waits is cheaper than one that is killed
             "description": "Replicas of Tercet's stages",
         },
-        deny_all(namespace),
+        *namespace_edges(namespace),
     ]
 
 
@@ -104,6 +104,8 @@ def _service(
     except PolicyError as error:
         raise ConfigError(f"`tercet:services.{name}.policy`: {error}") from error
     _check_policy(name, policy, accelerators)
+    if config.services[name].autoscaler == "tercet":
+        _check_nodes(name, policy, config)
     profile = policy.model.profile
     return ModelServiceArgs(
         policy=policy,
@@ -123,6 +125,18 @@ def _check_policy(name: str, policy: Policy, accelerators: Mapping[str, Accelera
     for stage in Stage:
         for hardware in policy.stages[stage].hardware:
             _check_hardware(f"services.{name}: stages.{stage.value}.hardware", hardware, accelerators)
+
+
+def _check_nodes(name: str, policy: Policy, config: StackConfig) -> None:
+    """The controller places on nodes that exist, and Karpenter buys none for pods with a gate."""
+    pools = config.node_pools.values()
+    bought = {pool.hardware for pool in pools if pool.karpenter}
+    bought -= {pool.hardware for pool in pools if not pool.karpenter}
+    for stage in Stage:
+        hardware = policy.stages[stage].hardware
+        if bought.issuperset(hardware):
+            message = f"no {' or '.join(hardware)} for {stage.value} would ever be bought with `tercet`"
+            raise ConfigError(f"`tercet:services.{name}.autoscaler`: {message}: Karpenter waits for the pods")
 
 
 def _check_hardware(key: str, hardware: str, accelerators: Mapping[str, Accelerator]) -> None:

@@ -48,9 +48,7 @@ def is_public(address: Address) -> bool:
     addresses that embed an IPv4 address (mapped, 6to4, Teredo, NAT64: the embedded one could be
     private) and for the metadata services of clouds.
     """
-    if isinstance(address, IPv4Address):
-        return not _within(address, _SPECIAL_V4)
-    return address in _GLOBAL_UNICAST_V6 and not _within(address, _SPECIAL_V6)
+    return any(address in network and not _within(address, special) for network, special in PUBLIC)
 
 
 def is_host_name(text: str) -> bool:
@@ -102,8 +100,6 @@ _SPECIAL_V4 = tuple(
     )
 )
 
-# All else in IPv6 is reserved, local, multicast or a translation prefix (64:ff9b::/96, ::ffff:0:0/96).
-_GLOBAL_UNICAST_V6 = IPv6Network("2000::/3")
 _SPECIAL_V6 = tuple(
     IPv6Network(network)
     for network in (
@@ -114,3 +110,10 @@ _SPECIAL_V6 = tuple(
         "3fff::/20",
     )
 )
+
+PUBLIC: tuple[tuple[Network, tuple[Network, ...]], ...] = (
+    (IPv4Network("0.0.0.0/0"), _SPECIAL_V4),
+    # All else in IPv6 is reserved, local, multicast or a translation prefix (64:ff9b::/96, ::ffff:0:0/96).
+    (IPv6Network("2000::/3"), _SPECIAL_V6),
+)
+"""Networks of public addresses, each with what in it is not public."""

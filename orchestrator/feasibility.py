@@ -62,7 +62,11 @@ def _unusable(
 
 def _ttft(policy: Policy, profile: ModelProfile) -> Iterator[InfeasibleError]:
     alone_s, encode, prefill = min(
-        (isolated_ttft_s(profile, encode, prefill, images=1, text_tokens=TEXT_TOKENS), encode, prefill)
+        (
+            isolated_ttft_s(profile, encode, prefill, images=1, text_tokens=TEXT_TOKENS, images_at_once=1),
+            encode,
+            prefill,
+        )
         for encode in _classes(policy, Stage.ENCODE)
         for prefill in _classes(policy, Stage.PREFILL)
     )

@@ -11,7 +11,7 @@ from orchestrator.byte_budget import ByteBudget
 from orchestrator.core.admission import admit
 from orchestrator.core.tagger import tag
 from orchestrator.core.types import MediaShape, Reason, Rejected, StageLoad, StageTag
-from orchestrator.core.waiting import due_s, isolated_s
+from orchestrator.core.waiting import due_s, isolated_by_rates_s
 from orchestrator.fleet import Fleet
 from orchestrator.hops import FORGET_AFTER_S, Request
 from orchestrator.kv_rules import KvRules
@@ -143,7 +143,7 @@ class Intake:
             raise _refusal(admission)
         if request.due_s is None:
             at_once = policy.stages[Stage.PREFILL].tp  # as many encoders as it has accelerators
-            alone_s = isolated_s(tagged, _replica_rates(loads), images_at_once=at_once)
+            alone_s = isolated_by_rates_s(tagged, _replica_rates(loads), images_at_once=at_once)
             request.due_s = due_s(request.arrival_s, alone_s, policy.waiting_params)
 
     async def _store(self, item: Media, tokens: int, request: Request) -> MediaItem:

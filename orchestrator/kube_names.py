@@ -25,5 +25,13 @@ GATE = f"{PREFIX}/placement"
 DELETION_COST = "controller.kubernetes.io/pod-deletion-cost"
 ACCELERATOR_RESOURCE = "nvidia.com/gpu"
 
+PROCESSORS = "cpu"
+"""The hardware class without accelerators: what asks for none, such as Redis, runs there too."""
+
 ACCELERATOR_TAINT = {"key": ACCELERATOR_RESOURCE, "value": "present", "effect": "NoSchedule"}
 """As nodes with accelerators usually have: what asks for none stays away."""
+
+
+def resource_of(hardware: str) -> str:
+    """Return the resource by which Kubernetes counts a hardware class."""
+    return "cpu" if hardware == PROCESSORS else ACCELERATOR_RESOURCE

@@ -40,7 +40,7 @@ def broker_objects(args: BrokerArgs) -> list[Object]:
             "ports": [{"name": "redis", "port": REDIS_PORT, "targetPort": REDIS_PORT}],
         },
     }
-    return [_stateful_set(args, labels), service, broker_edges(args.namespace, labels)]
+    return [_stateful_set(args, labels), service, broker_edges(args.namespace)]
 
 
 def _stateful_set(args: BrokerArgs, labels: dict[str, str]) -> Object:

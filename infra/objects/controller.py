@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from infra.objects.names import Object, component_labels, metadata
+from infra.objects.network import controller_edges
 from infra.objects.pods import (
     REDIS_URL,
     SECRET_PASSWORD,
@@ -42,7 +43,7 @@ class ControllerArgs:
 
 
 def controller_objects(args: ControllerArgs) -> list[Object]:
-    """Return ServiceAccount, roles with their bindings, and Deployment."""
+    """Return ServiceAccount, roles with their bindings, NetworkPolicy and Deployment."""
     cluster_name = f"{args.namespace}-{NAME}"
     return [
         {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata(NAME, args.namespace)},
@@ -50,6 +51,7 @@ def controller_objects(args: ControllerArgs) -> list[Object]:
         _role("ClusterRole", metadata(cluster_name), CLUSTER_RULES),
         _binding("RoleBinding", metadata(NAME, args.namespace), "Role", NAME, args.namespace),
         _binding("ClusterRoleBinding", metadata(cluster_name), "ClusterRole", cluster_name, args.namespace),
+        controller_edges(args.namespace),
         _deployment(args),
     ]
 

@@ -12,7 +12,7 @@ _START_S = 1800
 
 
 def engine_container(
-    policy: Policy, stage: Stage, images: ImagesConfig, resources: Object, drain_s: int
+    policy: Policy, stage: Stage, images: ImagesConfig, resources: Object
 ) -> tuple[Object, list[Object]]:
     """Return the container of a stage's engine and its volumes."""
     of_stage = policy.stages[stage]
@@ -31,7 +31,7 @@ def engine_container(
         "startupProbe": http_probe("/health", PORT, periodSeconds=5, failureThreshold=_START_S // 5),
         "readinessProbe": http_probe("/health", PORT, periodSeconds=5),
         # The worker drains on its own; the engine has to outlive it.
-        "lifecycle": {"preStop": {"sleep": {"seconds": drain_s}}},
+        "lifecycle": {"preStop": {"sleep": {"seconds": of_stage.drain_s}}},
     }
     return container, [volume, memory]
 

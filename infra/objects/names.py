@@ -12,9 +12,6 @@ from stages.types import Stage
 Object = dict[str, Any]
 """A Kubernetes object as JSON."""
 
-PROCESSORS = "cpu"
-"""The hardware class without accelerators: what asks for none, such as Redis, runs there too."""
-
 MAX_NAME = 52
 """Characters: a ReplicaSet and a pod append 11 and 6 to it, and their names are labels of 63 at most."""
 

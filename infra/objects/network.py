@@ -1,8 +1,14 @@
-"""NetworkPolicies: nothing but the named edges of a service."""
+"""NetworkPolicies: nothing but the named edges, seen from both ends."""
 
-from infra.objects.names import Object, component_labels, metadata, object_name
-from infra.objects.pods import BLOB_PORT, REDIS_PORT
+from collections.abc import Iterable, Mapping, Sequence
+from ipaddress import ip_network
+
+from infra.objects.engines import SERVERS
+from infra.objects.names import COMPONENT, Object, component_labels, metadata, object_name
+from infra.objects.pods import BLOB_PORT, BROKER, REDIS_PORT
+from orchestrator.addresses import PUBLIC, is_host_name
 from orchestrator.kube_names import SERVICE, STAGE
+from orchestrator.policy import Policy
 from stages.types import Stage
 
 GATEWAY_PORT, METRICS_PORT = 8080, 9090
@@ -15,6 +21,11 @@ BLOB_READERS = {
 }
 """Who may read, or release, the blobs that a part of a service holds."""
 
+_API_PORTS = (443, 6443)
+_NODE_LOCAL_DNS = "169.254.20.10/32"
+
+Rules = list[Object]
+
 
 def part_labels(service: str, part: str) -> dict[str, str]:
     """Return the labels that select the pods of one part of a service."""
@@ -23,41 +34,108 @@ def part_labels(service: str, part: str) -> dict[str, str]:
     return {SERVICE: service, STAGE: part}
 
 
-def service_edges(service: str, namespace: str) -> list[Object]:
-    """Return one policy for each part of a service."""
-    return [_part(service, namespace, part) for part in ("gateway", *(stage.value for stage in Stage))]
-
-
-def deny_all(namespace: str) -> Object:
-    """Return the policy that closes every door into the namespace that no other policy opens."""
-    return _policy("closed", namespace, {}, [])
-
-
-def broker_edges(namespace: str, selector: dict[str, str]) -> Object:
-    """Return the policy that lets the namespace's own pods reach Redis."""
-    rule = {"from": [{"podSelector": {}}], "ports": [{"protocol": "TCP", "port": REDIS_PORT}]}
-    return _policy("redis", namespace, selector, [rule])
-
-
-def _part(service: str, namespace: str, part: str) -> Object:
-    rules: list[Object] = [
-        {
-            "from": [
-                {"podSelector": {"matchLabels": part_labels(service, reader)}}
-                for reader in BLOB_READERS[part]
-            ],
-            "ports": [{"protocol": "TCP", "port": BLOB_PORT}],
-        }
+def namespace_edges(namespace: str) -> list[Object]:
+    """Return the policies of all pods: no door that no other opens, but for names."""
+    cluster_dns = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "kube-system"}}}
+    resolvers = [cluster_dns, _block(_NODE_LOCAL_DNS)]
+    lookup = {"to": resolvers, "ports": [{"protocol": each, "port": 53} for each in ("UDP", "TCP")]}
+    return [
+        _policy("closed", namespace, {}, ingress=[], egress=[]),
+        _policy("names", namespace, {}, egress=[lookup]),
     ]
-    if part == "gateway":  # open to clients wherever they are; API keys tell who may call
-        rules.append({"ports": [{"protocol": "TCP", "port": port} for port in (GATEWAY_PORT, METRICS_PORT)]})
-    return _policy(object_name(service, part), namespace, part_labels(service, part), rules)
 
 
-def _policy(name: str, namespace: str, selector: dict[str, str], rules: list[Object]) -> Object:
+def broker_edges(namespace: str) -> Object:
+    """Return the policy that lets gateways, stages and the controller reach Redis."""
+    clients = [
+        {"podSelector": {"matchExpressions": [{"key": SERVICE, "operator": "Exists"}]}},
+        *(_pods({COMPONENT: component}) for component in ("gateway", "controller")),
+    ]
+    rules = [{"from": clients, "ports": _tcp(REDIS_PORT)}]
+    return _policy(BROKER, namespace, component_labels(BROKER), ingress=rules)
+
+
+def controller_edges(namespace: str) -> Object:
+    """Return the policy that lets the controller reach Redis and the API server, which has no labels."""
+    rules: Rules = [_to_redis(), {"ports": _tcp(*_API_PORTS)}]
+    return _policy("controller", namespace, component_labels("controller"), egress=rules)
+
+
+def service_edges(policy: Policy, namespace: str) -> list[Object]:
+    """Return one policy for each part of a service."""
+    stages = [_stage(policy, namespace, stage) for stage in Stage]
+    return [_gateway(policy, namespace), *stages]
+
+
+def _gateway(policy: Policy, namespace: str) -> Object:
+    clients = {"ports": _tcp(GATEWAY_PORT, METRICS_PORT)}  # wherever they are; API keys tell who may call
+    media = {"to": _media(policy.admission.fetch.allow), "ports": [{"protocol": "TCP"}]}
+    return _part(policy.service, "gateway", namespace, [clients], [media])
+
+
+def _stage(policy: Policy, namespace: str, stage: Stage) -> Object:
+    fetches_weights = policy.stages[stage].engine in SERVERS
+    weights: Rules = [{"to": _public(), "ports": _tcp(443)}] if fetches_weights else []
+    return _part(policy.service, stage.value, namespace, [], weights)
+
+
+def _part(service: str, part: str, namespace: str, ingress: Rules, egress: Rules) -> Object:
+    readers = [_pods(part_labels(service, reader)) for reader in BLOB_READERS[part]]
+    holders = [_pods(part_labels(service, held)) for held, by in BLOB_READERS.items() if part in by]
+    return _policy(
+        object_name(service, part),
+        namespace,
+        part_labels(service, part),
+        ingress=[{"from": readers, "ports": _tcp(BLOB_PORT)}, *ingress],
+        egress=[{"to": holders, "ports": _tcp(BLOB_PORT)}, _to_redis(), *egress],
+    )
+
+
+def _to_redis() -> Object:
+    return {"to": [_pods(component_labels(BROKER))], "ports": _tcp(REDIS_PORT)}
+
+
+def _media(allowed: Sequence[str]) -> Rules:
+    """Return where media may be: public addresses, and what the policy adds."""
+    if any(
+        is_host_name(entry) for entry in allowed
+    ):  # a named host may have any address, and only the gateway knows which
+        return [_block("0.0.0.0/0"), _block("::/0")]
+    return [*_public(), *(_block(str(ip_network(entry))) for entry in allowed)]
+
+
+def _public() -> Rules:
+    return [_block(str(network), [str(each) for each in special]) for network, special in PUBLIC]
+
+
+def _block(cidr: str, excepted: Iterable[str] = ()) -> Object:
+    holes = list(excepted)
+    return {"ipBlock": {"cidr": cidr} | ({"except": holes} if holes else {})}
+
+
+def _pods(labels: Mapping[str, str]) -> Object:
+    return {"podSelector": {"matchLabels": labels}}
+
+
+def _tcp(*ports: int) -> Rules:
+    return [{"protocol": "TCP", "port": port} for port in ports]
+
+
+def _policy(
+    name: str,
+    namespace: str,
+    selector: Mapping[str, str],
+    *,
+    ingress: Rules | None = None,
+    egress: Rules | None = None,
+) -> Object:
+    """Return a policy of the directions that it has rules for."""
+    rules = {"Ingress": ingress, "Egress": egress}
+    given = {direction: each for direction, each in rules.items() if each is not None}
+    spec = {"podSelector": {"matchLabels": selector}, "policyTypes": list(given)}
     return {
         "apiVersion": "networking.k8s.io/v1",
         "kind": "NetworkPolicy",
         "metadata": metadata(name, namespace),
-        "spec": {"podSelector": {"matchLabels": selector}, "policyTypes": ["Ingress"], "ingress": rules},
+        "spec": spec | {direction.lower(): each for direction, each in given.items()},
     }

@@ -4,10 +4,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
 
-from infra.config import KarpenterNodes, LabelledNodes, NodePoolConfig, SimulatedNodes, Spread
-from infra.objects.names import PROCESSORS, Object, metadata, object_name
+from infra.node_config import LabelledNodes, NodePoolConfig, SimulatedNodes, Spread
+from infra.objects.karpenter import karpenter_objects
+from infra.objects.names import Object, metadata, object_name
 from orchestrator.core.profile import Accelerator
-from orchestrator.kube_names import ACCELERATOR_RESOURCE, ACCELERATOR_TAINT, HARDWARE
+from orchestrator.kube_names import ACCELERATOR_RESOURCE, ACCELERATOR_TAINT, HARDWARE, PROCESSORS
 
 _MEMORY = f"{ACCELERATOR_RESOURCE}.memory"
 _VCPUS_PER_ACCELERATOR = 12
@@ -37,7 +38,8 @@ def node_objects(args: NodePoolArgs) -> list[Object]:
     if config.labels:
         return list(_labelled(args, config.labels))
     assert config.karpenter
-    return [_node_class(args, config.karpenter), _karpenter_pool(args, config.karpenter)]
+    name = object_name(args.stack, args.name)
+    return karpenter_objects(name, config.hardware, _taints(args), config.karpenter)
 
 
 def domains(nodes: int, spread: Sequence[Spread]) -> list[dict[str, str]]:
@@ -103,55 +105,7 @@ def _simulated(args: NodePoolArgs, backend: SimulatedNodes) -> Iterator[Object]:
 
 
 def _labelled(args: NodePoolArgs, backend: LabelledNodes) -> Iterator[Object]:
+    assert backend.nodes, "adopt() puts names in the selector's place"
     for node in backend.nodes:
         labels = {HARDWARE: args.config.hardware, **backend.labels}
         yield {"apiVersion": "v1", "kind": "NodePatch", "metadata": {"name": node, "labels": labels}}
-
-
-def _node_class(args: NodePoolArgs, backend: KarpenterNodes) -> Object:
-    found = [{"tags": {"karpenter.sh/discovery": backend.discovery}}]
-    return {
-        "apiVersion": "karpenter.k8s.aws/v1",
-        "kind": "EC2NodeClass",
-        "metadata": metadata(object_name(args.stack, args.name)),
-        "spec": {
-            "role": backend.role,
-            "amiSelectorTerms": [{"alias": backend.ami}],
-            "subnetSelectorTerms": found,
-            "securityGroupSelectorTerms": found,
-        },
-    }
-
-
-def _karpenter_pool(args: NodePoolArgs, backend: KarpenterNodes) -> Object:
-    name = object_name(args.stack, args.name)
-    limited = "cpu" if args.config.hardware == PROCESSORS else ACCELERATOR_RESOURCE
-    requirements = {
-        "node.kubernetes.io/instance-type": backend.instance_types,
-        "karpenter.sh/capacity-type": backend.capacity,
-    }
-    return {
-        "apiVersion": "karpenter.sh/v1",
-        "kind": "NodePool",
-        "metadata": metadata(name),
-        "spec": {
-            "template": {
-                "metadata": {"labels": {HARDWARE: args.config.hardware}},
-                "spec": {
-                    "nodeClassRef": {"group": "karpenter.k8s.aws", "kind": "EC2NodeClass", "name": name},
-                    "requirements": [
-                        {"key": key, "operator": "In", "values": list(values)}
-                        for key, values in requirements.items()
-                    ],
-                    "taints": _taints(args),
-                },
-            },
-            "limits": {limited: str(backend.max_accelerators)},
-            "disruption": {
-                # A replica's cold start costs more than a half-empty node: only empty ones go.
-                "consolidationPolicy": "WhenEmpty",
-                "consolidateAfter": f"{backend.consolidate_after_s}s",
-                "budgets": [{"nodes": "10%"}],
-            },
-        },
-    }

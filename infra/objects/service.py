@@ -62,7 +62,7 @@ def service_objects(args: ModelServiceArgs) -> list[Object]:
     """Return the policy's ConfigMap, a headless Service for each stage, and the NetworkPolicies."""
     service, namespace = args.policy.service, args.namespace
     headless = [_headless(service, namespace, stage) for stage in Stage]
-    return [policy_map(args), *headless, *service_edges(service, namespace)]
+    return [policy_map(args), *headless, *service_edges(args.policy, namespace)]
 
 
 def policy_map(args: ModelServiceArgs) -> Object:

@@ -7,7 +7,7 @@ from typing import Any
 
 from infra.config import Autoscaler, ImagesConfig
 from infra.objects.engines import SERVERS, engine_container
-from infra.objects.names import PROCESSORS, Object, digest, metadata, object_name, pool_labels
+from infra.objects.names import Object, digest, metadata, object_name, pool_labels
 from infra.objects.pods import (
     BLOB_DIR,
     BLOB_PORT,
@@ -22,22 +22,24 @@ from infra.objects.pods import (
 )
 from orchestrator.kube_names import (
     ACCELERATOR_RESOURCE,
-    ACCELERATOR_TAINT,
     DELETION_COST,
     DOMAIN,
     GATE,
     HARDWARE,
+    PROCESSORS,
 )
 from orchestrator.policy import Policy
 from stages.types import Stage
 
-DRAIN_S = 60
-"""Seconds that a replica has to finish. Not `admission.deadline_s`: that is live, and this replaces pods."""
-
 MAX_IMAGE_PX = 400_000_000
 """The gateway holds media to the live `image_px`; engines refuse only what no policy should allow."""
 
+_TOLERATION = {"key": ACCELERATOR_RESOURCE, "operator": "Exists", "effect": "NoSchedule"}
+"""Of any value: clouds taint nodes with accelerators alike but for that."""
+
 _START_S = 600
+_LEAVE_S = 10
+"""Seconds beyond the drain: closing engines and leaving the registry."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,7 +101,7 @@ def _rollout(args: StagePoolArgs) -> Object:
     }
 
 
-def _worker_json() -> str:
+def _worker_json(drain_s: int) -> str:
     """Return a `WorkerConfig` as JSON in which Kubernetes replaces each `$(NAME)`.
 
     What stands without quotes, `<NAME>` at first, is itself a value of JSON.
@@ -115,7 +117,7 @@ def _worker_json() -> str:
         "redis_url": REDIS_URL,
         "blobs": blobs(),
         "limits": {"max_batch": "<SLOTS>", "max_image_pixels": MAX_IMAGE_PX},
-        "grace_s": DRAIN_S,
+        "grace_s": drain_s,
     }
     return re.sub(r'"<(\w+)>"', r"$(\1)", json.dumps(config))
 
@@ -152,16 +154,16 @@ def _pod(args: StagePoolArgs, rollout: str) -> Object:
     apart = of_stage.engine in SERVERS
     containers.append(_worker(args, rollout, [mount, tmp], {} if apart else accelerators))
     if apart:
-        engine, more = engine_container(args.policy, args.stage, args.images, accelerators, DRAIN_S)
+        engine, more = engine_container(args.policy, args.stage, args.images, accelerators)
         containers.append(engine)
         volumes += more
     return {
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "priorityClassName": args.priority_class,
-        "terminationGracePeriodSeconds": DRAIN_S + 10,
+        "terminationGracePeriodSeconds": of_stage.drain_s + _LEAVE_S,
         "securityContext": pod_security(),
-        "tolerations": [{"operator": "Equal", **ACCELERATOR_TAINT}],
+        "tolerations": [_TOLERATION],
         "affinity": _affinity(args),
         "topologySpreadConstraints": [
             {
@@ -192,7 +194,7 @@ def _worker(args: StagePoolArgs, rollout: str, mounts: list[Object], resources: 
             {"name": "STAGE", "value": json.dumps(args.stage.value)},
             # Known once the controller has chosen a place, which is before any container starts.
             {"name": "DOMAIN", "valueFrom": {"fieldRef": {"fieldPath": f"metadata.annotations['{DOMAIN}']"}}},
-            {"name": "TERCET_WORKER", "value": _worker_json()},
+            {"name": "TERCET_WORKER", "value": _worker_json(args.policy.stages[args.stage].drain_s)},
         ],
         "ports": [{"name": "blobs", "containerPort": BLOB_PORT}],
         "resources": resources or {"requests": {"cpu": "250m", "memory": "512Mi"}},

@@ -13,10 +13,10 @@ import kubernetes
 import urllib3
 from kubernetes.client.exceptions import ApiException
 
+from orchestrator.adapters.kube_resources import asked, free
 from orchestrator.core.observed import Node
 from orchestrator.core.pools import Admit, Pod, Pool, Scale
 from orchestrator.kube_names import (
-    ACCELERATOR_RESOURCE,
     DELETION_COST,
     DOMAIN,
     GATE,
@@ -26,6 +26,7 @@ from orchestrator.kube_names import (
     PLACED_UNIX_S,
     SERVICE,
     STAGE,
+    resource_of,
 )
 from orchestrator.ports import ClusterUnavailable, ClusterView
 from stages.types import Stage
@@ -95,12 +96,12 @@ class KubeCluster:
         pods = [self._pod(pod) for pod in mine if pod.get("status", {}).get("phase") not in _ENDED]
         names = {pod.name for pod in pods}
         foreign = [p for p in everywhere if not (_namespace(p) == self._namespace and _name(p) in names)]
-        taken = _accelerators_taken(foreign)
+        holders = _by_node(foreign)
         self._names = {pool_of(each): _name(each) for each in pools}
         return ClusterView(
             counts={pool_of(each): int(each["spec"].get("replicas", 1)) for each in pools},
             pods=tuple(pods),
-            nodes=tuple(self._node(node, taken[_name(node)]) for node in nodes),
+            nodes=tuple(self._node(node, holders[_name(node)]) for node in nodes),
         )
 
     def admit(self, admit: Admit, now_s: float) -> None:
@@ -140,11 +141,11 @@ class KubeCluster:
         spec, status, metadata = pod["spec"], pod.get("status", {}), pod["metadata"]
         notes, bound = metadata.get("annotations", {}), spec.get("nodeName", "")
         gated = any(gate["name"] == GATE for gate in spec.get("schedulingGates", ()))
-        ready = _condition(status, "Ready")
+        ready, pool = _condition(status, "Ready"), pool_of(pod)
         return Pod(
             name=_name(pod),
-            pool=pool_of(pod),
-            tp=_accelerators(pod),
+            pool=pool,
+            tp=int(asked(pod, resource_of(pool.hardware))),
             gated=gated,
             node_id="" if gated else bound or notes.get(NODE, ""),
             bound=bool(bound),
@@ -154,7 +155,7 @@ class KubeCluster:
             since_s=_since_unix_s(metadata, ready),
         )
 
-    def _node(self, node: Object, taken: int) -> Node:
+    def _node(self, node: Object, holders: Iterable[Object]) -> Node:
         labels = node["metadata"].get("labels", {})
         domain: list[str] = []
         for level in self._levels:
@@ -162,11 +163,10 @@ class KubeCluster:
                 break  # what lies below an unknown level cannot be told apart
             domain.append(labels[level])
         ready = _condition(node.get("status", {}), "Ready")
-        capacity = int(node.get("status", {}).get("allocatable", {}).get(ACCELERATOR_RESOURCE, 0))
         return Node(
             node_id=_name(node),
             hardware=labels[HARDWARE],
-            accelerators=max(0, capacity - taken),
+            accelerators=free(node, resource_of(labels[HARDWARE]), holders),
             domain=tuple(domain),
             ready=bool(ready and ready["status"] == "True" and not node["spec"].get("unschedulable")),
         )
@@ -207,17 +207,11 @@ def pool_of(thing: Object) -> Pool:
     return Pool(labels[SERVICE], Stage(labels[STAGE]), labels[HARDWARE])
 
 
-def _accelerators_taken(pods: Iterable[Object]) -> Mapping[str, int]:
-    taken: defaultdict[str, int] = defaultdict(int)
+def _by_node(pods: Iterable[Object]) -> Mapping[str, list[Object]]:
+    bound: defaultdict[str, list[Object]] = defaultdict(list)
     for pod in pods:
-        taken[pod["spec"].get("nodeName", "")] += _accelerators(pod)
-    return taken
-
-
-def _accelerators(pod: Object) -> int:
-    containers = pod["spec"]["containers"]
-    limits = [each.get("resources", {}).get("limits", {}) for each in containers]
-    return sum(int(limit.get(ACCELERATOR_RESOURCE, 0)) for limit in limits)
+        bound[pod["spec"].get("nodeName", "")].append(pod)
+    return bound
 
 
 def _condition(status: Object, kind: str) -> Object | None:

@@ -57,16 +57,35 @@ def prefill_s(profile: ModelProfile, where: HardwareClass, tokens: float) -> flo
     return full * timing.step_s(chunk) + timing.step_s(tokens - full * chunk)
 
 
-def isolated_ttft_s(
-    profile: ModelProfile, encode: HardwareClass, prefill: HardwareClass, *, images: int, text_tokens: float
-) -> float:
-    """Return the time to first token of a request that is alone: its images encoded at once, then prefill.
+def encoded_s(images: int, *, image_s: float, images_at_once: int, preprocess_s: float = 0.0) -> float:
+    """Return the time until the images of a request that is alone are encoded; 0.0 without any.
 
-    Transfers are left out.
+    Args:
+        images: Of the request.
+        image_s: Seconds of one replica for one of them.
+        images_at_once: Encoded side by side; ≥ 1. They are encoded in rounds.
+        preprocess_s: Before the first round; preparing does not wait for accelerators.
+    """
+    return preprocess_s + -(-images // images_at_once) * image_s if images else 0.0
+
+
+def isolated_ttft_s(
+    profile: ModelProfile,
+    encode: HardwareClass,
+    prefill: HardwareClass,
+    *,
+    images: int,
+    text_tokens: float,
+    images_at_once: int,
+) -> float:
+    """Return by a profile the time to first token of a request that is alone, transfers left out.
+
+    `waiting.isolated_by_rates_s` estimates it where there are only rates.
     """
     tokens = text_tokens + profile.kappa * images * profile.image_tokens
-    encoded_s = profile.preprocess_s + profile.encode[encode].image_s if images else 0.0
-    return encoded_s + prefill_s(profile, prefill, tokens)
+    image_s, preprocess_s = profile.encode[encode].image_s, profile.preprocess_s
+    before_s = encoded_s(images, image_s=image_s, images_at_once=images_at_once, preprocess_s=preprocess_s)
+    return before_s + prefill_s(profile, prefill, tokens)
 
 
 def decode_batch(

@@ -11,6 +11,7 @@ arrival_s - priority_s, so nothing that arrives more than age_s + 2·priority_s 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from orchestrator.core.capacity import encoded_s
 from orchestrator.core.types import StageTag
 from stages.types import Stage
 
@@ -57,13 +58,14 @@ class Waiting:
     priority: int = 0
 
 
-def isolated_s(
+def isolated_by_rates_s(
     tag: StageTag, rates: Mapping[Stage, float], *, images_at_once: int, preprocess_s: float = 0.0
 ) -> float:
     """Return the estimated seconds to the first token of a request that is alone; live and simulated.
 
-    It does not depend on how many replicas there happen to be, or targets would move with scaling. Items
-    that are encoded side by side are taken to be of their mean size.
+    A gateway knows rates and no profile, so a prompt takes its share of a full step however short it is:
+    that alone sets it apart from `capacity.isolated_ttft_s`. It does not depend on how many replicas there
+    happen to be, or targets would move with scaling. Items are taken to be of their mean size.
 
     Args:
         tag: The request's work.
@@ -74,8 +76,8 @@ def isolated_s(
     encode, prefill = (rates.get(stage, 0.0) for stage in (Stage.ENCODE, Stage.PREFILL))
     seconds = tag.prefill_tokens / prefill if prefill else 0.0
     if items := len(tag.item_tokens):
-        rounds = -(-items // images_at_once)
-        seconds += preprocess_s + (rounds * tag.encode_tokens / items / encode if encode else 0.0)
+        image_s = tag.encode_tokens / items / encode if encode else 0.0
+        seconds += encoded_s(items, image_s=image_s, images_at_once=images_at_once, preprocess_s=preprocess_s)
     return seconds
 
 
@@ -84,8 +86,8 @@ def due_s(arrival_s: float, alone_s: float, params: WaitingParams) -> float:
 
     Args:
         arrival_s: When it arrived.
-        alone_s: `isolated_s()` of it. A 16-image request gets a target that it can meet: `stretch` times
-            this, if that is more than `ttft_s`.
+        alone_s: `isolated_by_rates_s()` of it. A 16-image request gets a target that it can meet:
+            `stretch` times this, if that is more than `ttft_s`.
         params: The policy's parameters.
     """
     return arrival_s + max(params.ttft_s, params.stretch * alone_s)

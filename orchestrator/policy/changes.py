@@ -19,6 +19,7 @@ ROLLOUT_FIELDS = (
     "stages.*.hardware",
     "stages.*.tp",
     "stages.*.batch",
+    "stages.*.drain_s",
 )
 """Fields that processes are started with; all others are taken by running ones."""
 
@@ -68,7 +69,12 @@ def keep_running(running: Policy, edited: Policy) -> Policy:
 
 def _keep_stage(running: StagePolicy, edited: StagePolicy) -> StagePolicy:
     return replace(
-        edited, engine=running.engine, hardware=running.hardware, tp=running.tp, batch=running.batch
+        edited,
+        engine=running.engine,
+        hardware=running.hardware,
+        tp=running.tp,
+        batch=running.batch,
+        drain_s=running.drain_s,
     )
 
 

@@ -60,6 +60,9 @@ class StagePolicy:
     budget_s: Annotated[
         Seconds, Field(description="Seconds of waiting and work the stage may add to the first token.")
     ] = 0.5
+    drain_s: Annotated[
+        Count, Field(description="Seconds that a replica on a cluster has to finish once it is told to go.")
+    ] = 60
 
     def __post_init__(self) -> None:
         if self.min > self.max:

@@ -8,7 +8,7 @@ import numpy as np
 
 from orchestrator.core.scaling.coupled_params import CoupledParams
 from orchestrator.simulator.evaluate import evaluate
-from orchestrator.simulator.faults import Fault, StuckProvisioner
+from orchestrator.simulator.faults import Fault, MetricLoss, StuckProvisioner
 from orchestrator.simulator.regimes import Load, Regime, flat
 from orchestrator.simulator.scenario import Subject
 from orchestrator.simulator.summary import Summary
@@ -72,6 +72,21 @@ REGIMES: Mapping[str, Regime] = {
         load=_overload(),
         faults=(StuckProvisioner(at_s=1_200.0, for_s=1_800.0),),
         queue_s=600.0,
+    ),
+    "prefill-silent": Regime(
+        what="text × 8 within 45 minutes, prefill replicas silent from the tenth minute",
+        load=_rise(),
+        faults=(MetricLoss(at_s=600.0, stage=Stage.PREFILL),),
+    ),
+    "decode-silent": Regime(
+        what="text × 8 within 45 minutes, decode replicas silent from the tenth minute",
+        load=_rise(),
+        faults=(MetricLoss(at_s=600.0, stage=Stage.DECODE),),
+    ),
+    "decode-silent-drift": Regime(
+        what="completions become four times as long, decode replicas silent from then on",
+        load=_drift(),
+        faults=(MetricLoss(at_s=1_200.0, stage=Stage.DECODE),),
     ),
     "slower-engines": Regime(
         what="engines take 1.6 times what the profile says",

@@ -22,7 +22,7 @@ _MODALITY_COLOURS = {"text": "#332288", "image": "#aa4499"}
 _SLO_COLOUR = "#222222"
 _DASHES = {50: "", 90: "5 4"}
 _BINS = 60
-_POINTS_AT_MOST = 1_000
+POINTS_AT_MOST = 1_000
 
 
 def replica_plot(run: Run, stage: Stage) -> Plot:
@@ -40,6 +40,20 @@ def replica_plot(run: Run, stage: Stage) -> Plot:
         ),
         height=180.0,
     )
+
+
+def counts_plot(title: str, timeline: Sequence[Moment], span_s: float) -> Plot:
+    """Plot the ready replicas of all stages of one service."""
+    lines = [
+        Line(
+            label=str(stage),
+            points=_steps(timeline, span_s, partial(_ready, stage)),
+            colour=colour,
+        )
+        for stage, colour in STAGE_COLOURS.items()
+    ]
+    y = linear_axis("replicas", max(_highest(line.points) for line in lines), whole=True)
+    return Plot(title=title, x=time_axis(span_s), y=y, marks=lines, height=180.0)
 
 
 def waiting_plot(run: Run) -> Plot:
@@ -123,9 +137,17 @@ def thinned(timeline: Sequence[Moment], most: int) -> Sequence[Moment]:
 
 
 def _over_time(run: Run, value: Callable[[Moment], float]) -> list[Point]:
+    return _steps(run.only.timeline, run.span_s, value)
+
+
+def _steps(timeline: Sequence[Moment], span_s: float, value: Callable[[Moment], float]) -> list[Point]:
     """Return a line of steps; before the first decision it has the first one's value."""
-    points = [(moment.at_s, float(value(moment))) for moment in thinned(run.only.timeline, _POINTS_AT_MOST)]
-    return steps([(0.0, points[0][1]), *points[1:]] if points else [], run.span_s)
+    points = [(moment.at_s, float(value(moment))) for moment in thinned(timeline, POINTS_AT_MOST)]
+    return steps([(0.0, points[0][1]), *points[1:]] if points else [], span_s)
+
+
+def _ready(stage: Stage, moment: Moment) -> float:
+    return moment.counts[stage].ready
 
 
 def _waiting(stage: Stage, moment: Moment) -> float:

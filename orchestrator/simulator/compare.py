@@ -1,16 +1,19 @@
 """The scaling policies side by side on the same work."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from orchestrator.core.scaling import SCALERS
 from orchestrator.core.scaling.params import Params
-from orchestrator.simulator.evaluate import evaluate
+from orchestrator.simulator.charts import POINTS_AT_MOST, thinned
+from orchestrator.simulator.evaluate import scenario_under
 from orchestrator.simulator.faults import Fault
 from orchestrator.simulator.foresight import foreseen, timetable
+from orchestrator.simulator.run import Run, simulate
 from orchestrator.simulator.scenario import Subject
 from orchestrator.simulator.search import Found, Trial, search
-from orchestrator.simulator.summary import Summary
+from orchestrator.simulator.summary import Summary, summarise
+from orchestrator.simulator.timeline import Moment
 from orchestrator.simulator.tune import tune
 
 _INFORMED: Mapping[str, Callable[[Subject], Params]] = {
@@ -20,6 +23,20 @@ _INFORMED: Mapping[str, Callable[[Subject], Params]] = {
 }
 STATIC_TRIALS = 12
 """Simulations that the search for the best fixed counts may take."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compared:
+    """What came of one policy.
+
+    Attributes:
+        timelines: Moments by service, thinned to what plots show.
+        found: What it was tuned to on other work; None if it was not.
+    """
+
+    summary: Summary
+    timelines: Mapping[str, Sequence[Moment]]
+    found: Found | None = None
 
 
 def comparable() -> list[str]:
@@ -33,7 +50,7 @@ def compare_policies(
     seed: int,
     faults: Sequence[Fault] = (),
     done: Callable[[str], None] = lambda name: None,
-) -> dict[str, Summary]:
+) -> dict[str, Compared]:
     """Run each policy with its default parameters, the files' own with their own, on the same work.
 
     Args:
@@ -46,17 +63,9 @@ def compare_policies(
     found = {}
     for name in names:
         params = [_params(subject, name, seed) for subject in subjects]
-        found[name] = evaluate(subjects, name, params, seed, faults)
+        found[name] = _compared(simulate(scenario_under(subjects, name, params, seed, faults)))
         done(name)
     return found
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Searched:
-    """What a policy was tuned to, and what came of that on other work."""
-
-    found: Found
-    summary: Summary
 
 
 def compare_found(
@@ -67,7 +76,7 @@ def compare_found(
     trials: int,
     seed: int,
     tried: Callable[[str], None] = lambda name: None,
-) -> dict[str, Searched]:
+) -> dict[str, Compared]:
     """Tune each policy with the same budget on one workload and run it on another.
 
     Args:
@@ -81,10 +90,15 @@ def compare_found(
     compared = {}
     for name in names:
         found = search(train, name, trials=trials, seed=seed, tried=_told(tried, name))
-        summary = evaluate([test], name, [found.params(test)], seed + 1)
-        compared[name] = Searched(found=found, summary=summary)
+        run = simulate(scenario_under([test], name, [found.params(test)], seed + 1))
+        compared[name] = replace(_compared(run), found=found)
         tried(name)
     return compared
+
+
+def _compared(run: Run) -> Compared:
+    timelines = {each.tenant.name: thinned(each.timeline, POINTS_AT_MOST) for each in run.services}
+    return Compared(summary=summarise(run), timelines=timelines)
 
 
 def _told(tried: Callable[[str], None], name: str) -> Callable[[Trial], None]:

@@ -54,11 +54,17 @@ class ZoneLoss:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MetricLoss:
-    """There are no samples of a service; empty for all services."""
+    """There are no samples of a service.
+
+    Attributes:
+        service: Of which; empty for all.
+        stage: Only what its replicas say is lost, what gateways count is not; None for everything.
+    """
 
     at_s: float
     for_s: float = math.inf
     service: str = ""
+    stage: Stage | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

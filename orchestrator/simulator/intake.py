@@ -5,7 +5,7 @@ from collections.abc import Callable
 from orchestrator.core.admission import admit
 from orchestrator.core.tagger import tag
 from orchestrator.core.types import MediaShape, Queued, Rejected, StageLoad, StageTag
-from orchestrator.core.waiting import due_s, isolated_s
+from orchestrator.core.waiting import due_s, isolated_by_rates_s
 from orchestrator.simulator.content import Content
 from orchestrator.simulator.endings import Endings
 from orchestrator.simulator.hop import Request
@@ -82,7 +82,7 @@ class Intake:
         return request, isinstance(admission, Queued)
 
     def _alone_s(self, tagged: StageTag) -> float:
-        return isolated_s(
+        return isolated_by_rates_s(
             tagged,
             self._speeds.rates,
             images_at_once=self._speeds.images_at_once,

@@ -21,6 +21,7 @@ from orchestrator.simulator.faults import (
     end_s,
 )
 from orchestrator.simulator.replica import SimReplica
+from stages.types import Stage
 
 ItemT = TypeVar("ItemT")
 
@@ -31,13 +32,14 @@ class Outages:
 
     Attributes:
         nodes: By id of a node that is gone, how many faults hold it.
-        silent: Likewise by service without samples; under the empty name, of all.
+        silent: Likewise by service and stage without samples; under the empty name, of all services, under
+            None, of all stages.
         stuck: Faults that keep replicas from becoming ready.
         cuts: Quotas in force.
     """
 
     nodes: Counter[str] = field(default_factory=Counter)
-    silent: Counter[str] = field(default_factory=Counter)
+    silent: Counter[tuple[str, Stage | None]] = field(default_factory=Counter)
     stuck: int = 0
     cuts: list[QuotaCut] = field(default_factory=list)
 
@@ -48,9 +50,9 @@ class Outages:
             lowest[cut.hardware] = min(cut.most, lowest.get(cut.hardware, cut.most))
         return lowest
 
-    def is_silent(self, service: str) -> bool:
-        """Whether there are no samples of a service."""
-        return self.silent[service] + self.silent[""] > 0
+    def is_silent(self, service: str, stage: Stage | None = None) -> bool:
+        """Whether there are no samples of a service, or those of its replicas of a stage are missing."""
+        return self.silent[service, stage] + self.silent["", stage] > 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,7 +131,7 @@ class Injector:
             case ZoneLoss():
                 return self._lose_nodes(self._nodes_of(fault.domain or self._drawn_domain()))
             case MetricLoss():
-                return self._silence(fault.service)
+                return self._silence(fault)
             case StuckProvisioner():
                 return self._stick()
             case QuotaCut():
@@ -175,10 +177,12 @@ class Injector:
         nodes = self._world.nodes
         return sorted(node_id for node_id, node in nodes.items() if not domain or domain in node.domain)
 
-    def _silence(self, service: str) -> tuple[Sequence[str], Callable[[], None]]:
-        silent = self._world.outages.silent
-        silent[service] += 1
-        return [service or "all services"], lambda: silent.subtract([service])
+    def _silence(self, fault: MetricLoss) -> tuple[Sequence[str], Callable[[], None]]:
+        silent, which = self._world.outages.silent, (fault.service, fault.stage)
+        silent[which] += 1
+        of_whom = fault.service or "all services"
+        hit = f"replicas of {fault.stage}, {of_whom}" if fault.stage else of_whom
+        return [hit], lambda: silent.subtract([which])
 
     def _stick(self) -> tuple[Sequence[str], Callable[[], None]]:
         self._world.outages.stuck += 1

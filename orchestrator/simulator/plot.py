@@ -11,7 +11,9 @@ Point = tuple[float, float]
 
 _WIDTH, _LEFT, _RIGHT, _TOP, _BOTTOM = 960.0, 64.0, 16.0, 30.0, 44.0
 _CHARACTER = 7.0
-"""Width of a character of the legend, about; in the units of the drawing."""
+"""Width of a character, about; in the units of the drawing."""
+_LINE, _SHIFTS = 12.0, 6
+"""Height of a line of text, and by how many of them a name may be moved."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +41,17 @@ class Band:
     opacity: float = 0.3
 
 
-Mark = Line | Band
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dots:
+    """Points by themselves, each with a name beside it; empty for none."""
+
+    label: str
+    points: Sequence[tuple[Point, str]]
+    colour: str
+    radius: float = 4.0
+
+
+Mark = Line | Band | Dots
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +100,8 @@ def _drawn(mark: Mark, plot: Plot) -> str:
     if isinstance(mark, Band):
         outline = " ".join(_pairs(plot, [*mark.upper, *reversed(mark.lower)]))
         return f'<polygon points="{outline}" fill="{mark.colour}" fill-opacity="{mark.opacity:g}"/>'
+    if isinstance(mark, Dots):
+        return _named_dots(mark, plot)
     runs = _runs(mark.points)
     dots = "".join(_dot(plot, run[0], mark.colour) for run in runs if len(run) == 1)
     path = "".join(f"M{' '.join(_pairs(plot, run))}" for run in runs if len(run) > 1)
@@ -97,8 +111,32 @@ def _drawn(mark: Mark, plot: Plot) -> str:
 
 def _dot(plot: Plot, point: Point, colour: str) -> str:
     """Show a point between two gaps, where there is no line."""
-    x, y = point
-    return f'<circle cx="{_x(plot, x):.1f}" cy="{_y(plot, y):.1f}" r="2" fill="{colour}"/>'
+    return _circle(_x(plot, point[0]), _y(plot, point[1]), 2.0, colour)
+
+
+def _circle(x: float, y: float, radius: float, colour: str) -> str:
+    return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{radius:g}" fill="{colour}"/>'
+
+
+def _named_dots(dots: Dots, plot: Plot) -> str:
+    """Show points with their names at the side that has room, each as high as none before is in its way."""
+    parts, taken = [], list[tuple[float, float, float]]()
+    for (x, y), name in dots.points:
+        at_x, at_y, width = _x(plot, x), _y(plot, y), _CHARACTER * len(name)
+        right = at_x + width < _WIDTH - _RIGHT
+        left = at_x + 7.0 if right else at_x - 7.0 - width
+        shifts = sorted(range(-_SHIFTS, _SHIFTS + 1), key=lambda n: (abs(n), n))
+        lines = [at_y + 4.0 + _LINE * n for n in shifts]
+        line = next((each for each in lines if not _in_the_way(left, each, width, taken)), lines[0])
+        taken.append((left, line, width))
+        parts.append(_circle(at_x, at_y, dots.radius, dots.colour))
+        if name:
+            parts.append(f'<text x="{left:.1f}" y="{line:.1f}" class="name">{escape(name)}</text>')
+    return "".join(parts)
+
+
+def _in_the_way(left: float, line: float, width: float, taken: Iterable[tuple[float, float, float]]) -> bool:
+    return any(abs(line - y) < _LINE and left < x + w and x < left + width for x, y, w in taken)
 
 
 def _runs(points: Sequence[Point]) -> list[list[Point]]:
@@ -152,5 +190,7 @@ def _swatch(mark: Mark, x: float) -> str:
             f'<rect x="{x:g}" y="8" width="22" height="12" fill="{mark.colour}" '
             f'fill-opacity="{mark.opacity:g}"/>'
         )
+    if isinstance(mark, Dots):
+        return _circle(x + 11.0, 14.0, mark.radius, mark.colour)
     dash = f' stroke-dasharray="{mark.dash}"' if mark.dash else ""
     return f'<path d="M{x:g},14h22" class="line" stroke="{mark.colour}"{dash}/>'

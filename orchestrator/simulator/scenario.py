@@ -1,5 +1,6 @@
 """From policy files, traces and a fleet to a scenario."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,6 +25,12 @@ from orchestrator.simulator.tenant import Tenant
 from orchestrator.simulator.traces import Notes
 from orchestrator.simulator.variant import Variant, as_variant
 from orchestrator.simulator.workload import Workload
+
+
+def fleet_text(nodes: Sequence[Node]) -> str:
+    """Return how many nodes there are of each kind, for people."""
+    kinds = Counter((node.hardware, node.accelerators) for node in nodes)
+    return ", ".join(f"{count:,} × {each} {hardware}" for (hardware, each), count in sorted(kinds.items()))
 
 
 class NoTraceError(ValueError):

@@ -176,7 +176,11 @@ class World:
             self._ready(replica)
 
     def _view(self, service: str) -> ServiceView:
-        return SILENT if self.outages.is_silent(service) else self._hosted[service].service.view()
+        if self.outages.is_silent(service):
+            return SILENT
+        view = self._hosted[service].service.view()
+        lost = {stage: () for stage in Stage if self.outages.is_silent(service, stage)}
+        return replace(view, readings={**view.readings, **lost}) if lost else view
 
     def _tick(self, _: None) -> None:
         now_s = self._clock.now_s

@@ -188,6 +188,7 @@ def test_faults_are_simulated_and_said(tmp_path):
         ),
         pytest.param("zone-loss:at=1,domain=mars", "there is no domain 'mars'; there are", id="domain"),
         pytest.param("metric-loss:at=1,service=x", "there are internvl-26b", id="service"),
+        pytest.param("metric-loss:at=1,stage=x", "not one of encode, prefill, decode", id="silent-stage"),
         pytest.param("quota:at=1,hardware=b200,most=1", "there are h100, h20, l40s", id="hardware"),
     ],
 )

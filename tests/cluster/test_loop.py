@@ -9,11 +9,13 @@ import time
 import pytest
 
 from cli.cluster_nodes import add_nodes
+from infra.objects.controller import NAME, ControllerArgs, controller_objects
 from orchestrator.core.pools import Pool
 from orchestrator.kube_names import DOMAIN, GROUP, STAGE
 from orchestrator.simulator.fleet_spec import parse_fleet
 from stages.types import Stage
 from tests.cluster.objects import LEVELS, Api, is_ready
+from tests.cluster.raw import Raw, kubeconfig_of, token_of
 from tests.cluster.traffic import Traffic
 from tests.fakes.redis_process import RedisProcess
 from tests.system.harness import ROOT
@@ -58,13 +60,13 @@ def redis(tmp_path):
 
 @pytest.fixture
 def controller(cluster, api, redis, tmp_path):
-    """The controller as a process, and its log; its pools are there before it."""
+    """The controller as a process with its own account, and its log; its pools are there before it."""
     for (stage, hardware), tp in POOLS.items():
         api.pool(Pool("loop", stage, hardware), tp)
     policy, log = tmp_path / "loop.yaml", tmp_path / "controller.log"
     policy.write_text(POLICY)
     options = {"policy": policy, "redis-url": redis.url, "namespace": api.namespace}
-    options["kubeconfig"] = cluster.kubeconfig
+    options["kubeconfig"] = account_of_controller(cluster, api, tmp_path)
     flags = [f"--{name}={value}" for name, value in options.items()]
     command = [sys.executable, "-m", "cli", "controller", *flags]
     with log.open("wb") as output:
@@ -73,6 +75,16 @@ def controller(cluster, api, redis, tmp_path):
     assert process.poll() is None, log.read_text()
     process.send_signal(signal.SIGTERM)
     assert process.wait(20.0) == 0, log.read_text()
+
+
+def account_of_controller(cluster, api, folder):
+    """Create the controller's account with what it may do; return a kubeconfig with its token."""
+    args = ControllerArgs(namespace=api.namespace, services=("loop",), image="none", secret="none")
+    with Raw(cluster) as raw:
+        for thing in controller_objects(args):
+            if thing["kind"] != "Deployment":
+                assert raw.create(thing).is_success
+    return kubeconfig_of(cluster, token_of(api.core, NAME, api.namespace), folder)
 
 
 def ready(api):

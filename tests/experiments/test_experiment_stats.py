@@ -2,7 +2,8 @@ import math
 
 import pytest
 
-from experiments.stats import interval, precise, ratios
+from experiments.point import QUICK, Findings, Measured, point
+from experiments.stats import interval, precise
 
 
 def test_an_interval_is_that_of_students_t():
@@ -26,8 +27,26 @@ def test_a_figure_has_three_digits(values, text):
     assert interval(values).text == text
 
 
+def findings(**values):
+    """One figure of each system by seed."""
+    measured = [
+        Measured(point=point(system=system), seed=seed, row={"x": value}, wall_s=1.0, code="c0de")
+        for system, by_seed in values.items()
+        for seed, value in by_seed.items()
+    ]
+    return Findings(scale=QUICK, measured=measured)
+
+
 def test_ratios_are_taken_seed_by_seed():
-    assert ratios([2.0, 9.0], [1.0, 3.0]) == [2.0, 3.0]
+    """A seed that one lacks is left out, and so is what has nothing to be divided by."""
+    found = findings(one={0: 2.0, 1: 9.0, 2: 5.0, 3: 4.0}, other={0: 1.0, 2: 2.5, 3: 0.0})
+    assert found.ratios(point(system="one"), point(system="other"), "x") == [2.0, 2.0]
+
+
+def test_the_ends_of_a_single_run_are_its_value():
+    assert (interval([3.0]).low, interval([3.0]).high) == (3.0, 3.0)
+    found = interval([1.0, 2.0, 3.0])
+    assert found.low == pytest.approx(2.0 - found.half)
 
 
 def test_precise_is_within_the_tolerance():

@@ -13,6 +13,7 @@ from orchestrator.profiles import load_accelerators
 
 ROOT = Path(__file__).parents[2]
 POLICIES = sorted(path.relative_to(ROOT) for path in (ROOT / "policies").rglob("*.yaml"))
+EXAMPLES = sorted(path.suffixes[0][1:] for path in ROOT.glob("Pulumi.*.yaml"))
 ACCELERATORS = load_accelerators()
 
 
@@ -25,8 +26,12 @@ def config_of(**values: Any) -> StackConfig:
     return parse_config(pulumi_values({f"tercet:{key}": value for key, value in values.items()}), "test")
 
 
-def simulated_values() -> dict[str, str]:
-    return pulumi_values(yaml.safe_load((ROOT / "Pulumi.simulated.yaml").read_text())["config"])
+def example_values(stack: str) -> dict[str, str]:
+    return pulumi_values(yaml.safe_load((ROOT / f"Pulumi.{stack}.yaml").read_text())["config"])
+
+
+def example(stack: str) -> StackConfig:
+    return parse_config(example_values(stack), stack)
 
 
 def stack_of(policy: Path, **service: Any) -> StackArgs:

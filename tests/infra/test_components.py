@@ -9,10 +9,9 @@ from pulumi.runtime import test as pulumi_test
 from pulumi.runtime.mocks import MockMonitor
 
 from infra import program
-from infra.config import parse_config
 from infra.stack import stack_args
 from orchestrator.kube_names import GATE
-from tests.infra.kit import ACCELERATORS, ROOT, simulated_values
+from tests.infra.kit import ACCELERATORS, ROOT, example
 
 DEPLOYMENT = "kubernetes:apps/v1:Deployment"
 
@@ -48,7 +47,7 @@ def declared(register):
 
 @pytest.fixture(scope="module")
 def args():
-    return stack_args(parse_config(simulated_values(), "simulated"), ROOT, ACCELERATORS)
+    return stack_args(example("simulated"), ROOT, ACCELERATORS)
 
 
 @pytest.fixture(scope="module")

@@ -2,12 +2,23 @@
 
 import pytest
 
+from infra.adopt import adopt, finder
 from infra.config import ConfigError
+from infra.node_config import LabelledNodes
 from infra.stack import stack_args
-from tests.infra.kit import ACCELERATORS, ROOT, config_of
+from orchestrator.policy import load_policy
+from stages.types import Stage
+from tests.infra.kit import ACCELERATORS, EXAMPLES, ROOT, config_of, example
 
 TINY = {"tiny": {"policy": "policies/tiny.yaml"}}
 NODES = {"simulated": {"nodes": 1}}
+BOUGHT = {"instance_types": ["p5.48xlarge"], "max_accelerators": 8, "role": "r", "discovery": "d"}
+SMALL = {"small-replicas": {"policy": "policies/examples/small-replicas.yaml"}}
+ONLY_BOUGHT = {"a": {"hardware": "a100", "karpenter": BOUGHT}}
+
+
+def pool(name="a", **backend):
+    return {"services": TINY, "node_pools": {name: {"hardware": "h100", **backend}}}
 
 
 def test_a_stack_needs_only_its_services():
@@ -36,6 +47,18 @@ def test_a_stack_needs_only_its_services():
             "exactly one of simulated, labels and karpenter",
             id="no-backend",
         ),
+        pytest.param(pool(labels={}), "exactly one of nodes and selector", id="neither"),
+        pytest.param(pool(karpenter=BOUGHT | {"capacity": ["reserved"]}), "given together", id="reserved"),
+        pytest.param(
+            pool(karpenter=BOUGHT | {"budgets": [{"nodes": "0", "schedule": "@daily"}]}),
+            "schedule and duration are given together",
+            id="budget",
+        ),
+        pytest.param(
+            pool(karpenter=BOUGHT | {"zone": ["a"]}),
+            "`tercet:node_pools.a.karpenter.zone`: unknown key; did you mean `zones`",
+            id="karpenter",
+        ),
     ],
 )
 def test_a_wrong_key_is_named_with_the_nearest_right_one(values, told):
@@ -56,9 +79,49 @@ def test_a_wrong_key_is_named_with_the_nearest_right_one(values, told):
             "`tercet:node_pools.a.hardware`: h101 is not in data/accelerators.yaml",
             id="hardware",
         ),
+        pytest.param(
+            {"services": SMALL, "node_pools": ONLY_BOUGHT},
+            "`tercet:services.small-replicas.autoscaler`: no a100 for encode would ever be bought",
+            id="bought-only",
+        ),
     ],
 )
 def test_what_the_files_contradict_is_refused(values, told):
     with pytest.raises(ConfigError) as refused:
         stack_args(config_of(**values), ROOT, ACCELERATORS)
     assert told in str(refused.value)
+
+
+def test_a_selector_means_the_nodes_that_the_cluster_finds():
+    """Sorted, so that the order of the answer changes nothing; pools that name nodes ask nobody."""
+    config = config_of(**pool(labels={"selector": {"row": "r1"}, "labels": {"rack": "b1"}}))
+    found = adopt(config, lambda selector: ["b", "a"] if selector == {"row": "r1"} else [])
+    assert found.node_pools["a"].labels == LabelledNodes(nodes=("a", "b"), labels={"rack": "b1"})
+    assert adopt(found, None) == found
+
+
+def test_a_selector_without_nodes_and_a_node_in_two_pools_are_refused():
+    config = config_of(**pool(labels={"selector": {"row": "r1"}}))
+    with pytest.raises(ConfigError, match="no node has row=r1"):
+        adopt(config, lambda _: [])
+    named = {"labels": {"nodes": ["n"]}, "hardware": "h100"}
+    with pytest.raises(ConfigError, match="node n is in a and in b"):
+        adopt(config_of(services=TINY, node_pools={"a": named, "b": named}), None)
+
+
+def test_a_selector_without_a_cluster_says_so(tmp_path):
+    find = finder({"kubernetes:kubeconfig": str(tmp_path / "none")})
+    with pytest.raises(ConfigError, match="a selector of nodes needs the cluster"):
+        find({"row": "r1"})
+
+
+@pytest.mark.parametrize("stack", EXAMPLES)
+def test_every_example_names_what_its_services_run_on(stack):
+    """Each stage has a class that some pool of the stack has."""
+    config = example(stack)
+    hardware = {pool.hardware for pool in config.node_pools.values()}
+    for service in config.services.values():
+        stages = load_policy(ROOT / service.policy).stages
+        # Without a controller all replicas are of the best class.
+        classes = [stages[s].hardware[: 1 if service.autoscaler == "none" else None] for s in Stage]
+        assert all(hardware & set(each) for each in classes)

@@ -7,9 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infra.config import Spread
+from infra.node_config import Spread
 from infra.objects.names import CollisionError, check_collisions, metadata, object_name
-from infra.objects.network import BLOB_READERS, part_labels
 from infra.objects.nodes import domains, node_objects
 from infra.stack import stack_args
 from orchestrator.adapters.kube import pool_of
@@ -87,7 +86,7 @@ def test_workers_and_gateways_can_read_what_they_are_told(file):
         assert (config.slots, config.hardware) == (policy.stages[pool.stage].batch, pool.hardware)
         assert config.redis_url == "redis://:sesame@redis:6379/0"
         assert config.blobs.settings().public_url == "http://10.0.0.7:7070"
-        assert config.grace_s < template["terminationGracePeriodSeconds"]
+        assert config.grace_s == policy.stages[pool.stage].drain_s < template["terminationGracePeriodSeconds"]
     gateway = named(stack.objects(), "Deployment", object_name(policy.service, "gateway"))
     text = expanded(gateway["spec"]["template"]["spec"]["containers"][0], "TERCET_GATEWAY", KNOWN)
     assert re.fullmatch(r"pod-1\.[0-9a-f]+", read_gateway(text).gateway_id)
@@ -139,6 +138,11 @@ def test_without_an_autoscaler_pools_have_their_least_and_no_gate():
             {"ConfigMap tiny-policy", "ConfigMap tiny-decode-cpu", "Deployment tiny-decode-cpu"},
             id="rollout",
         ),
+        pytest.param(
+            ("[cpu], batch: 32", "[cpu], batch: 32, drain_s: 90"),
+            {"ConfigMap tiny-policy", "Deployment tiny-decode-cpu"},
+            id="drain",
+        ),
     ],
 )
 def test_an_edit_changes_only_what_it_must(tmp_path, edit, touched):
@@ -154,17 +158,6 @@ def test_an_edit_changes_only_what_it_must(tmp_path, edit, touched):
     changed = [thing for text, thing in stacks[1].items() if text not in stacks[0]]
     named_so = {f"{t['kind']} {re.sub('-[0-9a-f]{10}$', '', t['metadata']['name'])}" for t in changed}
     assert named_so == touched
-
-
-def test_blobs_are_reached_along_the_data_path_only():
-    """A table of who may connect to whom."""
-    stack = stack_of(POLICIES[-1])
-    service = stack.services[0].policy.service
-    for part, readers in BLOB_READERS.items():
-        rules = named(stack.objects(), "NetworkPolicy", object_name(service, part))["spec"]["ingress"]
-        allowed = [peer["podSelector"]["matchLabels"] for peer in rules[0]["from"]]
-        assert allowed == [part_labels(service, reader) for reader in readers]
-    assert named(stack.objects(), "NetworkPolicy", "closed")["spec"]["ingress"] == []
 
 
 parts = st.lists(st.from_regex(r"[a-z0-9]([a-z0-9-]{0,20}[a-z0-9])?", fullmatch=True), min_size=2, max_size=3)

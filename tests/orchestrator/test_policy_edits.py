@@ -55,6 +55,7 @@ def policy(*edits, more=""):
         ("stages.decode.hardware", "rollout"),
         ("stages.prefill.tp", "rollout"),
         ("stages.prefill.batch", "rollout"),
+        ("stages.prefill.drain_s", "rollout"),
         ("stages.prefill.min", "live"),
         ("stages.prefill.budget_s", "live"),
         ("routing.encode.prefix", "live"),

@@ -1,5 +1,6 @@
 """The band: the prefill:decode ratio as a stand-in for a signal that fails."""
 
+import math
 from dataclasses import dataclass
 
 from orchestrator.core.observed import StageSignals
@@ -59,11 +60,14 @@ def saturated(seen: StageSignals) -> bool:
 def filled(own: Need, seen: StageSignals, other: Need, other_seen: StageSignals, share: float) -> Need:
     """Return a stage's need, from the other's times `share` while its own signal fails.
 
-    Missing or stale, it is replaced; saturated, it is raised by a fifth at most. The other's must be good.
+    An unknown need is replaced. One that is stale or saturated, so at worst too low, is raised: saturated by
+    a fifth at most. The other's must be good.
     """
     if trusted(seen, own) or not trusted(other_seen, other):
         return own
     by_ratio = other.scaled(share)
-    if not own.known or not seen.fresh:
+    if not own.known:
         return by_ratio
-    return own.raised(by_ratio, SATURATED_MOST) if by_ratio.offered > own.offered else own
+    if by_ratio.offered <= own.offered:
+        return own
+    return own.raised(by_ratio, SATURATED_MOST if seen.fresh else math.inf)

@@ -38,10 +38,13 @@ class Need:
         return Need(reachable=self.reachable * share, offered=self.offered * share)
 
     def raised(self, other: "Need", most: float) -> "Need":
-        """Return the larger of two needs, and at most so many times this one."""
+        """Return the larger of two needs, and at most so many times this one; infinite for no bound."""
+
+        def larger(mine: float, theirs: float) -> float:
+            return max(mine, theirs if math.isinf(most) else min(theirs, most * mine))
+
         return Need(
-            reachable=max(self.reachable, min(other.reachable, most * self.reachable)),
-            offered=max(self.offered, min(other.offered, most * self.offered)),
+            reachable=larger(self.reachable, other.reachable), offered=larger(self.offered, other.offered)
         )
 
 

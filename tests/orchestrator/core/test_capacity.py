@@ -101,11 +101,14 @@ def test_a_prompt_is_prefilled_in_chunks(tokens, seconds):
         pytest.param(1, 0, 0.1, id="text"),
         pytest.param(1, 1, 0.14 + 0.16 + 0.15 + 0.02 + 0.08 * 0.28, id="image-tokens-load-prefill"),
         pytest.param(0, 1, 0.14 + 0.16 + 0.1, id="cross-attention"),
-        pytest.param(0, 16, 0.14 + 0.16 + 0.1, id="images-at-once"),
+        pytest.param(0, 4, 0.14 + 0.16 + 0.1, id="images-at-once"),
+        pytest.param(0, 5, 0.14 + 2 * 0.16 + 0.1, id="two-rounds"),
     ],
 )
 def test_isolated_ttft_s(kappa, images, seconds):
-    alone_s = isolated_ttft_s(profile(kappa=kappa), A100, A100, images=images, text_tokens=1000)
+    alone_s = isolated_ttft_s(
+        profile(kappa=kappa), A100, A100, images=images, text_tokens=1000, images_at_once=4
+    )
     assert alone_s == pytest.approx(seconds)
 
 

@@ -13,7 +13,7 @@ from orchestrator.core.waiting import (
     dispatch_key,
     due_s,
     expired,
-    isolated_s,
+    isolated_by_rates_s,
 )
 from stages.types import Modality, Stage
 
@@ -136,8 +136,10 @@ def test_expired_at_its_deadline(now_s, gone):
         pytest.param(5, 4, {}, 0.5, id="unknown-rates-are-instant"),
     ],
 )
-def test_isolated_s(images, at_once, rates, seconds):
+def test_isolated_by_rates_s(images, at_once, rates, seconds):
     """Images of 30 tokens, 0.5 s to prepare, and a text of 100."""
     shape = MediaShape(modality=Modality.IMAGE, tokens=30)
     alone = tag(100, [shape] * images, kappa=1, max_tokens=1)
-    assert isolated_s(alone, rates, images_at_once=at_once, preprocess_s=0.5) == pytest.approx(seconds)
+    assert isolated_by_rates_s(alone, rates, images_at_once=at_once, preprocess_s=0.5) == pytest.approx(
+        seconds
+    )

@@ -36,7 +36,7 @@ faults = st.one_of(
     st.builds(ReplicaLoss, at_s=times, stage=st.sampled_from([None, *Stage]), count=st.integers(1, 20)),
     st.builds(NodeLoss, at_s=times, for_s=spans),
     st.builds(ZoneLoss, at_s=times, for_s=spans, domain=st.sampled_from(["", "h100-1", "l40s-0"])),
-    st.builds(MetricLoss, at_s=times, for_s=spans),
+    st.builds(MetricLoss, at_s=times, for_s=spans, stage=st.sampled_from([None, *Stage])),
     st.builds(StuckProvisioner, at_s=times, for_s=spans),
     st.builds(
         QuotaCut,
@@ -221,6 +221,22 @@ def test_a_burst_in_cooldown_without_metrics_never_shrinks(subject):
     simulation.run()
     for before, after in pairwise(totals):
         assert all(after[stage] >= before[stage] for stage in Stage)
+
+
+def test_silent_replicas_of_one_stage_leave_the_others_and_the_counts(subject):
+    """That stage is known to be incomplete while the fault lasts; what gateways count of it still grows."""
+    scenario = replace(subject.scenario(), faults=(MetricLoss(at_s=12.0, for_s=10.0, stage=Stage.PREFILL),))
+    simulation, seen = Simulation(scenario), {}
+
+    def look(at_s):
+        (seen[at_s],) = simulation.world.snapshot().services.values()
+
+    for at_s in (11.0, 18.0, 24.0):
+        simulation.clock.at(at_s, look, at_s)
+    simulation.run()
+    complete = {at_s: [s for s in Stage if not sample.stages[s].complete] for at_s, sample in seen.items()}
+    assert complete == {11.0: [], 18.0: [Stage.PREFILL], 24.0: []}
+    assert seen[18.0].stages[Stage.PREFILL].offered_units > seen[11.0].stages[Stage.PREFILL].offered_units
 
 
 def _alive(simulation):

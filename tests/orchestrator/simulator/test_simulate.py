@@ -107,4 +107,4 @@ def test_control_adds_replicas_under_a_burst_and_costs_less_than_ample(subject):
 
 def test_foresight_attains_at_least_what_coupled_does(subject):
     found = compare_policies([subject], ["oracle", "coupled"], seed=0)
-    assert found["oracle"].groups["all"].attainment >= found["coupled"].groups["all"].attainment
+    assert found["oracle"].summary.attainment >= found["coupled"].summary.attainment

@@ -248,10 +248,17 @@ class TestBand:
         assert decided.stages[P].need == pytest.approx(ratio * decided.stages[D].need)
         assert decided.stages[P].reason is ScaleReason.FALLBACK_BAND
 
-    def test_a_stage_whose_signal_is_stale_does_too(self):
+    def test_a_stage_whose_signal_is_stale_is_raised_to_it(self):
         blind = self.doubled(**{P: {"fresh": False}})
         assert decide(blind, now_s=200.0, state=self.learnt())[0].stages[P].replicas > 6
         assert decide(blind, now_s=200.0, state=self.learnt(), band="never")[0].stages[P].replicas == 6
+
+    def test_a_stale_stage_is_not_lowered_to_the_ratio(self):
+        """What gateways count tells decode's need although its replicas are silent."""
+        load = {"images": 0.0, "text": 6_000.0, "requests": 40.0}
+        blind = service(counts=(2, 6, 5), stages={D: {"fresh": False}}, **load)
+        decided, _ = decide(blind, now_s=200.0, state=self.learnt(), forecast=False)
+        assert decided.stages[D].need == pytest.approx(need(D, blind, band="never"))
 
     def test_a_full_kv_cache_raises_decode_by_a_fifth_at_most(self):
         load = {"images": 0.0, "text": 200_000.0, "requests": 20.0}

@@ -1,0 +1,76 @@
+"""Every object of every example stack, as the API server sees it."""
+
+import pytest
+import yaml
+
+from infra.adopt import adopt, finder
+from infra.stack import stack_args
+from localcluster.nodes import simulated_node
+from tests.cluster.conftest import until
+from tests.cluster.raw import Raw
+from tests.infra.kit import ACCELERATORS, EXAMPLES, ROOT, example
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]
+
+CRDS = sorted((ROOT / "tests/cluster/crds").glob("*.yaml"))
+STRICT = {"dryRun": "All", "fieldValidation": "Strict"}
+
+
+@pytest.fixture(scope="module")
+def raw(cluster):
+    """A client to a cluster with the definitions of all resources that are not Kubernetes' own."""
+    with Raw(cluster) as raw:
+        paths = [served(raw, yaml.safe_load(file.read_text())) for file in CRDS]
+        until(lambda: all(raw.get(path).is_success for path in paths))
+        yield raw
+
+
+def served(raw, definition):
+    """Install a definition; return where its objects lie."""
+    answer = raw.create(definition)
+    assert answer.is_success, answer.text
+    spec = definition["spec"]
+    return f"/apis/{spec['group']}/{spec['versions'][0]['name']}/{spec['names']['plural']}"
+
+
+@pytest.fixture
+def stack(request, cluster, raw):
+    """The arguments of an example stack, and the nodes that it takes for granted."""
+    config = example(request.param)
+    for name, pool in config.node_pools.items():
+        if pool.labels:
+            for node in pool.labels.nodes or (f"{name}-0", f"{name}-1"):
+                assert raw.create(simulated_node(node, labels=pool.labels.selector)).is_success
+    adopted = adopt(config, finder({"kubernetes:kubeconfig": str(cluster.kubeconfig)}))
+    raw.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": config.namespace}})
+    return stack_args(adopted, ROOT, ACCELERATORS)
+
+
+def asked(raw, thing):
+    """Have the server check an object, in the way in which Pulumi's provider would send it."""
+    if thing["kind"] == "NodePatch":
+        return raw.apply({**thing, "kind": "Node"}, **STRICT)
+    if thing["kind"] == "Namespace":  # it is there, for others to be checked in
+        return raw.apply(thing, force="true", **STRICT)
+    return raw.create(thing, **STRICT)
+
+
+@pytest.mark.parametrize("stack", EXAMPLES, indirect=True)
+def test_the_server_takes_every_object_as_it_is(raw, stack):
+    """No unknown field, no value that its kind forbids."""
+    answers = [(thing, asked(raw, thing)) for thing in stack.objects()]
+    refused = [
+        f"{thing['kind']} {thing['metadata']['name']}: {answer.json()['message']}"
+        for thing, answer in answers
+        if not answer.is_success
+    ]
+    assert not refused, "\n".join(refused)
+
+
+@pytest.mark.parametrize(
+    ("version", "kind"), [("scheduling.k8s.io/v1", "PriorityClass"), ("karpenter.sh/v1", "NodePool")]
+)
+def test_an_unknown_field_is_named(raw, version, kind):
+    """What the test above leans on, of Kubernetes' own kinds and of those that are defined here."""
+    thing = {"apiVersion": version, "kind": kind, "metadata": {"name": "odd"}, "spc": {}}
+    assert 'unknown field "spc"' in raw.create(thing, **STRICT).json()["message"]

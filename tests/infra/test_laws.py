@@ -1,0 +1,94 @@
+"""What holds of the objects of every policy that is valid, not of those in the repository alone."""
+
+import json
+import re
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from infra.config import ImagesConfig, ServiceConfig
+from infra.objects.gateway import GatewayArgs, gateway_objects
+from infra.objects.names import check_collisions
+from infra.objects.service import ModelServiceArgs, service_objects
+from infra.objects.stage_pool import pool_objects
+from orchestrator.policy.load import parse_policy
+from stages.types import Stage
+from tests.infra.kit import ACCELERATORS
+
+LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+LABEL_VALUE = re.compile(r"([A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?)?")
+
+counts = st.integers(1, 512)
+# Names that are made of what names are made of, and long ones.
+names = st.from_regex(r"[a-z]([a-z0-9-]{0,38}[a-z0-9])?", fullmatch=True) | st.sampled_from(
+    ["a", "a-b", "a-encode", "a-gateway", "a-policy", "a-encode-h100", "redis", "controller"]
+)
+stages = st.fixed_dictionaries(
+    {
+        "engine": st.sampled_from(["tiny", "smollm2", "noop", "vllm", "sglang"]),
+        "hardware": st.lists(st.sampled_from(sorted(ACCELERATORS)), min_size=1, max_size=7, unique=True),
+        "tp": counts,
+        "batch": counts,
+        "drain_s": counts,
+    }
+)
+policies = st.fixed_dictionaries(
+    {
+        "apiVersion": st.just("tercet/v1"),
+        "service": names,
+        "model": st.fixed_dictionaries(
+            {"name": st.text(st.characters(categories=["L", "N", "P", "S"]), min_size=1, max_size=200)},
+            optional={"kappa": st.sampled_from([0, 1]), "max_context": counts},
+        ),
+        "stages": st.fixed_dictionaries({stage.value: stages for stage in Stage}),
+    }
+)
+
+
+def objects_of(document):
+    """Return the objects of a service as a stack makes them."""
+    policy = parse_policy(json.dumps(document), "p.yaml")
+    common = {"namespace": "tercet", "secret": "secret"}
+    service = ModelServiceArgs(
+        policy=policy,
+        config=ServiceConfig(policy="p.yaml"),
+        images=ImagesConfig(),
+        priority_class="serving",
+        **common,
+    )
+    gateway = GatewayArgs(service=policy.service, replicas=1, image="i", keys_secret="keys", **common)
+    pools = [thing for pool in service.pools for thing in pool_objects(pool)]
+    return [*service_objects(service), *pools, *gateway_objects(gateway)]
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(policies, min_size=1, max_size=3, unique_by=lambda each: each["service"]))
+def test_services_side_by_side_have_valid_objects_of_their_own(documents):
+    """Names and labels are within limits, nothing collides, and selectors choose their own pods alone."""
+    things = [thing for document in documents for thing in objects_of(document)]
+    check_collisions(things)
+    for thing in things:
+        assert LABEL.fullmatch(thing["metadata"]["name"])
+        assert all(LABEL_VALUE.fullmatch(value) for value in thing["metadata"]["labels"].values())
+    assert json.loads(json.dumps(things)) == things
+    deployments = [thing["spec"] for thing in things if thing["kind"] == "Deployment"]
+    for each in deployments:
+        wanted = each["selector"]["matchLabels"].items()
+        chosen = [d for d in deployments if wanted <= d["template"]["metadata"]["labels"].items()]
+        assert chosen == [each]
+
+
+@settings(max_examples=40, deadline=None)
+@given(policies)
+def test_what_a_pod_names_is_there(document):
+    """Each volume that is mounted, and each ConfigMap that is read, is one of the same stack."""
+    things = objects_of(document)
+    maps = {thing["metadata"]["name"] for thing in things if thing["kind"] == "ConfigMap"}
+    for thing in things:
+        if thing["kind"] != "Deployment":
+            continue
+        pod = thing["spec"]["template"]["spec"]
+        volumes = {volume["name"] for volume in pod["volumes"]}
+        for container in pod["containers"]:
+            assert {mount["name"] for mount in container["volumeMounts"]} <= volumes
+        assert set(re.findall(r'"configMap(?:KeyRef)?": {"name": "([^"]+)"', json.dumps(pod))) <= maps
