@@ -13,10 +13,12 @@ import msgspec
 import pytest
 from PIL import Image
 
+from orchestrator.core.kv import KvSizes
 from orchestrator.counting import Counting, steady_unix_s
 from orchestrator.fleet import Fleet
 from orchestrator.gateway import Gateway
 from orchestrator.intake import Intake
+from orchestrator.kv_rules import KvRules
 from orchestrator.metrics import Metrics
 from orchestrator.policy import load_policy
 from orchestrator.ports import DispatchOrder
@@ -111,7 +113,7 @@ class Bench:
             lambda: POLICY,
             on_offer=self.counting.offered,
             on_admission=lambda reason: None,  # type: ignore[arg-type]
-            decode_level=lambda: 0,
+            kv_rules=lambda: KvRules(sizes=KvSizes(token_bytes=front.kv_bytes_per_token)),
         )
         self.app = Gateway(
             self.fleet,
