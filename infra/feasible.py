@@ -39,7 +39,7 @@ def infeasibilities(stack: StackArgs, hardware: Hardware) -> Iterator[str]:
     if stack.node_pools:
         for service in usable:
             yield from _apart(service, stack.node_pools, hardware)
-        least = [each for service in usable for each in _least(service, stack.node_pools)]
+        least = [each for service in usable for each in _least(service)]
         yield from too_few(least, fleet_of(stack.node_pools, ()))
 
 
@@ -74,19 +74,13 @@ def _refused(service: ModelServiceArgs, hardware: Hardware) -> Iterator[str]:
 
 
 def _unhoused(service: ModelServiceArgs, pools: Sequence[NodePoolArgs]) -> Iterator[str]:
-    """Yield stages that no pool has hardware or nodes large enough for, and levels that no pool bears."""
+    """Yield stages that no pool has hardware for, and levels that no pool bears."""
     for stage in _stages(service):
-        of_stage, classes = service.policy.stages[stage], _classes(service, stage)
-        nodes = [pool for pool in pools if pool.config.hardware in classes]
-        key, runs_on = _key(service), f"{stage} runs on {' or '.join(classes)}"
-        if not nodes:
-            have = ", ".join(sorted({pool.config.hardware for pool in pools}))
+        classes, there = _classes(service, stage), {pool.config.hardware for pool in pools}
+        if not there.intersection(classes):
+            key, runs_on = _key(service), f"{stage} runs on {' or '.join(classes)}"
+            have = ", ".join(sorted(there))
             yield f"{key}: {runs_on}, and the node pools have {have}: add a pool, or change stages.{stage}"
-            continue
-        largest = _largest(nodes)
-        if largest < of_stage.tp and _scaled(service):
-            have = f"nodes of these pools have {largest} at most"
-            yield f"{key}: {runs_on}, {of_stage.tp} for each replica, and {have}: lower stages.{stage}.tp"
     if _scaled(service):
         yield from _unborne(service, pools)
 
@@ -121,19 +115,14 @@ def _apart(service: ModelServiceArgs, pools: Sequence[NodePoolArgs], hardware: H
         yield f"{_key(service)}: {problem}"
 
 
-def _largest(pools: Iterable[NodePoolArgs]) -> int:
-    return max(pool.config.accelerators for pool in pools)
-
-
-def _least(service: ModelServiceArgs, pools: Sequence[NodePoolArgs]) -> Iterator[Least]:
-    """Yield what every stage has at least; a replica larger than a node counts as several."""
+def _least(service: ModelServiceArgs) -> Iterator[Least]:
+    """Yield what every stage has at least; a replica that spans nodes counts as one on each."""
     for stage in _stages(service):
-        of_stage, classes = service.policy.stages[stage], frozenset(_classes(service, stage))
-        size = min(of_stage.tp, _largest(pool for pool in pools if pool.config.hardware in classes))
+        of_stage, nodes = service.policy.stages[stage], service.nodes.get(stage, 1)
         if of_stage.min:
             yield Least(
                 stage=f"{service.policy.service} {stage}",
-                replicas=of_stage.min * -(-of_stage.tp // size),
-                tp=size,
-                classes=classes,
+                replicas=of_stage.min * nodes,
+                tp=of_stage.tp // nodes,
+                classes=frozenset(_classes(service, stage)),
             )

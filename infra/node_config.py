@@ -6,9 +6,8 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import ConfigDict, Field
 
+from infra.config_fields import LabelValue
 from orchestrator.yaml_fields import STRICT, Count, InfeasibleError, Name
-
-LabelValue = Annotated[str, Field(pattern=r"^[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?$")]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -29,9 +29,6 @@ from stages.types import Stage
 DAY_S = 24 * HOUR_S
 DAYS_PER_MONTH = 730 / 24
 
-_SCALING: Mapping[str, str | None] = {"tercet": None, "hpa": "hpa", "keda": "hpa"}
-"""Scaling policy that stands for an autoscaler; None for the policy file's own."""
-
 Figures = dict[str, Any]
 """JSON; figures are rounded, so that equal stacks have equal ones."""
 
@@ -140,14 +137,15 @@ def _rooted(spec: str, root: Path) -> str:
 
 
 def _tenant(service: ModelServiceArgs, subject: Subject) -> Tenant:
-    """Return the service as the stack would scale it."""
-    if service.config.autoscaler in _SCALING:
-        return subject.tenant(scaling=_SCALING[service.config.autoscaler])
+    """Return the service as the stack would scale it: HPA and KEDA about as the policy `hpa` does."""
+    if service.config.autoscaler == "tercet":
+        return subject.tenant()
     stages = subject.control.stages
     encode, prefill, decode = (stages[stage].min for stage in Stage)
     least = StaticParams(encode=encode, prefill=prefill, decode=decode)
-    tenant = subject.tenant(scaling="static", params=least)
-    # All of them are in the pool of the best class.
+    fixed = service.config.autoscaler == "none"
+    tenant = subject.tenant(scaling="static", params=least) if fixed else subject.tenant(scaling="hpa")
+    # All replicas are in the pool of the best class.
     best = {stage: replace(bounds, hardware=bounds.hardware[:1]) for stage, bounds in stages.items()}
     return replace(tenant, control=replace(tenant.control, stages=best))
 

@@ -6,7 +6,15 @@ import pulumi
 from pulumi.runtime.config import CONFIG, get_config_env
 
 from infra.adopt import adopt, finder
-from infra.components.parts import Base, Broker, Controller, Gateway, GpuNodePool, ModelService
+from infra.components.parts import (
+    Base,
+    Broker,
+    Controller,
+    Gateway,
+    GpuNodePool,
+    ModelService,
+    Observability,
+)
 from infra.config import ConfigError, parse_config
 from infra.feasible import check_feasible
 from infra.preview import Figures, below_target, predict
@@ -50,6 +58,8 @@ def declare(args: StackArgs) -> None:
         pulumi.export(f"{gateway.service}-url", gateway.url)
     if args.controller:
         Controller(args.controller, inside)
+    if args.observability:
+        Observability(args.observability, inside)
 
 
 def tell(figures: Figures) -> None:

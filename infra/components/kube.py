@@ -8,6 +8,7 @@ import pulumi
 from infra.objects.names import Object
 
 PROVIDER_VERSION = "4.32.0"
+_COUNTED = ("Deployment", "LeaderWorkerSet")
 
 
 def type_token(thing: Object) -> str:
@@ -41,7 +42,7 @@ class KubeComponent(pulumi.ComponentResource):
         objects: Its children.
         outputs: Registered.
         opts: Of the component.
-        uncounted: Whether somebody else sets the replica counts of its Deployments.
+        uncounted: Whether somebody else sets its replica counts.
     """
 
     def __init__(
@@ -55,6 +56,6 @@ class KubeComponent(pulumi.ComponentResource):
     ) -> None:
         super().__init__(f"tercet:infra:{type(self).__name__}", name, {}, opts)
         for thing in objects:
-            ignored = ["spec.replicas"] if uncounted and thing["kind"] == "Deployment" else []
+            ignored = ["spec.replicas"] if uncounted and thing["kind"] in _COUNTED else []
             KubeObject(thing, pulumi.ResourceOptions(parent=self, ignore_changes=ignored))
         self.register_outputs(outputs)

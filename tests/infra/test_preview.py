@@ -100,6 +100,22 @@ def test_the_pools_that_the_stack_declares_are_those_simulated(tmp_path):
     assert told[1] == []
 
 
+def test_hpa_is_simulated_as_the_policy_of_that_name(tmp_path):
+    """On the best hardware of each stage, whatever the file's own policy."""
+    single = [("[l40s, a100]", "[l40s]"), ("[h20, h100]", "[h100]")]
+    named = [*single, ("policy: coupled", "policy: hpa")]
+    told = []
+    for edits, autoscaler in ((single, "hpa"), (named, "tercet")):
+        config = config_of(
+            services=service(tmp_path, *edits, autoscaler=autoscaler),
+            node_pools=pools(),
+            observability={"monitors": True},
+            preview={"requests": 600},
+        )
+        told.append(predict(stack(config), config.preview, ROOT, HARDWARE)["total"])
+    assert told[0] == told[1]
+
+
 def test_long_traces_are_cut_to_their_first_seconds(tmp_path):
     """So many requests of all services together, of the same time of each."""
     services = service(tmp_path) | service(tmp_path, name="other")
@@ -145,14 +161,6 @@ def test_a_trace_that_is_not_there_names_its_key(tmp_path):
     [
         pytest.param(
             {"l40s": None}, ["encode runs on l40s or a100, and the node pools have h100"], id="class"
-        ),
-        pytest.param(
-            {"h100": {"accelerators": 2, **simulated()}},
-            [
-                "prefill runs on h100, 4 for each replica, and nodes of these pools have 2 at most",
-                "decode runs on h20 or h100, 4 for each replica",
-            ],
-            id="span",
         ),
         pytest.param(
             {"l40s": simulated(levels=LEVELS[:2]), "h100": simulated(levels=LEVELS[:2])},
