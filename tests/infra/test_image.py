@@ -174,7 +174,8 @@ def test_the_pods_of_a_stack_serve_a_request_from_the_image(installed, tmp_path)
         for stage in ("encode", "prefill", "decode"):
             pool = named(objects, "Deployment", f"tiny-{stage}-cpu")
             worker = pool["spec"]["template"]["spec"]["containers"][0]
-            rollout = worker["env"][4]["valueFrom"]["configMapKeyRef"]["name"]
+            model = next(entry for entry in worker["env"] if entry["name"] == "MODEL")
+            rollout = model["valueFrom"]["configMapKeyRef"]["name"]
             pods.start(pool, "TERCET_WORKER", **named(objects, "ConfigMap", rollout)["data"])
         url = f"http://127.0.0.1:{pods.port}"
         with httpx.Client(base_url=url, timeout=30, verify=False, trust_env=False) as client:
