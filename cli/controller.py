@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from prometheus_client import start_http_server
 
 from cli.refuse import MISTAKEN, refuse
 from orchestrator.adapters.redis import RedisLedger, connect
@@ -30,6 +31,9 @@ def controller_command(
             help="By default the service account of the pod, or else ~/.kube/config.", dir_okay=False
         ),
     ] = None,
+    metrics_port: Annotated[
+        int, typer.Option(envvar="TERCET_METRICS_PORT", min=0, max=65_535, help="Of /metrics; 0 for none.")
+    ] = 0,
     act: Annotated[bool, typer.Option(help="Carry decisions out, or only tell them.")] = True,
 ) -> None:
     """Observe, decide and apply every 5 seconds, until Ctrl-C; decisions are logged as JSON lines."""
@@ -46,7 +50,7 @@ def controller_command(
     if len(levels) > 1:
         named = " and ".join(", ".join(names) or "none" for names in sorted(levels))
         refuse(f"topology.levels differ ({named}); services of one cluster share its levels", MISTAKEN)
-    asyncio.run(_run(services, next(iter(levels)), redis_url, namespace, kubeconfig, act=act))
+    asyncio.run(_run(services, next(iter(levels)), redis_url, namespace, kubeconfig, metrics_port, act=act))
 
 
 async def _run(
@@ -55,6 +59,7 @@ async def _run(
     redis_url: str,
     namespace: str,
     kubeconfig: Path | None,
+    metrics_port: int,
     *,
     act: bool,
 ) -> None:
@@ -70,6 +75,8 @@ async def _run(
         refuse(str(error), MISTAKEN)
     redis = connect(redis_url, patient=False)
     controller = Controller(cluster, RedisLedger(redis), services, steady_unix_s(), acts=act)
+    if metrics_port:
+        start_http_server(metrics_port, registry=controller.metrics.registry)
     task = asyncio.ensure_future(controller.run())
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, task.cancel)

@@ -3,59 +3,24 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar
 
 import yaml
 from pydantic import ConfigDict, Field, TypeAdapter
 
+from infra.config_fields import DnsLabel
 from infra.node_config import NodePoolConfig
-from orchestrator.yaml_fields import STRICT, Count, Name
+from infra.preview_config import PreviewConfig
+from infra.service_config import ServiceConfig
+from infra.shared_config import BrokerConfig, ObservabilityConfig
+from orchestrator.yaml_fields import STRICT, InfeasibleError, Name
 from orchestrator.yaml_file import FileError, load_yaml
 
 PREFIX = "tercet:"
 
-Autoscaler = Literal["tercet", "none"]
-DnsLabel = Annotated[str, Field(pattern=r"^[a-z]([a-z0-9-]{0,38}[a-z0-9])?$")]
-
 
 class ConfigError(ValueError):
     """A stack's configuration that cannot be used; the message names the keys."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServiceConfig:
-    """One service of the stack.
-
-    Attributes:
-        policy: Its policy file, relative to the project.
-        autoscaler: Who sets replica counts; `none`: they stay at each stage's `min`.
-        gateways: Gateway processes.
-    """
-
-    __pydantic_config__: ClassVar[ConfigDict] = STRICT
-
-    policy: Name
-    autoscaler: Autoscaler = "tercet"
-    gateways: Count = 1
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BrokerConfig:
-    """Redis.
-
-    Attributes:
-        secret: Name of a Secret with the key `password`, made by whoever owns the cluster.
-        storage_gb: Gigabytes of its volume; null: kept in the pod, and lost with it.
-        memory_mb: Megabytes that it may fill.
-        image: Its container image.
-    """
-
-    __pydantic_config__: ClassVar[ConfigDict] = STRICT
-
-    secret: DnsLabel = "tercet-redis"  # noqa: S105  # the name of a secret, not one
-    storage_gb: Count | None = None
-    memory_mb: Count = 1024
-    image: Name = "docker.io/library/redis:7.4"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +49,8 @@ class StackConfig:
         node_pools: By name.
         services: By name, which is also the policy's `service`.
         keys_secret: Name of a Secret with the key `keys.yaml`: the gateways' API keys.
+        observability: Null: none.
+        preview: What is predicted.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
@@ -94,6 +61,17 @@ class StackConfig:
     broker: BrokerConfig = field(default_factory=BrokerConfig)
     images: ImagesConfig = field(default_factory=ImagesConfig)
     keys_secret: DnsLabel = "tercet-keys"  # noqa: S105  # the name of a secret, not one
+    observability: ObservabilityConfig | None = None
+    preview: PreviewConfig = field(default_factory=PreviewConfig)
+
+    def __post_init__(self) -> None:
+        seen = self.observability or ObservabilityConfig()
+        for name, service in self.services.items():
+            if service.autoscaler in ("hpa", "keda") and not seen.monitors:
+                message = f"{service.autoscaler} goes by what Prometheus has: set observability.monitors"
+                raise InfeasibleError(message, "services", name, "autoscaler")
+            if service.autoscaler == "keda" and not seen.prometheus:
+                raise InfeasibleError("set observability.prometheus", "services", name, "autoscaler")
 
 
 _ADAPTER = TypeAdapter(StackConfig)

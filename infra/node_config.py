@@ -6,9 +6,8 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import ConfigDict, Field
 
+from infra.config_fields import LabelValue
 from orchestrator.yaml_fields import STRICT, Count, InfeasibleError, Name
-
-LabelValue = Annotated[str, Field(pattern=r"^[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?$")]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,12 +134,15 @@ class NodePoolConfig:
     Attributes:
         hardware: Accelerator type, a name of `data/accelerators.yaml`.
         accelerators: Of one node; its processors if the hardware is `cpu`.
+        levels: Topology levels whose labels its nodes get from elsewhere, beside host name, zone and region;
+            simulated nodes have those of `spread` alone.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
 
     hardware: LabelValue
     accelerators: Count = 8
+    levels: tuple[Name, ...] = ()
     simulated: SimulatedNodes | None = None
     labels: LabelledNodes | None = None
     karpenter: KarpenterNodes | None = None

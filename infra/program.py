@@ -6,10 +6,20 @@ import pulumi
 from pulumi.runtime.config import CONFIG, get_config_env
 
 from infra.adopt import adopt, finder
-from infra.components.parts import Base, Broker, Controller, Gateway, GpuNodePool, ModelService
+from infra.components.parts import (
+    Base,
+    Broker,
+    Controller,
+    Gateway,
+    GpuNodePool,
+    ModelService,
+    Observability,
+)
 from infra.config import ConfigError, parse_config
+from infra.feasible import check_feasible
+from infra.preview import Figures, below_target, predict
 from infra.stack import StackArgs, stack_args
-from orchestrator.profiles import load_accelerators
+from orchestrator.control_policy import Hardware
 
 ROOT = Path(__file__).parent.parent
 """Of the project, which policy paths start from."""
@@ -19,15 +29,20 @@ def main() -> None:
     """Declare the stack that is selected.
 
     Raises:
-        pulumi.RunError: Its configuration cannot be used; the message names the keys.
+        pulumi.RunError: Its configuration cannot be used, or asks for what cannot be; the message says where.
     """
     try:
         values = {**get_config_env(), **CONFIG.get()}
         config = adopt(parse_config(values, pulumi.get_stack()), finder(values))
-        args = stack_args(config, ROOT, load_accelerators())
+        hardware = Hardware.load()
+        args = stack_args(config, ROOT, hardware.accelerators)
+        check_feasible(args, hardware)
+        figures = predict(args, config.preview, ROOT, hardware) if config.preview.simulate else None
     except ConfigError as error:
         raise pulumi.RunError(str(error)) from error
     declare(args)
+    if figures:
+        tell(figures)
 
 
 def declare(args: StackArgs) -> None:
@@ -43,3 +58,12 @@ def declare(args: StackArgs) -> None:
         pulumi.export(f"{gateway.service}-url", gateway.url)
     if args.controller:
         Controller(args.controller, inside)
+    if args.observability:
+        Observability(args.observability, inside)
+
+
+def tell(figures: Figures) -> None:
+    """Make predictions the stack's output `simulated`, and warn of services that would miss their SLO."""
+    pulumi.export("simulated", figures)
+    for text in below_target(figures):
+        pulumi.log.warn(text)

@@ -11,8 +11,10 @@ from infra.objects.gateway import GatewayArgs, gateway_objects
 from infra.objects.names import CollisionError, Object, check_collisions, metadata
 from infra.objects.network import namespace_edges
 from infra.objects.nodes import NodePoolArgs, node_objects
+from infra.objects.observability import ObservabilityArgs, observability_objects
 from infra.objects.service import ModelServiceArgs, service_objects
 from infra.objects.stage_pool import pool_objects
+from infra.spans import spans
 from orchestrator.core.profile import Accelerator
 from orchestrator.policy import Policy, PolicyError, load_policy
 from stages.types import Stage
@@ -22,7 +24,7 @@ _PRIORITY = 100_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StackArgs:
-    """Arguments of every component; `controller` is None if no service wants one."""
+    """Arguments of every component; None for what no service and no key asks for."""
 
     namespace: str
     node_pools: tuple[NodePoolArgs, ...]
@@ -30,6 +32,7 @@ class StackArgs:
     gateways: tuple[GatewayArgs, ...]
     broker: BrokerArgs
     controller: ControllerArgs | None
+    observability: ObservabilityArgs | None
 
     def objects(self) -> Iterator[Object]:
         """Yield every object of the stack."""
@@ -45,6 +48,8 @@ class StackArgs:
             yield from gateway_objects(gateway)
         if self.controller:
             yield from controller_objects(self.controller)
+        if self.observability:
+            yield from observability_objects(self.observability)
 
 
 def stack_args(config: StackConfig, root: Path, accelerators: Mapping[str, Accelerator]) -> StackArgs:
@@ -67,6 +72,7 @@ def stack_args(config: StackConfig, root: Path, accelerators: Mapping[str, Accel
         gateways=tuple(_gateway(service, config) for service in services),
         broker=BrokerArgs(namespace=config.namespace, config=config.broker),
         controller=_controller(config, scaled) if scaled else None,
+        observability=_observability(config, services),
     )
     try:
         check_collisions(made.objects())
@@ -104,17 +110,23 @@ def _service(
     except PolicyError as error:
         raise ConfigError(f"`tercet:services.{name}.policy`: {error}") from error
     _check_policy(name, policy, accelerators)
+    if config.services[name].inference_pool and policy.stages.decode.engine != "vllm":
+        message = "decode has to be vllm, whose server takes whole requests"
+        raise ConfigError(f"`tercet:services.{name}.inference_pool`: {message}")
     if config.services[name].autoscaler == "tercet":
         _check_nodes(name, policy, config)
     profile = policy.model.profile
     return ModelServiceArgs(
         policy=policy,
+        file=file,
         namespace=config.namespace,
         config=config.services[name],
         images=config.images,
-        secret=config.broker.secret,
+        broker=config.broker,
         priority_class=_priority_class(config.namespace),
         profile_text=(file.parent / profile).read_text() if profile else "",
+        nodes=spans(config, policy),
+        prometheus=(config.observability.prometheus if config.observability else None) or "",
     )
 
 
@@ -158,9 +170,11 @@ def _gateway(service: ModelServiceArgs, config: StackConfig) -> GatewayArgs:
         service=service.policy.service,
         namespace=config.namespace,
         replicas=service.config.gateways,
+        max_replicas=service.config.gateways_max or service.config.gateways,
         image=config.images.tercet,
-        secret=config.broker.secret,
+        broker=config.broker,
         keys_secret=config.keys_secret,
+        expose=service.config.expose,
     )
 
 
@@ -169,5 +183,15 @@ def _controller(config: StackConfig, services: tuple[str, ...]) -> ControllerArg
         namespace=config.namespace,
         services=services,
         image=config.images.tercet,
-        secret=config.broker.secret,
+        broker=config.broker,
+    )
+
+
+def _observability(config: StackConfig, services: tuple[ModelServiceArgs, ...]) -> ObservabilityArgs | None:
+    if config.observability is None:
+        return None
+    return ObservabilityArgs(
+        namespace=config.namespace,
+        config=config.observability,
+        attainment={each.policy.service: each.policy.slo.attainment for each in services},
     )

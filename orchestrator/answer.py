@@ -9,7 +9,7 @@ from orchestrator.api_render import DONE, AnswerHead, EventStream, Usage, comple
 from orchestrator.asgi import EVENTS, Call
 from orchestrator.counting import Counting
 from orchestrator.hops import Request
-from orchestrator.metrics import Metrics
+from orchestrator.metrics import Metrics, modality_of
 from orchestrator.pipeline import Pipeline, Work
 from stages.front import ModelFront
 from stages.stop import StopText
@@ -36,6 +36,7 @@ class Answer:
         self._work = work
         self._pipeline = pipeline
         self._metrics = metrics
+        self._modality = modality_of(work.tag)
         self._counting = counting
         self._text = StopText(front.detokenize, work.sampling.stop)
         self._tokens = 0
@@ -93,7 +94,7 @@ class Answer:
     def _began(self, now_s: float) -> None:
         self._first_s = now_s
         ttft_s = now_s - self._request.arrival_s
-        self._metrics.ttft_s.observe(ttft_s)
+        self._metrics.ttft_s.labels(self._modality).observe(ttft_s)
         self._counting.first_token(self._request, now_s)
         self._call.notes["ttft_s"] = round(ttft_s, 6)
 
@@ -104,7 +105,8 @@ class Answer:
         self._metrics.generation_tokens.inc(self._tokens)
         self._counting.completed(self._request, self._first_s, self._tokens, now_s)
         if self._tokens > 1:
-            self._metrics.tpot_s.observe((now_s - self._first_s) / (self._tokens - 1))
+            tpot_s = (now_s - self._first_s) / (self._tokens - 1)
+            self._metrics.tpot_s.labels(self._modality).observe(tpot_s)
         self._call.notes |= {
             "finish": finish,
             "prompt_tokens": self._work.tag.context_tokens,

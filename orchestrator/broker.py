@@ -54,7 +54,10 @@ def celery_app(broker_url: str) -> Celery:
 
 
 def broker_url(redis_url: str) -> str:
-    """Return a Redis address in kombu's spelling; the two differ for unix sockets only."""
+    """Return a Redis address in kombu's spelling; the two differ for unix sockets and TLS."""
+    if redis_url.startswith("rediss://") and "ssl_cert_reqs=" not in redis_url:
+        # Without any such option kombu takes every certificate, unlike redis-py.
+        return f"{redis_url}{'&' if '?' in redis_url else '?'}ssl_cert_reqs=required"
     return redis_url.replace("unix://", "redis+socket://", 1)
 
 

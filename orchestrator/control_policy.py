@@ -5,9 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.core.image_size import for_images
+from orchestrator.core.kv import kv_bytes, kv_sizes
 from orchestrator.core.links import required_level
 from orchestrator.core.planned import ControlPolicy, EdgeLevels, StageBounds
 from orchestrator.core.profile import Accelerator, ModelProfile
+from orchestrator.core.tagger import tag
+from orchestrator.core.types import MediaShape
 from orchestrator.feasibility import TEXT_TOKENS, infeasibilities
 from orchestrator.policy import Edge, Policy, load_policy
 from orchestrator.profiles import (
@@ -19,8 +22,7 @@ from orchestrator.profiles import (
     load_profile,
 )
 from orchestrator.yaml_fields import InfeasibleError
-from orchestrator.yaml_file import FileError
-from stages.types import Stage
+from stages.types import Modality, Stage
 
 TRANSFER_SHARE = 0.1
 """Part of the time to first token that one transfer between stages may take."""
@@ -171,36 +173,8 @@ def edge_levels(policy: Policy, profile: ModelProfile | None, links: Links) -> E
     )
 
 
-class DecodeLevel:
-    """How near decode has to be to prefill, under a policy file that may be edited while it is in use.
-
-    Args:
-        path: Where the policy file is.
-    """
-
-    def __init__(self, path: Path | str) -> None:
-        self._path = path
-        self._policy: Policy | None = None
-        self._level = 0
-
-    def of(self, policy: Policy) -> int:
-        """Return the leading topology levels that both share; worked out once for each edit."""
-        if policy is not self._policy:
-            self._policy, self._level = policy, self._work_out(policy)
-        return self._level
-
-    def _work_out(self, policy: Policy) -> int:
-        if not policy.topology.levels:
-            return 0
-        hardware = Hardware.load()
-        try:
-            profile = policy_profile(policy, self._path, hardware)
-        except (NoProfileError, FileError):
-            profile = None
-        return edge_levels(policy, profile, hardware.links).prefill_decode
-
-
 def _kv_bytes(profile: ModelProfile) -> int:
     """Return what a prompt of one image and the usual text leaves for decode."""
-    tokens = TEXT_TOKENS + profile.kappa * profile.image_tokens
-    return tokens * profile.kv_bytes_per_token + profile.image_kv_bytes
+    image = MediaShape(modality=Modality.IMAGE, tokens=profile.image_tokens)
+    usual = tag(TEXT_TOKENS, [image], kappa=profile.kappa, max_tokens=1)
+    return kv_bytes(usual, kv_sizes(profile.kappa, profile.kv_bytes_per_token, profile), 0)

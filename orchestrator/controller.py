@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from orchestrator.control_metrics import ControlMetrics
 from orchestrator.control_policy import Hardware, load_control_policy
 from orchestrator.core.decide import Decision, ServiceState, decide
 from orchestrator.core.observe import Observed, ServiceView, observe
@@ -69,6 +70,9 @@ class Controller:
         services: By name.
         now_s: Seconds since 1970 that never jump.
         acts: Whether decisions are carried out; if not, they are only told.
+
+    Attributes:
+        metrics: Of its decisions.
     """
 
     def __init__(
@@ -85,6 +89,7 @@ class Controller:
         self._services = services
         self._now_s = now_s
         self._acts = acts
+        self.metrics = ControlMetrics()
         self._observed: Mapping[str, Observed] = {}
         self._state: Mapping[str, ServiceState] = {}
 
@@ -118,6 +123,7 @@ class Controller:
         )
         decision = decide(snapshot, policies, self._state, now_s)
         self._state = decision.state
+        self.metrics.decided(decision)
         pod_of = {replica_id: name for name, replica_id in replica_ids.items()}
         todo = steps(decision.changes, seen.pods, seen.counts, pod_of)
         _tell(decision, todo, seen)

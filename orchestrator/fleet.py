@@ -19,6 +19,7 @@ from orchestrator.ledger import EXIT_FENCED, FULL_USAGE, LEASE_S, RENEW_S
 from orchestrator.policy import Policy
 from orchestrator.ports import Ledger, LedgerUnavailable, Observer, Snapshot
 from orchestrator.prefix_index import PrefixIndex
+from orchestrator.published import of_model
 from orchestrator.registry import Registry
 from stages.prefix import BLOCK_TOKENS
 from stages.types import Stage
@@ -156,8 +157,9 @@ class Fleet:
         self._seen_s = now
 
     def _refresh(self, snapshot: Snapshot) -> None:
-        self.registry.refresh(snapshot)
-        self.prefixes.keep_only([entry.replica.replica_id for entry in snapshot.replicas])
+        mine = of_model(snapshot, self._policy().model.name)
+        self.registry.refresh(mine)
+        self.prefixes.keep_only([entry.replica.replica_id for entry in mine.replicas])
         for queue in self.queues.values():
             queue.wake()
 

@@ -14,6 +14,7 @@ from orchestrator.core.types import MediaShape, Reason, Rejected, StageLoad, Sta
 from orchestrator.core.waiting import due_s, isolated_by_rates_s
 from orchestrator.fleet import Fleet
 from orchestrator.hops import FORGET_AFTER_S, Request
+from orchestrator.kv_rules import KvRules
 from orchestrator.media import (
     Fetcher,
     Media,
@@ -37,7 +38,7 @@ class Intake:
     Args:
         on_offer: Hears of each request whose work is known, before it is let in or refused.
         on_admission: Hears what became of it.
-        decode_level: Returns the topology levels that decode has to share with prefill.
+        kv_rules: Returns how KV caches are handled under the policy in force.
     """
 
     def __init__(
@@ -50,7 +51,7 @@ class Intake:
         *,
         on_offer: Callable[[StageTag, Request], None],
         on_admission: Callable[[Reason], None],
-        decode_level: Callable[[], int],
+        kv_rules: Callable[[], KvRules],
         media_memory_bytes: int = 256_000_000,
     ) -> None:
         self._fleet = fleet
@@ -61,7 +62,7 @@ class Intake:
         self._policy = policy
         self._on_offer = on_offer
         self._on_admission = on_admission
-        self._decode_level = decode_level
+        self._kv_rules = kv_rules
         self._budget = ByteBudget(media_memory_bytes)
 
     def room(self, size_bytes: int) -> AbstractAsyncContextManager[object]:
@@ -88,7 +89,7 @@ class Intake:
             yield await self._work(chat, request, await take_in(chat.media, limits, self._fetcher, grow))
 
     async def _work(self, chat: ChatRequest, request: Request, media: Sequence[Media]) -> Work:
-        front, policy = self._front, self._policy()
+        front, policy, kv_rules = self._front, self._policy(), self._kv_rules()
         tokens = [front.media_tokens(m.modality, m.width_px, m.height_px, m.frames) for m in media]
         prompt = self._prompt(chat, media, tokens)
         sampling = self._sampling(chat, prompt)
@@ -107,8 +108,8 @@ class Intake:
             items=items,
             sampling=sampling,
             restore=lambda index: self._put(media[index], request),
-            kv_bytes_per_token=front.kv_bytes_per_token,
-            decode_level=self._decode_level(),
+            kv=kv_rules.sizes,
+            decode_level=kv_rules.decode_level,
         )
 
     def _prompt(self, chat: ChatRequest, media: Sequence[Media], tokens: Sequence[int]) -> Prompt:

@@ -31,6 +31,9 @@ PROCESSORS = "cpu"
 ACCELERATOR_TAINT = {"key": ACCELERATOR_RESOURCE, "value": "present", "effect": "NoSchedule"}
 """As nodes with accelerators usually have: what asks for none stays away."""
 
+METRIC_SERVICE = "tercet_service"
+"""Label of metrics: the service. Not `service`, which Prometheus Operator sets itself."""
+
 
 def resource_of(hardware: str) -> str:
     """Return the resource by which Kubernetes counts a hardware class."""

@@ -9,11 +9,11 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.registry import Collector
 
-from orchestrator.core.types import Reason
+from orchestrator.core.types import Reason, StageTag
 from orchestrator.counting import Counting
 from orchestrator.fleet import Fleet
 from orchestrator.ports import RegisteredReplica
-from stages.types import Stage
+from stages.types import Modality, Stage
 
 _LATENCY_S = (0.005, 0.01, 0.02, 0.04, 0.08, 0.15, 0.3, 0.6, 1.2, 2.5, 5.0, 10.0, 30.0, 60.0)
 _TOKEN_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.2, 0.5, 1.0)
@@ -82,12 +82,14 @@ class Metrics:
         self.ttft_s = Histogram(
             "gen_ai_server_time_to_first_token_seconds",
             "Arrival to first token",
+            ["modality"],
             buckets=_LATENCY_S,
             registry=self.registry,
         )
         self.tpot_s = Histogram(
             "gen_ai_server_time_per_output_token_seconds",
             "Mean per output token",
+            ["modality"],
             buckets=_TOKEN_S,
             registry=self.registry,
         )
@@ -128,6 +130,11 @@ class Metrics:
         """Export the fleet's state and what is counted for control, read at each scrape."""
         self.registry.register(_FleetCollector(fleet))
         self.registry.register(_CountCollector(counting))
+
+
+def modality_of(tag: StageTag) -> str:
+    """Return what a request carries besides text, such as `image`; `text` for text alone."""
+    return "+".join(sorted(tag.modalities - {Modality.TEXT})) or Modality.TEXT
 
 
 class _CountCollector(Collector):

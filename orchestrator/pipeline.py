@@ -10,6 +10,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 
+from orchestrator.core.kv import KvSizes, kv_bytes
 from orchestrator.core.types import Replica, RouteQuery, StageTag
 from orchestrator.dispatch import NobodyInDomain
 from orchestrator.hops import Attempt, Hops, Request
@@ -71,7 +72,7 @@ class Work:
 
     Attributes:
         restore: Puts a media item's bytes back into the blob store, by its index.
-        kv_bytes_per_token: Of the model.
+        kv: What the model keeps of what it reads.
         decode_level: Topology levels that decode must share with prefill.
     """
 
@@ -80,7 +81,7 @@ class Work:
     items: Sequence[MediaItem]
     sampling: Sampling
     restore: Callable[[int], BlobHandle]
-    kv_bytes_per_token: int
+    kv: KvSizes
     decode_level: int = 0
 
 
@@ -156,9 +157,12 @@ class Pipeline:
         hashes = block_hashes(prompt)
         while True:
             tokens = self._work.tag.prefill_tokens + len(self._generated)
-            kv_bytes = (self._work.tag.context_tokens + len(self._generated)) * self._work.kv_bytes_per_token
             query = self._query(
-                hop, Stage.PREFILL, tokens, kv_bytes=kv_bytes, prefix_tokens=self._prefixes.match(hashes)
+                hop,
+                Stage.PREFILL,
+                tokens,
+                kv_bytes=kv_bytes(self._work.tag, self._work.kv, len(self._generated)),
+                prefix_tokens=self._prefixes.match(hashes),
             )
             job = PrefillJob(
                 prompt=prompt,
@@ -184,12 +188,11 @@ class Pipeline:
     async def _decode(self, kv: KVRef, prefill: Replica) -> AsyncGenerator[TokenChunk]:
         """Yield chunks until the completion is finished or the attempt is lost."""
         hop, sampling = "decode", self._work.sampling
-        kv_bytes = (self._work.tag.context_tokens + sampling.max_tokens) * self._work.kv_bytes_per_token
         query = self._query(
             hop,
             Stage.DECODE,
             self._hops.outputs.expect(sampling.max_tokens - len(self._generated)),
-            kv_bytes=kv_bytes,
+            kv_bytes=kv_bytes(self._work.tag, self._work.kv, sampling.max_tokens),
             domain=prefill.domain,
             required_level=self._work.decode_level,
         )

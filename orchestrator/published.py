@@ -1,6 +1,7 @@
 """What gateways publish for control with their leases, and the view of a service that is made of it."""
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -16,6 +17,16 @@ def published(model: str, count: Count) -> Mapping[str, Any]:
     return {"model": model, "count": msgspec.to_builtins(count)}
 
 
+def of_model(registry: Snapshot, model: str) -> Snapshot:
+    """Return the registry without replicas and gateways of other models: services may share a Redis."""
+    reports = registry.gateways.items()
+    return replace(
+        registry,
+        replicas=tuple(entry for entry in registry.replicas if entry.replica.model == model),
+        gateways={id_: report for id_, report in reports if report.get("model", model) == model},
+    )
+
+
 def service_view(registry: Snapshot, model: str) -> ServiceView:
     """Return what gateways and replicas that serve a model say of themselves.
 
@@ -23,16 +34,15 @@ def service_view(registry: Snapshot, model: str) -> ServiceView:
         registry: As the ledger has it; who died is in it until the lease lapses.
         model: The service's.
     """
-    reports = [report for report in registry.gateways.values() if report.get("model", model) == model]
-    counts = tuple(_counts(reports))
-    entries = [entry for entry in registry.replicas if entry.replica.model == model]
+    mine = of_model(registry, model)
+    counts, entries = tuple(_counts(mine.gateways.values())), mine.replicas
     return ServiceView(
         counts=counts,
         readings={
             stage: [Reading(e.replica, e.load.get("busy_s")) for e in entries if e.replica.stage is stage]
             for stage in Stage
         },
-        complete=len(counts) == len(reports),
+        complete=len(counts) == len(mine.gateways),
     )
 
 

@@ -15,13 +15,13 @@ from prometheus_client import start_http_server
 
 from orchestrator.adapters.redis import RedisLedger, connect
 from orchestrator.addresses import AllowList
-from orchestrator.control_policy import DecodeLevel
 from orchestrator.counting import Counting, steady_unix_s
 from orchestrator.fetch import SafeFetcher
 from orchestrator.fleet import Fleet
 from orchestrator.gateway import Gateway
 from orchestrator.intake import Intake
 from orchestrator.keys import load_keys
+from orchestrator.kv_rules import CurrentKvRules
 from orchestrator.metrics import Metrics
 from orchestrator.policy import Policy, PolicyWatcher, dump_policy, restore_policy
 from orchestrator.published import published
@@ -83,7 +83,6 @@ class Process:
         self._keeper = BlobKeeper(self._blobs, config.blobs)
         self._metrics = Metrics()
         self._counting = Counting(config.gateway_id, self._policy, self._metrics, steady_unix_s())
-        self._levels = DecodeLevel(config.policy_file)
         self._fetcher = SafeFetcher(self._allow_list())
 
     async def run(self) -> None:
@@ -122,6 +121,7 @@ class Process:
     def _server(self, fleet: Fleet) -> uvicorn.Server:
         config = self._config
         model = front(self._policy().model.name)
+        kv_rules = CurrentKvRules(config.policy_file, model.kv_bytes_per_token)
         intake = Intake(
             fleet,
             model,
@@ -130,7 +130,7 @@ class Process:
             self._policy,
             on_offer=self._counting.offered,
             on_admission=self._metrics.admitted,
-            decode_level=lambda: self._levels.of(self._policy()),
+            kv_rules=lambda: kv_rules.of(self._policy()),
         )
         app = Gateway(
             fleet,

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 import yaml
 
@@ -62,8 +63,12 @@ _MAX_INT = 2**53  # what JSON readers agree on
 Parsed = tuple[Document | None, list[SourceError]]
 
 
+@lru_cache(maxsize=128)  # many policies name one profile, and PyYAML takes milliseconds a line
 def parse(text: str) -> Parsed:
-    """Return the document and what is wrong with its text; no document if it is not YAML at all."""
+    """Return the document and what is wrong with its text; no document if it is not YAML at all.
+
+    What is returned is not to be written to.
+    """
     try:
         loader = _Loader(text)
         root = loader.get_single_node()

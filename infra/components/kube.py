@@ -8,6 +8,7 @@ import pulumi
 from infra.objects.names import Object
 
 PROVIDER_VERSION = "4.32.0"
+_COUNTED = ("Deployment", "LeaderWorkerSet")
 
 
 def type_token(thing: Object) -> str:
@@ -41,7 +42,7 @@ class KubeComponent(pulumi.ComponentResource):
         objects: Its children.
         outputs: Registered.
         opts: Of the component.
-        uncounted: Whether somebody else sets the replica counts of its Deployments.
+        uncounted: Whether somebody else sets its replica counts.
     """
 
     def __init__(
@@ -56,7 +57,7 @@ class KubeComponent(pulumi.ComponentResource):
         super().__init__(f"tercet:infra:{type(self).__name__}", name, {}, opts)
         namespaces: list[KubeObject] = []
         for thing in objects:
-            ignored = ["spec.replicas"] if uncounted and thing["kind"] == "Deployment" else []
+            ignored = ["spec.replicas"] if uncounted and thing["kind"] in _COUNTED else []
             options = pulumi.ResourceOptions(parent=self, depends_on=list(namespaces), ignore_changes=ignored)
             child = KubeObject(thing, options)
             if thing["kind"] == "Namespace":  # what lies in it comes after

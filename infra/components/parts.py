@@ -7,9 +7,11 @@ from infra.objects.broker import BrokerArgs, broker_objects
 from infra.objects.controller import ControllerArgs, controller_objects
 from infra.objects.gateway import GatewayArgs, gateway_objects
 from infra.objects.nodes import NodePoolArgs, node_objects
-from infra.objects.pods import BROKER
+from infra.objects.observability import ObservabilityArgs, observability_objects
+from infra.objects.pool_args import StagePoolArgs
+from infra.objects.redis_access import BROKER
 from infra.objects.service import ModelServiceArgs, service_objects
-from infra.objects.stage_pool import StagePoolArgs, pool_objects
+from infra.objects.stage_pool import pool_objects
 from infra.stack import base_objects
 
 
@@ -31,7 +33,8 @@ class Broker(KubeComponent):
     """Redis."""
 
     def __init__(self, args: BrokerArgs, opts: pulumi.ResourceOptions | None = None) -> None:
-        super().__init__(BROKER, broker_objects(args), {"host": f"{BROKER}.{args.namespace}"}, opts)
+        outputs = {} if args.config.external_port else {"host": f"{BROKER}.{args.namespace}"}
+        super().__init__(BROKER, broker_objects(args), outputs, opts)
 
 
 class StagePool(KubeComponent):
@@ -39,7 +42,7 @@ class StagePool(KubeComponent):
 
     def __init__(self, args: StagePoolArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         outputs = {"deployment": args.name}
-        scaled = args.autoscaler == "tercet"
+        scaled = args.autoscaler != "none"
         super().__init__(args.name, pool_objects(args), outputs, opts, uncounted=scaled)
 
 
@@ -57,7 +60,7 @@ class Gateway(KubeComponent):
     """Where the clients of one service go."""
 
     def __init__(self, args: GatewayArgs, opts: pulumi.ResourceOptions | None = None) -> None:
-        super().__init__(args.name, gateway_objects(args), {"url": args.url}, opts)
+        super().__init__(args.name, gateway_objects(args), {"url": args.url}, opts, uncounted=args.scaled)
 
 
 class Controller(KubeComponent):
@@ -65,3 +68,10 @@ class Controller(KubeComponent):
 
     def __init__(self, args: ControllerArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("controller", controller_objects(args), {"services": list(args.services)}, opts)
+
+
+class Observability(KubeComponent):
+    """What watches the stack."""
+
+    def __init__(self, args: ObservabilityArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("observability", observability_objects(args), {}, opts)

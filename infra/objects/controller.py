@@ -2,19 +2,15 @@
 
 from dataclasses import dataclass
 
-from infra.objects.names import Object, component_labels, metadata
-from infra.objects.network import controller_edges
-from infra.objects.pods import (
-    REDIS_URL,
-    SECRET_PASSWORD,
-    container_security,
-    from_secret,
-    pod_security,
-    scratch,
-)
+from infra.objects.names import SKIP_AWAIT, Object, component_labels, metadata
+from infra.objects.network import METRICS_PORT, controller_edges
+from infra.objects.pods import container_security, pod_security, scratch
+from infra.objects.redis_access import REDIS_URL, redis_environment, tls_files
 from infra.objects.service import POLICY_KEY, policy_name
+from infra.shared_config import BrokerConfig
 
 NAME = "tercet-controller"
+_LABELS = component_labels("controller")
 
 NAMESPACE_RULES: list[Object] = [
     {"apiGroups": ["apps"], "resources": ["deployments"], "verbs": ["list"]},
@@ -33,13 +29,13 @@ class ControllerArgs:
 
     Attributes:
         services: Those that it scales.
-        secret: Name of the Secret with Redis's password.
+        broker: How it reaches Redis.
     """
 
     namespace: str
     services: tuple[str, ...]
     image: str
-    secret: str
+    broker: BrokerConfig
 
 
 def controller_objects(args: ControllerArgs) -> list[Object]:
@@ -51,7 +47,7 @@ def controller_objects(args: ControllerArgs) -> list[Object]:
         _role("ClusterRole", metadata(cluster_name), CLUSTER_RULES),
         _binding("RoleBinding", metadata(NAME, args.namespace), "Role", NAME, args.namespace),
         _binding("ClusterRoleBinding", metadata(cluster_name), "ClusterRole", cluster_name, args.namespace),
-        controller_edges(args.namespace),
+        controller_edges(args.namespace, args.broker),
         _deployment(args),
     ]
 
@@ -71,16 +67,15 @@ def _binding(kind: str, named: Object, role_kind: str, role: str, namespace: str
 
 
 def _deployment(args: ControllerArgs) -> Object:
-    labels = component_labels("controller")
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
-        "metadata": metadata(NAME, args.namespace, labels, {"pulumi.com/skipAwait": "true"}),
+        "metadata": metadata(NAME, args.namespace, _LABELS, SKIP_AWAIT),
         "spec": {
             "replicas": 1,
             "strategy": {"type": "Recreate"},  # two would undo each other's steps
-            "selector": {"matchLabels": labels},
-            "template": {"metadata": {"labels": labels}, "spec": _pod(args)},
+            "selector": {"matchLabels": _LABELS},
+            "template": {"metadata": {"labels": _LABELS}, "spec": _pod(args)},
         },
     }
 
@@ -88,6 +83,7 @@ def _deployment(args: ControllerArgs) -> Object:
 def _pod(args: ControllerArgs) -> Object:
     folders = {service: f"/etc/tercet/policies/{service}" for service in args.services}
     temporary, mount = scratch("tmp", "/tmp")  # noqa: S108  # the root is read-only
+    certificates = tls_files(args.broker)
     names = [f"policy-{number}" for number in range(len(args.services))]
     return {
         "serviceAccountName": NAME,
@@ -100,14 +96,17 @@ def _pod(args: ControllerArgs) -> Object:
                 "command": ["tercet", "controller"],
                 "args": [f"--policy={folder}/{POLICY_KEY}" for folder in folders.values()],
                 "env": [
-                    from_secret("REDIS_PASSWORD", args.secret, SECRET_PASSWORD),
+                    *redis_environment(args.broker),
                     {"name": "TERCET_REDIS_URL", "value": REDIS_URL},
                     {"name": "TERCET_NAMESPACE", "value": args.namespace},
+                    {"name": "TERCET_METRICS_PORT", "value": str(METRICS_PORT)},
                 ],
+                "ports": [{"name": "metrics", "containerPort": METRICS_PORT}],
                 "resources": {"requests": {"cpu": "500m", "memory": "512Mi"}},
                 "securityContext": container_security(),
                 "volumeMounts": [
                     mount,
+                    *certificates.mounts,
                     *(
                         {"name": name, "mountPath": folder, "readOnly": True}
                         for name, folder in zip(names, folders.values(), strict=True)
@@ -117,6 +116,7 @@ def _pod(args: ControllerArgs) -> Object:
         ],
         "volumes": [
             temporary,
+            *certificates.volumes,
             *(
                 {"name": name, "configMap": {"name": policy_name(service)}}
                 for name, service in zip(names, args.services, strict=True)

@@ -3,21 +3,24 @@
 import json
 from dataclasses import dataclass
 
-from infra.objects.names import Object, component_labels, metadata, object_name
+from infra.objects.expose import expose_objects, gateway_hpa, public_url
+from infra.objects.names import SKIP_AWAIT, Object, component_labels, metadata, object_name
 from infra.objects.network import GATEWAY_PORT, METRICS_PORT
 from infra.objects.pods import (
     BLOB_DIR,
     BLOB_PORT,
-    REDIS_URL,
+    blob_token,
     blobs,
     container_security,
     http_probe,
     pod_facts,
     pod_security,
     scratch,
-    secrets,
 )
+from infra.objects.redis_access import REDIS_URL, redis_environment, tls_files
 from infra.objects.service import POLICY_KEY, policy_name
+from infra.service_config import ExposeConfig
+from infra.shared_config import BrokerConfig
 
 _POLICY_DIR, _KEYS_DIR, _KEPT_DIR = "/etc/tercet/policy", "/etc/tercet/keys", "/run/tercet/kept"
 _LEAVE_S = 5
@@ -29,16 +32,20 @@ class GatewayArgs:
     """One service's gateway.
 
     Attributes:
-        secret: Name of the Secret with Redis's password and the blob token.
+        replicas: At least.
+        max_replicas: At most.
+        broker: How it reaches Redis, and the Secret with the blob token.
         keys_secret: Name of the Secret with `keys.yaml`.
     """
 
     service: str
     namespace: str
     replicas: int
+    max_replicas: int
     image: str
-    secret: str
+    broker: BrokerConfig
     keys_secret: str
+    expose: ExposeConfig | None = None
 
     @property
     def name(self) -> str:
@@ -46,14 +53,22 @@ class GatewayArgs:
         return object_name(self.service, "gateway")
 
     @property
+    def scaled(self) -> bool:
+        """Whether an HPA sets how many there are."""
+        return self.max_replicas > self.replicas
+
+    @property
     def url(self) -> str:
-        """Where clients in the cluster go."""
-        return f"http://{self.name}.{self.namespace}.svc"
+        """Where clients go: outside the cluster if it is exposed, in it if not."""
+        return public_url(self.expose) if self.expose else f"http://{self.name}.{self.namespace}.svc"
 
 
 def gateway_objects(args: GatewayArgs) -> list[Object]:
-    """Return Deployment and Service."""
-    return [_deployment(args), _service(args)]
+    """Return Deployment and Service, and what was asked for besides."""
+    made = [_deployment(args), _service(args)]
+    if args.scaled:
+        made.append(gateway_hpa(args.name, args.namespace, args.replicas, args.max_replicas))
+    return [*made, *(expose_objects(args.name, args.namespace, args.expose) if args.expose else ())]
 
 
 def _config() -> str:
@@ -79,7 +94,7 @@ def _deployment(args: GatewayArgs) -> Object:
         "apiVersion": "apps/v1",
         "kind": "Deployment",
         # A gateway is ready once Redis answers, whose Secret somebody else makes.
-        "metadata": metadata(args.name, args.namespace, labels, {"pulumi.com/skipAwait": "true"}),
+        "metadata": metadata(args.name, args.namespace, labels, SKIP_AWAIT),
         "spec": {
             "replicas": args.replicas,
             "selector": {"matchLabels": labels},
@@ -91,6 +106,7 @@ def _deployment(args: GatewayArgs) -> Object:
 def _pod(args: GatewayArgs) -> Object:
     shared, blob_mount = scratch("blobs", BLOB_DIR, in_memory=True)
     kept, kept_mount = scratch("kept", _KEPT_DIR)
+    certificates = tls_files(args.broker)
     temporary, tmp_mount = scratch("tmp", "/tmp")  # noqa: S108  # the root is read-only
     return {
         "automountServiceAccountToken": False,
@@ -104,7 +120,8 @@ def _pod(args: GatewayArgs) -> Object:
                 "command": ["python", "-P", "-m", "orchestrator"],
                 "env": [
                     *pod_facts(),
-                    *secrets(args.secret),
+                    *redis_environment(args.broker),
+                    blob_token(args.broker.secret),
                     {"name": "TERCET_GATEWAY", "value": _config()},
                 ],
                 "ports": [
@@ -123,6 +140,7 @@ def _pod(args: GatewayArgs) -> Object:
                     blob_mount,
                     kept_mount,
                     tmp_mount,
+                    *certificates.mounts,
                     {"name": "policy", "mountPath": _POLICY_DIR, "readOnly": True},
                     {"name": "keys", "mountPath": _KEYS_DIR, "readOnly": True},
                 ],
@@ -132,6 +150,7 @@ def _pod(args: GatewayArgs) -> Object:
             shared,
             kept,
             temporary,
+            *certificates.volumes,
             {"name": "policy", "configMap": {"name": policy_name(args.service)}},
             {"name": "keys", "secret": {"secretName": args.keys_secret}},
         ],
@@ -142,7 +161,7 @@ def _service(args: GatewayArgs) -> Object:
     return {
         "apiVersion": "v1",
         "kind": "Service",
-        "metadata": metadata(args.name, args.namespace, annotations={"pulumi.com/skipAwait": "true"}),
+        "metadata": metadata(args.name, args.namespace, annotations=SKIP_AWAIT),
         "spec": {
             "selector": component_labels("gateway", args.service),
             "ports": [{"name": "http", "port": 80, "targetPort": GATEWAY_PORT}],

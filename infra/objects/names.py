@@ -18,6 +18,9 @@ MAX_NAME = 52
 PART_OF = {"app.kubernetes.io/part-of": "tercet", "app.kubernetes.io/managed-by": "pulumi"}
 COMPONENT = "app.kubernetes.io/component"
 
+SKIP_AWAIT = {"pulumi.com/skipAwait": "true"}
+"""Annotation of what may take long to be ready, or need others for it: `pulumi up` does not wait."""
+
 
 class CollisionError(ValueError):
     """Two objects would have the same name."""

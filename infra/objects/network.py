@@ -5,7 +5,9 @@ from ipaddress import ip_network
 
 from infra.objects.engines import SERVERS
 from infra.objects.names import COMPONENT, Object, component_labels, metadata, object_name
-from infra.objects.pods import BLOB_PORT, BROKER, REDIS_PORT
+from infra.objects.pods import BLOB_PORT
+from infra.objects.redis_access import BROKER, REDIS_PORT
+from infra.shared_config import BrokerConfig
 from orchestrator.addresses import PUBLIC, is_host_name
 from orchestrator.kube_names import SERVICE, STAGE
 from orchestrator.policy import Policy
@@ -55,28 +57,45 @@ def broker_edges(namespace: str) -> Object:
     return _policy(BROKER, namespace, component_labels(BROKER), ingress=rules)
 
 
-def controller_edges(namespace: str) -> Object:
+def controller_edges(namespace: str, broker: BrokerConfig) -> Object:
     """Return the policy that lets the controller reach Redis and the API server, which has no labels."""
-    rules: Rules = [_to_redis(), {"ports": _tcp(*_API_PORTS)}]
-    return _policy("controller", namespace, component_labels("controller"), egress=rules)
+    scraped: Rules = [{"ports": _tcp(METRICS_PORT)}]
+    rules: Rules = [_to_redis(broker), {"ports": _tcp(*_API_PORTS)}]
+    return _policy("controller", namespace, component_labels("controller"), ingress=scraped, egress=rules)
 
 
-def service_edges(policy: Policy, namespace: str) -> list[Object]:
+def service_edges(policy: Policy, namespace: str, broker: BrokerConfig) -> list[Object]:
     """Return one policy for each part of a service."""
-    stages = [_stage(policy, namespace, stage) for stage in Stage]
-    return [_gateway(policy, namespace), *stages]
+    redis = _to_redis(broker)
+    stages = [_stage(policy, namespace, stage, redis) for stage in Stage]
+    return [_gateway(policy, namespace, redis), *stages]
 
 
-def _gateway(policy: Policy, namespace: str) -> Object:
+def group_edges(name: str, namespace: str, selector: Mapping[str, str]) -> Object:
+    """Return the policy that lets the pods of replicas on several nodes reach each other, on any port."""
+    peers = [_pods(selector)]
+    return _policy(name, namespace, selector, ingress=[{"from": peers}], egress=[{"to": peers}])
+
+
+def engine_edges(
+    name: str, namespace: str, selector: Mapping[str, str], port: int, namespaces: Sequence[str]
+) -> Object:
+    """Return the policy that lets all pods of some namespaces reach engines."""
+    chosen = {"key": "kubernetes.io/metadata.name", "operator": "In", "values": list(namespaces)}
+    peer = {"namespaceSelector": {"matchExpressions": [chosen]}}
+    return _policy(name, namespace, selector, ingress=[{"from": [peer], "ports": _tcp(port)}])
+
+
+def _gateway(policy: Policy, namespace: str, redis: Object) -> Object:
     clients = {"ports": _tcp(GATEWAY_PORT, METRICS_PORT)}  # wherever they are; API keys tell who may call
     media = {"to": _media(policy.admission.fetch.allow), "ports": [{"protocol": "TCP"}]}
-    return _part(policy.service, "gateway", namespace, [clients], [media])
+    return _part(policy.service, "gateway", namespace, [clients], [redis, media])
 
 
-def _stage(policy: Policy, namespace: str, stage: Stage) -> Object:
+def _stage(policy: Policy, namespace: str, stage: Stage, redis: Object) -> Object:
     fetches_weights = policy.stages[stage].engine in SERVERS
     weights: Rules = [{"to": _public(), "ports": _tcp(443)}] if fetches_weights else []
-    return _part(policy.service, stage.value, namespace, [], weights)
+    return _part(policy.service, stage.value, namespace, [], [redis, *weights])
 
 
 def _part(service: str, part: str, namespace: str, ingress: Rules, egress: Rules) -> Object:
@@ -87,11 +106,13 @@ def _part(service: str, part: str, namespace: str, ingress: Rules, egress: Rules
         namespace,
         part_labels(service, part),
         ingress=[{"from": readers, "ports": _tcp(BLOB_PORT)}, *ingress],
-        egress=[{"to": holders, "ports": _tcp(BLOB_PORT)}, _to_redis(), *egress],
+        egress=[{"to": holders, "ports": _tcp(BLOB_PORT)}, *egress],
     )
 
 
-def _to_redis() -> Object:
+def _to_redis(broker: BrokerConfig) -> Object:
+    if broker.external_port:  # its address is in a Secret
+        return {"ports": _tcp(broker.external_port)}
     return {"to": [_pods(component_labels(BROKER))], "ports": _tcp(REDIS_PORT)}
 
 

@@ -5,13 +5,8 @@ from typing import Any
 from infra.objects.names import Object
 
 BLOB_PORT = 7070
-REDIS_PORT = 6379
 BLOB_DIR = "/run/tercet/blobs"
-BROKER = "redis"
-SECRET_PASSWORD = "password"  # noqa: S105  # names of a Secret's keys
-SECRET_BLOB_TOKEN = "blob-token"  # noqa: S105
-REDIS_URL = f"redis://:$(REDIS_PASSWORD)@{BROKER}:{REDIS_PORT}/0"
-"""Kubernetes puts the password in; it has to be free of characters that a URL gives a meaning to."""
+SECRET_BLOB_TOKEN = "blob-token"  # noqa: S105  # name of a Secret's key
 
 _USER = 65_532
 
@@ -47,16 +42,13 @@ def from_secret(variable: str, secret: str, key: str) -> Object:
     return {"name": variable, "valueFrom": {"secretKeyRef": {"name": secret, "key": key}}}
 
 
-def secrets(secret: str) -> list[Object]:
-    """Return the environment with the stack's secrets, for `$(NAME)` in later entries."""
-    return [
-        from_secret("REDIS_PASSWORD", secret, SECRET_PASSWORD),
-        from_secret("BLOB_TOKEN", secret, SECRET_BLOB_TOKEN),
-    ]
+def blob_token(secret: str) -> Object:
+    """Return the environment entry with the token of the stack's blob stores."""
+    return from_secret("BLOB_TOKEN", secret, SECRET_BLOB_TOKEN)
 
 
 def blobs() -> dict[str, Any]:
-    """Return the `BlobConfig` of a pod, which is a host of its own."""
+    """Return the `BlobConfig` of a pod, which is a host of its own; its environment needs `blob_token`."""
     return {"directory": BLOB_DIR, "token": "$(BLOB_TOKEN)", "listen": f"$(POD_IP):{BLOB_PORT}"}
 
 

@@ -1,13 +1,18 @@
 """What the three stages of one policy file share: live fields, names in DNS, edges."""
 
 import json
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
-from infra.config import ImagesConfig, ServiceConfig
-from infra.objects.names import Object, metadata, object_name
+from infra.config import ImagesConfig
+from infra.objects.inference_pool import inference_pool_objects
+from infra.objects.names import SKIP_AWAIT, Object, metadata, object_name
 from infra.objects.network import part_labels, service_edges
 from infra.objects.pods import BLOB_PORT
-from infra.objects.stage_pool import StagePoolArgs
+from infra.objects.pool_args import StagePoolArgs
+from infra.service_config import ServiceConfig
+from infra.shared_config import BrokerConfig
 from orchestrator.policy import DemandPolicy, Policy, dump_policy
 from stages.types import Stage
 
@@ -20,37 +25,57 @@ class ModelServiceArgs:
     """One service.
 
     Attributes:
+        file: Where the policy lies.
         profile_text: The file that `policy.model.profile` names; empty if it names none.
-        secret: Name of the Secret with Redis's password and the blob token.
+        broker: How pods reach Redis, and the Secret with the blob token.
         priority_class: Name of the PriorityClass of its pods.
+        nodes: Nodes that a replica spans on the stage's best hardware class, where one is too few.
+        prometheus: Where KEDA asks; empty without it.
     """
 
     policy: Policy
+    file: Path
     namespace: str
     config: ServiceConfig
     images: ImagesConfig
-    secret: str
+    broker: BrokerConfig
     priority_class: str
     profile_text: str = ""
+    nodes: Mapping[Stage, int] = field(default_factory=dict)
+    prometheus: str = ""
 
     @property
     def pools(self) -> list[StagePoolArgs]:
-        """One pool for each stage and hardware class; without an autoscaler the best class has them all."""
+        """One for each stage and hardware class.
+
+        Only the controller knows how to choose between classes: with others the best class has all replicas.
+        """
         return [
-            StagePoolArgs(
-                policy=self.policy,
-                stage=stage,
-                hardware=hardware,
-                namespace=self.namespace,
-                autoscaler=self.config.autoscaler,
-                images=self.images,
-                secret=self.secret,
-                priority_class=self.priority_class,
-                replicas=self.policy.stages[stage].min if rank == 0 else 0,
-            )
+            self._pool(stage, hardware, best=hardware == self.policy.stages[stage].hardware[0])
             for stage in Stage
-            for rank, hardware in enumerate(self.policy.stages[stage].hardware)
+            for hardware in self.policy.stages[stage].hardware
         ]
+
+    def _first(self, stage: Stage) -> int:
+        """Return the replicas to begin with; an HPA does nothing for a pool that has none."""
+        return max(self.policy.stages[stage].min, self.config.autoscaler == "hpa")
+
+    def _pool(self, stage: Stage, hardware: str, *, best: bool) -> StagePoolArgs:
+        controlled = self.config.autoscaler == "tercet"
+        return StagePoolArgs(
+            policy=self.policy,
+            stage=stage,
+            hardware=hardware,
+            namespace=self.namespace,
+            autoscaler=self.config.autoscaler if controlled or best else "none",
+            images=self.images,
+            broker=self.broker,
+            priority_class=self.priority_class,
+            replicas=self._first(stage) if best and not controlled else 0,
+            nodes=self.nodes.get(stage, 1) if best else 1,
+            queue=self.config.queue or "",
+            prometheus=self.prometheus,
+        )
 
 
 def policy_name(service: str) -> str:
@@ -59,10 +84,14 @@ def policy_name(service: str) -> str:
 
 
 def service_objects(args: ModelServiceArgs) -> list[Object]:
-    """Return the policy's ConfigMap, a headless Service for each stage, and the NetworkPolicies."""
+    """Return the policy's ConfigMap, a headless Service for each stage, NetworkPolicies, an InferencePool."""
     service, namespace = args.policy.service, args.namespace
     headless = [_headless(service, namespace, stage) for stage in Stage]
-    return [policy_map(args), *headless, *service_edges(args.policy, namespace)]
+    made = [policy_map(args), *headless, *service_edges(args.policy, namespace, args.broker)]
+    if args.config.inference_pool:
+        grouped, config = Stage.DECODE in args.nodes, args.config.inference_pool
+        made += inference_pool_objects(args.policy, namespace, config, grouped=grouped)
+    return made
 
 
 def policy_map(args: ModelServiceArgs) -> Object:
@@ -86,14 +115,10 @@ def _headless(service: str, namespace: str, stage: Stage) -> Object:
     return {
         "apiVersion": "v1",
         "kind": "Service",
-        "metadata": metadata(object_name(service, stage.value), namespace, annotations=_SKIP_AWAIT),
+        "metadata": metadata(object_name(service, stage.value), namespace, annotations=SKIP_AWAIT),
         "spec": {
             "clusterIP": "None",
             "selector": part_labels(service, stage.value),
             "ports": [{"name": "blobs", "port": BLOB_PORT, "targetPort": BLOB_PORT}],
         },
     }
-
-
-_SKIP_AWAIT = {"pulumi.com/skipAwait": "true"}
-"""A Service of gated pods has no endpoints, and nobody should wait for any."""

@@ -52,7 +52,7 @@ class StageTag:
         stages: The stages it passes, in order; encode is absent for text alone.
         item_tokens: Image tokens of each media item, in order.
         prefill_tokens: Prompt tokens that load prefill: text, and media when kappa is 1.
-        context_tokens: Positions of the prompt in the KV cache, media included.
+        context_tokens: Prompt tokens as clients count them: text and media.
         output_tokens: Completion tokens at most.
     """
 

@@ -12,16 +12,12 @@ from orchestrator.core.profile import (
     PrefillTiming,
 )
 from orchestrator.simulator.clock import Clock
-from orchestrator.simulator.engines import (
-    UNBOUNDED,
-    DecodeEngine,
-    EncodeEngine,
-    Engine,
-    Milestones,
-    StepEngine,
-)
+from orchestrator.simulator.decode_engine import DecodeEngine
+from orchestrator.simulator.encode_engine import EncodeEngine
+from orchestrator.simulator.engine import UNBOUNDED, Engine, Milestones
 from orchestrator.simulator.host_path import HostPath
 from orchestrator.simulator.hosted import hosted_engine
+from orchestrator.simulator.step_engine import NO_DECODE, StepEngine
 from orchestrator.simulator.systems import System
 from stages.types import Stage
 
@@ -120,7 +116,7 @@ class ReplicaShape:
             milestones,
             profile.prefill[where],
             profile.chunk_tokens,
-            decode=profile.decode[where] if decodes else None,
+            decode=profile.decode[where] if decodes else NO_DECODE,
             image_s=profile.encode[one if parallel else where].image_s if encodes else 0.0,
             images_at_once=where.tp if parallel else 1,
             preprocess_s=profile.preprocess_s if encodes else 0.0,

@@ -54,7 +54,7 @@ def closed_loop(scenario: Scenario, concurrency: int) -> Pressed:
         raise ValueError(f"{profile.model} was not measured on a shared host")
     simulation = Simulation(scenario)
     clock = simulation.clock
-    outcomes = simulation.services[0].outcomes = _Turnstile(len(work), clock)
+    outcomes = simulation.services[0].endings.outcomes = _Turnstile(len(work), clock)
     simulation.world.start(scenario.first)
     columns = (work.images, work_from_rows(work, profile).text_tokens, work.output_tokens)
     rows = enumerate(zip(*[column.tolist() for column in columns], strict=True))

@@ -1,5 +1,7 @@
 """Whether a fleet can hold a service at all: its hardware is there, and near enough to each other."""
 
+from collections.abc import Iterator, Sequence
+
 from orchestrator.core.observed import Node
 from orchestrator.core.planned import ControlPolicy
 from orchestrator.simulator.fleet_spec import FleetError
@@ -20,28 +22,34 @@ def check_fleet(control: ControlPolicy, nodes: tuple[Node, ...]) -> None:
                 f"the fleet has {', '.join(sorted(there))}; {stage} runs on {', '.join(wanted)}: "
                 f"add some with --fleet, such as {wanted[0]}=8x8"
             )
+    for apart in too_far_apart(control, nodes):
+        raise FleetError(f"{control.service}: {apart}")
+
+
+def too_far_apart(control: ControlPolicy, nodes: Sequence[Node]) -> Iterator[str]:
+    """Yield, for each edge whose stages no domain of the required level has hardware for, what to do."""
     edges = control.edges
-    _check_edge(control, nodes, (Stage.ENCODE, Stage.PREFILL), edges.encode_prefill)
-    _check_edge(control, nodes, (Stage.PREFILL, Stage.DECODE), edges.prefill_decode)
+    for stages, required in (
+        ((Stage.ENCODE, Stage.PREFILL), edges.encode_prefill),
+        ((Stage.PREFILL, Stage.DECODE), edges.prefill_decode),
+    ):
+        shared = _nearest_shared(control, nodes, stages)
+        if shared < required:
+            yield _apart(control, stages, required, shared)
 
 
-def _check_edge(
-    control: ControlPolicy, nodes: tuple[Node, ...], stages: tuple[Stage, Stage], required: int
-) -> None:
-    shared = _nearest_shared(control, nodes, stages)
-    if shared >= required:
-        return
+def _apart(control: ControlPolicy, stages: tuple[Stage, Stage], required: int, shared: int) -> str:
     levels, (source, target) = control.levels, stages
     runs_on = " and ".join(f"{stage} on {', '.join(control.stages[stage].hardware)}" for stage in stages)
     have = f"are together in domains of {', '.join(levels[:shared])}" if shared else "share no domain at all"
-    raise FleetError(
-        f"{control.service}: {source}-{target} requires level {levels[required - 1]}, of which no domain "
+    return (
+        f"{source}-{target} requires level {levels[required - 1]}, of which no domain "
         f"in the fleet has {runs_on}; they {have}: name hardware or a fleet that share the level, "
         f"or a wider level in topology.edges"
     )
 
 
-def _nearest_shared(control: ControlPolicy, nodes: tuple[Node, ...], stages: tuple[Stage, Stage]) -> int:
+def _nearest_shared(control: ControlPolicy, nodes: Sequence[Node], stages: tuple[Stage, Stage]) -> int:
     """Return the most leading topology levels of which one domain has hardware for both stages."""
     source, target = (
         [node.domain for node in nodes if node.hardware in control.stages[stage].hardware] for stage in stages

@@ -1,15 +1,10 @@
 """The nouns of a simulated request: what it is, and its visits to replicas."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from orchestrator.core.types import StageTag
 from orchestrator.simulator.content import NEW, Content
-
-if TYPE_CHECKING:
-    from orchestrator.simulator.replica import SimReplica
 
 NO_PREFIX: Mapping[str, int] = {}
 
@@ -42,8 +37,6 @@ class Request:
         content: What of it may have been seen before.
         images_left: Images not yet encoded.
         embeddings_at: Its embeddings, as they were made.
-        prefilled_on: The replica that still holds its KV cache for decode to pull, and `prefill_hop`
-            the hop that made it.
         said: Tokens that a decode had sent when it was lost; they need not be made again.
         first_token_s: When its first token was sent; 0.0 before.
         ended: Answered, refused or given up.
@@ -60,8 +53,6 @@ class Request:
         "images_left",
         "index",
         "output_tokens",
-        "prefill_hop",
-        "prefilled_on",
         "said",
         "tag",
     )
@@ -85,8 +76,6 @@ class Request:
         self.content = content
         self.images_left = len(tag.item_tokens)
         self.embeddings_at: list[Embedding] = []
-        self.prefilled_on: SimReplica | None = None
-        self.prefill_hop: Hop | None = None
         self.said = 0
         self.first_token_s = 0.0
         self.ended = False
@@ -108,7 +97,6 @@ class Hop:
         cached_images: Images whose embeddings its replica held, and so not among `images`.
         cached_tokens: Prompt tokens whose KV its replica held, and so not among `prompt_tokens`.
         queued_s: When it began to wait.
-        replica: Where it is; None while it waits.
         begun: Whether all that it needs is on its replica, and its engine has it.
         attempt: Grows when its replica is lost, so that what was due for it there is ignored.
     """
@@ -126,7 +114,6 @@ class Hop:
         "prefix_tokens",
         "prompt_tokens",
         "queued_s",
-        "replica",
         "request",
         "steps",
         "steps_waited",
@@ -158,7 +145,6 @@ class Hop:
         self.cached_images = 0
         self.cached_tokens = 0
         self.queued_s = 0.0
-        self.replica: SimReplica | None = None
         self.begun = False
         self.attempt = 0
         self.decoding = False

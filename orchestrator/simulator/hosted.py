@@ -3,11 +3,13 @@
 from collections.abc import Callable
 
 from orchestrator.core.profile import HardwareClass, ModelProfile
+from orchestrator.simulator.busy_time import BusyTime
 from orchestrator.simulator.clock import Clock
-from orchestrator.simulator.engines import BusyTime, Engine, Milestones, StepEngine, Work
+from orchestrator.simulator.engine import Engine, Milestones, Work
 from orchestrator.simulator.hop import Hop
 from orchestrator.simulator.host_path import HostedHops, HostPath
 from orchestrator.simulator.hosted_decode import HostedDecode
+from orchestrator.simulator.step_engine import StepEngine
 from stages.types import Stage
 
 

@@ -4,8 +4,9 @@ One write is on its way to Redis at a time; what comes meanwhile gathers for the
 """
 
 from orchestrator.core.profile import DecodeTiming
+from orchestrator.simulator.busy_time import BusyTime
 from orchestrator.simulator.clock import Clock
-from orchestrator.simulator.engines import BusyTime, Milestones
+from orchestrator.simulator.engine import Milestones
 from orchestrator.simulator.hop import Hop
 from orchestrator.simulator.host import nothing
 from orchestrator.simulator.host_path import HostedHops, HostPath

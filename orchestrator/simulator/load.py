@@ -16,6 +16,7 @@ from orchestrator.simulator.workload import Workload, spliced
 TRACES = Path(__file__).resolve().parents[2] / "data" / "traces"
 """Where the shipped traces and tables lie in the repository."""
 
+SHIPPED_WINDOW = TRACES / "azure_lmm_window_2024-10-16.csv"
 SHIPPED_PER_MINUTE = TRACES / "azure_lmm_per_minute_2024-10-15_19.csv"
 
 WARM_UP_S, DAY_S = 2 * 3_600.0, 86_400.0

@@ -20,6 +20,7 @@ class Pool:
 
     Attributes:
         stages: What its replicas do, in order; most pools have one.
+        only_encodes: Whether that is encode alone.
         replicas: Every one that exists.
         waiting_tokens: Work of the hops that wait, in the unit of the first stage.
         ended_busy_s: Busy seconds of replicas that are gone.
@@ -37,6 +38,7 @@ class Pool:
     ) -> None:
         self.stages = stages
         self.stage = stages[0]
+        self.only_encodes = stages == (Stage.ENCODE,)
         self._model = model
         self._weights = weights
         self._params = params

@@ -6,32 +6,42 @@ that prefill still holds is pulled by another decode. Embeddings lie in the node
 their replica and are encoded again if their node is lost.
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
-from orchestrator.simulator.hop import Hop, Request
+from orchestrator.simulator.hop import Embedding, Hop, Request
+from orchestrator.simulator.journey import Journey
 from orchestrator.simulator.replica import SimReplica
-from orchestrator.simulator.service import Service
 from stages.types import Stage
 
+LostAt = Mapping[str, float]
+"""When each node was last lost, by its id, seconds of the virtual clock."""
 
-def recover(service: Service, dead: Sequence[SimReplica], lost_nodes: Collection[str], now_s: float) -> None:
+
+def recover(
+    journey: Journey, dead: Sequence[SimReplica], lost_nodes: Collection[str], lost_at: LostAt
+) -> None:
     """Let every request that lost something go back to the stage that has to make it again.
 
     Args:
-        service: Whose.
+        journey: Of the service's requests.
         dead: Its replicas that died at this moment; they are in no pool any more.
-        lost_nodes: Nodes whose blob stores are gone.
-        now_s: The moment.
+        lost_nodes: Nodes whose blob stores are gone at this moment.
+        lost_at: Of those and all lost before.
     """
-    service.node_lost_s.update(dict.fromkeys(lost_nodes, now_s))
-    again = [hop for replica in dead for hop in _taken_from(replica)]
-    stranded = _without_kv(service, dead) + (_without_embeddings(service) if lost_nodes else [])
-    for hop in again:
-        _redo(service, hop, dead)
+    again = [(hop, replica) for replica in dead for hop in _taken_from(replica)]
+    stranded = _without_kv(journey, dead) + (_without_embeddings(journey, lost_at) if lost_nodes else [])
+    for hop, replica in again:
+        _redo(journey, hop, replica, dead, lost_at)
     for hop in stranded:
-        _restart(service, hop.request)
-    for request in _encoding(service) if lost_nodes else ():
-        service.push_images(request, _forget_embeddings(service, request))
+        _restart(journey, hop.request, lost_at)
+    for request in _encoding(journey) if lost_nodes else ():
+        _push_images(journey, request, _forget_embeddings(request, lost_at))
+
+
+def is_gone(embedding: Embedding, lost_at: LostAt) -> bool:
+    """Return whether the node of an embedding was lost since it was made."""
+    lost_s = lost_at.get(embedding.node_id)
+    return lost_s is not None and embedding.made_s <= lost_s
 
 
 def _taken_from(replica: SimReplica) -> list[Hop]:
@@ -49,66 +59,80 @@ def _taken_from(replica: SimReplica) -> list[Hop]:
     return hops
 
 
-def _redo(service: Service, hop: Hop, dead: Collection[SimReplica]) -> None:
+def _redo(
+    journey: Journey, hop: Hop, replica: SimReplica, dead: Collection[SimReplica], lost_at: LostAt
+) -> None:
     request = hop.request
-    if request.ended or hop.replica is None:
+    if request.ended:
         return
-    pool = service.pool_of[hop.replica.stage]
-    if pool.stages == (Stage.ENCODE,):
-        service.push_image(request, hop.content)
-    elif pool.stage is Stage.DECODE and request.prefilled_on not in (None, *dead):
-        service.push_decode(request)
+    pool = journey.queues.pool_of[replica.stage]
+    if pool.only_encodes:
+        journey.push_image(request, hop.content)
+    elif pool.stage is Stage.DECODE and journey.handover.source(request) not in (None, *dead):
+        journey.push_decode(request)
     else:
-        _restart(service, request)
+        _restart(journey, request, lost_at)
 
 
-def _restart(service: Service, request: Request) -> None:
+def _restart(journey: Journey, request: Request, lost_at: LostAt) -> None:
     """Begin again at the prompt, or at the images whose embeddings are gone."""
-    request.prefilled_on = request.prefill_hop = None
-    images = _forget_embeddings(service, request)
+    journey.handover.forget(request)
+    images = _forget_embeddings(request, lost_at)
     if images:
-        service.push_images(request, images)
+        _push_images(journey, request, images)
     else:
-        service.push_prompt(request)
+        journey.push_prompt(request)
 
 
-def _without_kv(service: Service, dead: Sequence[SimReplica]) -> list[Hop]:
+def _push_images(journey: Journey, request: Request, contents: Sequence[str]) -> None:
+    """Let images that are to be encoded again wait for it."""
+    for content in contents:
+        request.images_left += 1
+        journey.push_image(request, content)
+
+
+def _without_kv(journey: Journey, dead: Sequence[SimReplica]) -> list[Hop]:
     """Take out decodes that wait for, or are pulling, a KV cache that a dead replica held."""
-    pool = service.pool_of[Stage.DECODE]
-    return _take_out(service, pool.stages[0], lambda hop: hop.request.prefilled_on in dead)
+    return _take_out(journey, Stage.DECODE, lambda hop: journey.handover.source(hop.request) in dead)
 
 
-def _without_embeddings(service: Service) -> list[Hop]:
+def _without_embeddings(journey: Journey, lost_at: LostAt) -> list[Hop]:
     """Take out prompts that wait for, or are pulling, embeddings that lay on a lost node."""
     return _take_out(
-        service,
-        service.pool_of[Stage.PREFILL].stage,
-        lambda hop: any(service.is_gone(embedding) for embedding in hop.request.embeddings_at),
+        journey, Stage.PREFILL, lambda hop: any(is_gone(each, lost_at) for each in hop.request.embeddings_at)
     )
 
 
-def _take_out(service: Service, stage: Stage, lacks: Callable[[Hop], bool]) -> list[Hop]:
-    """Take out hops of a stage that have not begun and lack something."""
-    pool = service.pool_of[stage]
+def _take_out(journey: Journey, stage: Stage, lacks: Callable[[Hop], bool]) -> list[Hop]:
+    """Take out hops of a stage's pool that have not begun and lack something."""
+    pool = journey.queues.pool_of[stage]
     taken = pool.withdraw(lambda hop: not hop.request.ended and lacks(hop))
     for replica in list(pool.replicas):
         for hop in [hop for hop in replica.running if not hop.begun and lacks(hop)]:
-            service.cancel(hop, replica)
+            _cancel(journey, hop, replica)
             taken.append(hop)
     return taken
 
 
-def _encoding(service: Service) -> list[Request]:
+def _cancel(journey: Journey, hop: Hop, replica: SimReplica) -> None:
+    """Take a hop that has not begun off its replica."""
+    hop.attempt += 1
+    replica.give_back(hop)
+    replica.free_kv(hop)
+    journey.tell_if_idle(replica)
+
+
+def _encoding(journey: Journey) -> list[Request]:
     """Return the requests that have images to encode, each once."""
-    pool = service.pools[0]
-    if pool.stages != (Stage.ENCODE,):
+    pool = journey.pools[0]
+    if not pool.only_encodes:
         return []
     hops = [*pool.waiting(), *[hop for replica in pool.replicas for hop in replica.running]]
     return list(dict.fromkeys(hop.request for hop in hops if not hop.request.ended))
 
 
-def _forget_embeddings(service: Service, request: Request) -> list[str]:
+def _forget_embeddings(request: Request, lost_at: LostAt) -> list[str]:
     """Forget the embeddings that are gone; return the names of their images."""
-    gone = [each.content for each in request.embeddings_at if service.is_gone(each)]
-    request.embeddings_at = [each for each in request.embeddings_at if not service.is_gone(each)]
+    gone = [each.content for each in request.embeddings_at if is_gone(each, lost_at)]
+    request.embeddings_at = [each for each in request.embeddings_at if not is_gone(each, lost_at)]
     return gone

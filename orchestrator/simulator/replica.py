@@ -1,13 +1,18 @@
 """One simulated replica: the router's view of it, its engine, and its place in the cluster."""
 
+from collections.abc import Callable
+
 from orchestrator.core.observed import PlacedReplica, ReplicaState
-from orchestrator.simulator.engines import Engine
+from orchestrator.simulator.engine import Engine
 from orchestrator.simulator.hop import Hop
 from stages.types import Stage
 
 
 class SimReplica:
     """A replica, from its creation to its end; it is a `ReplicaView`.
+
+    Args:
+        engine: Makes its engine, which tells of the hops on this replica.
 
     Attributes:
         stage: The first stage of its pool.
@@ -54,7 +59,7 @@ class SimReplica:
         model: str,
         stage: Stage,
         *,
-        engine: Engine,
+        engine: Callable[["SimReplica"], Engine],
         hardware: str,
         tp: int,
         node_id: str,
@@ -68,7 +73,6 @@ class SimReplica:
         self.service = service
         self.model = model
         self.stage = stage
-        self.engine = engine
         self.hardware = hardware
         self.tp = tp
         self.node_id = node_id
@@ -85,6 +89,7 @@ class SimReplica:
         self.created_s = now_s
         self.becomes: Stage | None = None
         self.enter(ReplicaState.STARTING, now_s)
+        self.engine = engine(self)
 
     @property
     def empty(self) -> bool:
@@ -99,7 +104,6 @@ class SimReplica:
 
     def take(self, hop: Hop) -> None:
         """Reserve a slot, and KV for the hop's whole life."""
-        hop.replica = self
         self.running[hop] = None
         self.taken += 1
         self.in_flight += 1

@@ -255,7 +255,7 @@ def _settle(clock: Clock, services: Sequence[Service], deadline_s: float) -> Non
     while clock.now_s < patience_s and not all(service.outcomes.ending.all() for service in services):
         clock.run_until(clock.now_s + _SETTLE_S)
         for service in services:
-            service.give_up_expired()
+            service.journey.queues.give_up_expired()
     for service in services:
         for index in np.flatnonzero(service.outcomes.ending == Ending.OPEN):
             service.outcomes.end(int(index), Ending.FAILED)

@@ -123,7 +123,7 @@ def load_subjects(
     policy_files: Sequence[Path],
     traces: Sequence[str | Path | None],
     *,
-    fleet: str | None = None,
+    fleet: str | tuple[Node, ...] | None = None,
     rate_scale: float | Literal["auto"] = 1.0,
     variant: Variant = Variant.CLIPPED,
     image_px: int | None = None,
@@ -134,7 +134,7 @@ def load_subjects(
     Args:
         policy_files: Stage policy files of different services.
         traces: One for each, as for `load_workload`; None for what the policy's `demand.trace` names.
-        fleet: See `parse_fleet`; by default room for every stage's `max` of every service.
+        fleet: Nodes, or words for `parse_fleet`; by default room for every stage's `max` of every service.
         rate_scale: Factor on the requests per second; "auto", for one service, is `auto_rate_scale`.
         variant: What the traces' images are taken for.
         image_px: Their width and height; None for the sizes that the models' profiles are for.
@@ -155,7 +155,7 @@ def load_subjects(
     policies = [load_policy(file) for file in policy_files]
     controls = [load_control_policy(file, hardware, image_px=image_px) for file in policy_files]
     levels = _common_levels(controls)
-    nodes = parse_fleet(fleet, levels) if fleet else default_fleet(controls, levels)
+    nodes = _nodes(fleet, controls, levels)
     for control in controls:
         check_fleet(control, nodes)
     subjects = []
@@ -178,6 +178,14 @@ def load_subjects(
             )
         )
     return tuple(subjects)
+
+
+def _nodes(
+    fleet: str | tuple[Node, ...] | None, controls: Sequence[ControlPolicy], levels: tuple[str, ...]
+) -> tuple[Node, ...]:
+    if isinstance(fleet, tuple):
+        return fleet
+    return parse_fleet(fleet, levels) if fleet else default_fleet(controls, levels)
 
 
 def _image_note(profile: ModelProfile) -> str:

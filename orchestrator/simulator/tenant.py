@@ -16,8 +16,9 @@ from orchestrator.simulator.host_path import HostPath
 from orchestrator.simulator.outcomes import Outcomes
 from orchestrator.simulator.pool import Pool
 from orchestrator.simulator.prefixes import Prefixes
-from orchestrator.simulator.service import Promises, Service, Speeds, Transfer
+from orchestrator.simulator.service import Service
 from orchestrator.simulator.systems import SYSTEMS, System
+from orchestrator.simulator.terms import Promises, Speeds, Terms, Transfer
 from orchestrator.simulator.work import work_from_rows
 from orchestrator.simulator.workload import Workload
 from orchestrator.simulator.world import Hosted
@@ -56,11 +57,13 @@ class Tenant:
         pools = {self._pool(stages, system): stages for stages in system.pools}
         service = Service(
             clock,
-            self.control.profile,
             tuple(pools),
-            self._promises(),
-            speeds(self.control, self.workload, system),
-            _at_once if path else _transfer_over(self.links),
+            Terms(
+                profile=self.control.profile,
+                promises=self._promises(),
+                speeds=speeds(self.control, self.workload, system),
+                transfer=_at_once if path else _transfer_over(self.links),
+            ),
             ServiceTotals({stage: self.control.stages[stage].budget_s for stage in Stage}),
             outcomes,
             self._prefixes(),

@@ -75,6 +75,7 @@ class World:
         replicas: Every one that exists, by id.
         accelerator_s: Accelerator-seconds of replicas that are gone, by (service, stage, hardware).
         gone_hops: Hops that replicas which are gone had been given, by (service, stage, replica).
+        lost_at: When each node was last lost, by its id.
     """
 
     def __init__(
@@ -106,8 +107,9 @@ class World:
         self.replicas: dict[str, SimReplica] = {}
         self.accelerator_s: dict[tuple[str, Stage, str], float] = {}
         self.gone_hops: dict[tuple[str, Stage, str], int] = {}
+        self.lost_at: dict[str, float] = {}
         for each in hosted.values():
-            each.service.on_idle = self._emptied
+            each.service.journey.on_idle = self._emptied
 
     def start(self, changes: Changes) -> None:
         """Have the first replicas ready, and control begin."""
@@ -154,13 +156,14 @@ class World:
 
     def lose(self, replicas: Sequence[SimReplica], node_ids: Sequence[str] = ()) -> None:
         """Replicas die, and what lies on nodes is gone; what they had is done again elsewhere."""
+        self.lost_at.update(dict.fromkeys(node_ids, self._clock.now_s))
         for replica in replicas:
             self._gone(replica)
         for name, hosted in self._hosted.items():
             dead = [replica for replica in replicas if replica.service == name]
             if dead or node_ids:
-                recover(hosted.service, dead, node_ids, self._clock.now_s)
-                hosted.service.dispatch_all()
+                recover(hosted.service.journey, dead, node_ids, self.lost_at)
+                hosted.service.journey.queues.dispatch_all()
 
     def returned(self, node_ids: Sequence[str]) -> None:
         """Nodes are there again; they are given back like those that were emptied now."""
@@ -182,7 +185,7 @@ class World:
     def _tick(self, _: None) -> None:
         now_s = self._clock.now_s
         for hosted in self._hosted.values():
-            hosted.service.give_up_expired()
+            hosted.service.journey.queues.give_up_expired()
         snapshot = self.snapshot()
         decision = self._decide(snapshot, self._policies, self._state, now_s)
         self._state = decision.state
@@ -200,7 +203,7 @@ class World:
             create.service,
             hosted.policy.profile.model,
             pool.stage,
-            engine=shape.engine(where, self._clock, hosted.service.milestones),
+            engine=lambda made: shape.engine(where, self._clock, hosted.service.journey.milestones(made)),
             hardware=create.hardware,
             tp=create.tp,
             node_id=create.node_id,
@@ -246,7 +249,7 @@ class World:
             self._stalled.append(replica)
             return
         replica.enter(ReplicaState.READY, self._clock.now_s)
-        self._hosted[replica.service].service.dispatch_all()
+        self._hosted[replica.service].service.journey.queues.dispatch_all()
 
     def _remove(self, remove: Remove) -> None:
         self._waiting.pop(remove.replica_id, None)
@@ -289,7 +292,7 @@ class World:
         service = self._hosted[replica.service].service
         pool = service.pool_of[replica.stage]
         pool.replicas.remove(replica)
-        service.forget(pool)
+        service.journey.forget(pool)
         pool.ended_busy_s += replica.engine.busy_s()
         self.gone_hops[replica.service, replica.stage, replica.replica_id] = replica.taken
         key = (replica.service, replica.stage, replica.hardware)

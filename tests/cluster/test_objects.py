@@ -4,11 +4,13 @@ import pytest
 import yaml
 
 from infra.adopt import adopt, finder
+from infra.config import parse_config
 from infra.stack import stack_args
 from localcluster.nodes import simulated_node
 from tests.cluster.conftest import until
 from tests.cluster.raw import Raw
-from tests.infra.kit import ACCELERATORS, EXAMPLES, ROOT, example
+from tests.infra.kit import ACCELERATORS, EXAMPLES, ROOT, example, pulumi_values
+from tests.infra.test_docs import STACKS
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]
 
@@ -46,6 +48,16 @@ def stack(request, cluster, raw):
     return stack_args(adopted, ROOT, ACCELERATORS)
 
 
+def refused(raw, things):
+    """Return what the server says against which object."""
+    answers = [(thing, asked(raw, thing)) for thing in things]
+    return [
+        f"{thing['kind']} {thing['metadata']['name']}: {answer.json()['message']}"
+        for thing, answer in answers
+        if not answer.is_success
+    ]
+
+
 def asked(raw, thing):
     """Have the server check an object, in the way in which Pulumi's provider would send it."""
     if thing["kind"] == "NodePatch":
@@ -58,13 +70,27 @@ def asked(raw, thing):
 @pytest.mark.parametrize("stack", EXAMPLES, indirect=True)
 def test_the_server_takes_every_object_as_it_is(raw, stack):
     """No unknown field, no value that its kind forbids."""
-    answers = [(thing, asked(raw, thing)) for thing in stack.objects()]
-    refused = [
-        f"{thing['kind']} {thing['metadata']['name']}: {answer.json()['message']}"
-        for thing, answer in answers
-        if not answer.is_success
-    ]
-    assert not refused, "\n".join(refused)
+    told = refused(raw, stack.objects())
+    assert not told, "\n".join(told)
+
+
+def templates(group):
+    """Yield the pods of a LeaderWorkerSet as PodTemplates: its own schema says nothing of them."""
+    named = {"name": group["metadata"]["name"], "namespace": group["metadata"]["namespace"]}
+    for name in ("leaderTemplate", "workerTemplate"):
+        template = group["spec"]["leaderWorkerTemplate"][name]
+        yield {"apiVersion": "v1", "kind": "PodTemplate", "metadata": named, "template": template}
+
+
+@pytest.mark.parametrize("values", STACKS, ids=lambda values: next(iter(values["tercet:services"])))
+def test_the_server_takes_what_docs_stack_md_shows(raw, values):
+    """Scalers, groups of pods, ways in, monitors: the objects that other people's controllers act on."""
+    args = stack_args(parse_config(pulumi_values(values), "example"), ROOT, ACCELERATORS)
+    raw.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": args.namespace}})
+    things = list(args.objects())
+    groups = [thing for thing in things if thing["kind"] == "LeaderWorkerSet"]
+    told = refused(raw, [*things, *(template for group in groups for template in templates(group))])
+    assert not told, "\n".join(told)
 
 
 @pytest.mark.parametrize(

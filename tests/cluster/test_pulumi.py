@@ -100,7 +100,7 @@ def test_a_rollout_edit_replaces_the_pods_of_its_stage_alone(bench, apps):
 def test_what_a_controller_set_meanwhile_is_kept(bench, apps, core):
     """Counts of Deployments, gates and places of pods: after no edit, a live one, one of the Deployment."""
     bench.serve()
-    bench.config["tercet:node_pools"] = {"h100": {"hardware": "h100", "simulated": {"nodes": 1}}}
+    bench.config["tercet:node_pools"] = {"h100": {"hardware": "h100", "simulated": {"nodes": 2}}}
     bench.up()
     apps.patch_namespaced_deployment_scale(DECODE, bench.name, {"spec": {"replicas": 2}})
     until(lambda: len(pods(core, bench)) == 2)
@@ -143,7 +143,7 @@ def test_a_definition_that_is_missing_is_named_and_the_next_up_mends(bench, kube
     """Karpenter's, on a cluster without it."""
     bench.serve()
     bench.config["tercet:services"]["small"]["autoscaler"] = "none"  # Karpenter buys nothing for gated pods
-    karpenter = {"instance_types": ["p5.48xlarge"], "max_accelerators": 8, "role": "node", "discovery": "c"}
+    karpenter = {"instance_types": ["p5.48xlarge"], "max_accelerators": 16, "role": "node", "discovery": "c"}
     bench.config["tercet:node_pools"] = {"h100": {"hardware": "h100", "karpenter": karpenter}}
     with pytest.raises(CommandError, match=r'no matches for kind "\w+" in version "karpenter'):
         bench.up()
@@ -169,7 +169,8 @@ def test_a_field_that_somebody_took_over_is_not_overwritten(bench, kube, core):
 
 def test_labels_of_nodes_that_exist_come_and_go(bench, core):
     """The nodes stay."""
-    core.create_node(simulated_node("theirs-0", labels={"theirs": "kept"}))
+    for number in range(2):
+        core.create_node(simulated_node(f"theirs-{number}", labels={"theirs": "kept"}))
     bench.serve()
     labels = {"selector": {"theirs": "kept"}, "labels": {"example.com/rack": "r1"}}
     bench.config["tercet:node_pools"] = {"h100": {"hardware": "h100", "labels": labels}}

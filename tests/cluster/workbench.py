@@ -18,7 +18,7 @@ POLICY = {
     "apiVersion": "tercet/v1",
     "model": {"name": "OpenGVLab/InternVL2_5-26B", "kappa": 1},
     "stages": {
-        "encode": {"engine": "vllm", "hardware": ["a100"], "tp": 1, "batch": 1, "max": 8, "budget_s": 0.6},
+        "encode": {"engine": "vllm", "hardware": ["h100"], "tp": 1, "batch": 1, "max": 8, "budget_s": 0.6},
         "prefill": {"engine": "vllm", "hardware": ["h100"], "tp": 4, "batch": 8, "max": 8, "budget_s": 0.5},
         "decode": {"engine": "vllm", "hardware": ["h100"], "tp": 4, "batch": 96, "max": 8},
     },
@@ -49,6 +49,7 @@ class Bench:
         self.config = {key: value for key, value in shipped.items() if not key.startswith("tercet:")}
         self.config["tercet:namespace"] = self.name
         self.config["tercet:services"] = {}
+        self.config["tercet:preview"] = {"simulate": False}
         use_stand_in(self.folder, "tests.cluster.provider")
 
     def serve(self, service="small", **edits):

@@ -101,9 +101,9 @@ def test_the_ends_of_the_error_say_how_far_conclusions_move():
     ]
     for name, hours in (("coupled", 9.0), ("hpa", 12.0), ("oracle", 9.0)):
         at = point(question="policy", policy=name, stage="none", factor=1.0)
-        ends.append((at, [{"gpu_hours": hours, "attainment": 0.99}]))
+        ends.append((at, [{"gpu_hours": hours, "attainment": 0.98, "trained": 2.0 * hours}]))
     text = E11.written(findings(ends)).text
     assert "| as they are | 10:24 | 1.80 × | 0.900 × |" in text
     assert "| encode × 1.6 | 8:32 | 4.00 × | 2.00 × |" in text
     assert "Over monolith LW: 0.90 to 2.00 ×." in text
-    assert "| as they are | 0.750 × | 1.00 × | 99.0, 99.0, 99.0 |" in text
+    assert "| as they are | 0.750 × | 1.00 × | 0.750 × | 1.00 × | 98.0, 98.0, 98.0 |" in text

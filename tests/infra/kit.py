@@ -34,10 +34,15 @@ def example(stack: str) -> StackConfig:
     return parse_config(example_values(stack), stack)
 
 
-def stack_of(policy: Path, **service: Any) -> StackArgs:
+def stack_of(policy: Path, stack: dict[str, Any] | None = None, **service: Any) -> StackArgs:
+    """Return a stack of one service, with further keys of stack and service."""
     name = load_policy(ROOT / policy).service
-    config = config_of(services={name: {"policy": str(policy), **service}})
+    config = config_of(services={name: {"policy": str(policy), **service}}, **(stack or {}))
     return stack_args(config, ROOT, ACCELERATORS)
+
+
+WATCHED = {"observability": {"monitors": True, "prometheus": "http://prometheus.monitoring:9090"}}
+"""What scalers by Prometheus ask of a stack."""
 
 
 def named(things: Any, kind: str, name: str = "") -> dict[str, Any]:

@@ -11,7 +11,7 @@ from pulumi.runtime.mocks import MockMonitor
 from infra import program
 from infra.stack import stack_args
 from orchestrator.kube_names import GATE
-from tests.infra.kit import ACCELERATORS, ROOT, example
+from tests.infra.kit import ACCELERATORS, ROOT, WATCHED, example, stack_of
 
 DEPLOYMENT = "kubernetes:apps/v1:Deployment"
 
@@ -90,6 +90,24 @@ def test_only_pools_leave_their_counts_to_somebody_else(requests):
     }
     assert ignoring == pools
     assert {tuple(requests[DEPLOYMENT, name].ignoreChanges) for name in pools} == {("spec.replicas",)}
+
+
+def test_counts_that_keda_sets_are_left_to_it():
+    """Of Deployments and LeaderWorkerSets, of gateways under an HPA; not of pools that nobody scales."""
+    nodes = {"h20": {"hardware": "h20", "accelerators": 2, "simulated": {"nodes": 1}}}
+    stack = stack_of(
+        "policies/internvl-26b.yaml", {**WATCHED, "node_pools": nodes}, autoscaler="keda", gateways_max=4
+    )
+    found = declared(lambda: program.declare(stack))
+    ignoring = {(kind.rpartition(":")[2], name) for (kind, name), each in found.items() if each.ignoreChanges}
+    assert ignoring == {
+        ("Deployment", "tercet/internvl-26b-encode-l40s"),
+        ("Deployment", "tercet/internvl-26b-prefill-h100"),
+        ("LeaderWorkerSet", "tercet/internvl-26b-decode-h20"),
+        ("Deployment", "tercet/internvl-26b-gateway"),
+    }
+    assert ("tercet:infra:Observability", "observability") in found
+    assert all("tercet:infra:" in r.parent for r in found.values() if r.type.startswith("kubernetes:"))
 
 
 def test_a_wrong_configuration_ends_the_run_with_its_message(monkeypatch):

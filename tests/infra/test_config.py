@@ -45,7 +45,7 @@ def test_a_stack_needs_only_its_services():
         ),
         pytest.param(
             {"services": {"tiny": {"policy": "x", "autoscaler": "tercett"}}},
-            "`tercet:services.tiny.autoscaler`: must be 'tercet' or 'none'; did you mean `tercet`",
+            "`tercet:services.tiny.autoscaler`: must be 'tercet', 'hpa', 'keda' or 'none'; did you mean",
             id="value",
         ),
         pytest.param({}, "`tercet:services`: is missing", id="missing"),

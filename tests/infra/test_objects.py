@@ -75,7 +75,8 @@ def test_workers_and_gateways_can_read_what_they_are_told(file):
     for each in pools(stack):
         pool, template = pool_of(each), each["spec"]["template"]["spec"]
         worker = template["containers"][0]
-        rollout = worker["env"][4]["valueFrom"]["configMapKeyRef"]["name"]
+        model = next(entry for entry in worker["env"] if entry["name"] == "MODEL")
+        rollout = model["valueFrom"]["configMapKeyRef"]["name"]
         chosen = named(stack.objects(), "ConfigMap", rollout)["data"]
         nowhere = {"DOMAIN": each["spec"]["template"]["metadata"]["annotations"][DOMAIN]}
         config = read_config(expanded(worker, "TERCET_WORKER", KNOWN | chosen | nowhere))

@@ -3,9 +3,10 @@
 from dataclasses import dataclass, field
 
 from orchestrator.core.types import Replica
+from orchestrator.simulator.endings import Endings
+from orchestrator.simulator.journey import Journey
 from orchestrator.simulator.outcomes import Ending
 from orchestrator.simulator.run import simulate
-from orchestrator.simulator.service import Service
 from orchestrator.simulator.world import World
 from orchestrator.totals import ServiceTotals
 
@@ -60,21 +61,18 @@ def record(monkeypatch, scenario):
         monkeypatch.setattr(kind, method, noting)
 
     def event(what):
-        def note(service, request, *_, **__):
-            log.add(service._clock.now_s, what, request)
+        def note(where, request, *_, **__):
+            log.add(where._clock.now_s, what, request)
 
         return note
 
-    def hop_event(what, cached):
-        def note(service, hop, *_):
-            log.add(service._clock.now_s, what, hop.request, getattr(hop, cached))
+    def refused(endings, index):
+        log.endings.append(Ending.REFUSED)
+        log.add(endings._clock.now_s, "refused")
 
-        return note
-
-    def ended(service, index, ending):
-        log.endings.append(ending)
-        if ending is Ending.REFUSED:
-            log.add(service._clock.now_s, "refused")
+    def expired(endings, request):
+        if not request.ended:
+            log.endings.append(Ending.EXPIRED)
 
     observed = World.snapshot
 
@@ -86,13 +84,22 @@ def record(monkeypatch, scenario):
         return taken
 
     before(ServiceTotals, "offered", lambda self, tag, now_s: log.add(now_s, "offered", more=tag))
-    before(Service, "_send_in", event("admitted"))
-    before(Service, "_end", ended)
-    before(Service, "_start", lambda s, hop, at: log.add(s._clock.now_s, "started", hop.request, at.stage))
-    before(Service, "_encoded", hop_event("encoded", "cached_images"))
-    before(Service, "_prefilled", hop_event("prefilled", "cached_tokens"))
-    before(Service, "_first_token", event("first"))
-    before(Service, "_answer", event("answered"))
+    before(Endings, "refused", refused)
+    before(Endings, "expired", expired)
+    before(Endings, "first_token", event("first"))
+    before(Endings, "answered", event("answered"))
+    before(Journey, "begin", event("admitted"))
+    before(Journey, "_start", lambda j, hop, at: log.add(j._clock.now_s, "started", hop.request, at.stage))
+    before(
+        Journey,
+        "_encoded",
+        lambda j, hop, _: log.add(j._clock.now_s, "encoded", hop.request, hop.cached_images),
+    )
+    before(
+        Journey,
+        "_prefilled",
+        lambda j, _, hop: log.add(j._clock.now_s, "prefilled", hop.request, hop.cached_tokens),
+    )
     monkeypatch.setattr(World, "snapshot", snapshot)
     simulate(scenario)
     return log

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import msgspec
 
 from orchestrator.answer import Answer
+from orchestrator.core.kv import KvSizes
 from orchestrator.core.observe import observe
 from orchestrator.core.types import Replica
 from orchestrator.counting import Counting
@@ -164,7 +165,7 @@ class Replay:
             items=[_item(tokens) for tokens in tag.item_tokens],
             sampling=Sampling(max_tokens=tag.output_tokens),
             restore=lambda index: BLOB,
-            kv_bytes_per_token=1,
+            kv=KvSizes(token_bytes=1),
         )
         pipeline = Pipeline(self._fleet.hops, self._fleet.prefixes, request, work)
         front = SimpleNamespace(name=self._model, detokenize=lambda tokens: "")

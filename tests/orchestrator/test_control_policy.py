@@ -4,13 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.control_policy import (
-    DecodeLevel,
-    Hardware,
-    edge_levels,
-    load_control_policy,
-    refusals,
-)
+from orchestrator.control_policy import Hardware, edge_levels, load_control_policy, refusals
 from orchestrator.core.planned import EdgeLevels
 from orchestrator.policy import PolicyError, load_policy
 from orchestrator.profiles import DATA
@@ -109,25 +103,6 @@ def test_without_a_profile_decode_shares_every_level_with_prefill(write, edges, 
     """Nobody knows the bytes: an image moves anywhere, a KV cache as little as can be."""
     policy = load_policy(write(more=f"topology: {{levels: [zone, rack]{edges}}}\n"))
     assert edge_levels(policy, None, HARDWARE.links) == expected
-
-
-@pytest.mark.parametrize(
-    ("model", "slo", "level"),
-    [
-        pytest.param("internvl-26b", "", 2, id="by-bytes"),
-        pytest.param("internvl-26b", "slo: {ttft_s: 60}\n", 0, id="bytes-have-time"),
-        pytest.param("gpt", "slo: {ttft_s: 60}\n", 3, id="no-profile"),
-    ],
-)
-def test_the_gateway_routes_by_the_level_that_control_places_by(write, model, slo, level):
-    """Three levels, of which the KV cache needs two; a gateway works it out anew when the file is edited."""
-    path = write(("{name: internvl-26b}", f"{{name: {model}}}"), more=LEVELS + "}\n" + slo)
-    decode_level = DecodeLevel(path)
-    assert decode_level.of(load_policy(path)) == level
-    if model != "gpt":
-        assert load_control_policy(path, HARDWARE).edges.prefill_decode == level
-    edited = write(more="topology: {levels: []}\n")
-    assert decode_level.of(load_policy(edited)) == 0
 
 
 @pytest.mark.parametrize("timeout_s", [510, 60])

@@ -99,6 +99,17 @@ def test_a_service_is_brought_up_edited_and_brought_down(tmp_path):
     assert stand.ready() == (2, 1, 1)
 
 
+def test_plans_can_be_scraped(tmp_path):
+    """What is wanted of each stage, and how often for which reason."""
+    stand = Stand(tmp_path, (1, 1, 2))
+    stand.ticks(3)
+    registry = stand.controller.metrics.registry
+    labels = {"tercet_service": SERVICE, "stage": "decode"}
+    assert registry.get_sample_value("tercet:controller_replicas_wanted", labels) == 2
+    told = [s for m in registry.collect() for s in m.samples if s.name == "tercet:controller_decision_total"]
+    assert sum(s.value for s in told if s.labels["stage"] == "decode") == 3
+
+
 def test_an_edit_that_is_wrong_is_told_and_not_taken(tmp_path, caplog):
     stand = Stand(tmp_path, (1, 1, 1))
     stand.ticks()

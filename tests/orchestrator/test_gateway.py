@@ -13,10 +13,12 @@ import msgspec
 import pytest
 from PIL import Image
 
+from orchestrator.core.kv import KvSizes
 from orchestrator.counting import Counting, steady_unix_s
 from orchestrator.fleet import Fleet
 from orchestrator.gateway import Gateway
 from orchestrator.intake import Intake
+from orchestrator.kv_rules import KvRules
 from orchestrator.metrics import Metrics
 from orchestrator.policy import load_policy
 from orchestrator.ports import DispatchOrder
@@ -111,7 +113,7 @@ class Bench:
             lambda: POLICY,
             on_offer=self.counting.offered,
             on_admission=lambda reason: None,  # type: ignore[arg-type]
-            decode_level=lambda: 0,
+            kv_rules=lambda: KvRules(sizes=KvSizes(token_bytes=front.kv_bytes_per_token)),
         )
         self.app = Gateway(
             self.fleet,
@@ -186,6 +188,27 @@ def run(test: Coroutine[Any, Any, None]) -> None:
             await test
 
     asyncio.run(bounded())
+
+
+def test_replicas_and_gateways_of_another_model_are_left_out() -> None:
+    """Services of one stack share a registry; neither load nor metrics of one are the other's."""
+
+    async def test() -> None:
+        async with running() as bench:
+            facts = {"stage": "decode", "model": "other", "modalities": [], "hardware": "cpu", "domain": []}
+            stranger = bench.ledger.worker("decode.9", Stage.DECODE)
+            stranger.register(msgspec.json.encode(facts | {"kv_bytes": 1}), 8, 1)
+            report = {"model": "other", "waiting_tokens": {"decode": 99}}
+            await bench.ledger.greet("theirs", msgspec.json.encode(report), first=True)
+            await bench.fleet.join()
+            bench.metrics.watch(bench.fleet, bench.counting)
+            assert bench.fleet.load(Stage.DECODE).live_replicas == 1
+            assert bench.fleet.load(Stage.DECODE).backlog_tokens == 0
+            found = bench.metrics.registry.get_sample_value
+            assert found("tercet:replica_in_flight", {"stage": "decode", "replica": "decode.1"}) == 0
+            assert found("tercet:replica_in_flight", {"stage": "decode", "replica": "decode.9"}) is None
+
+    run(test())
 
 
 def test_an_answer_comes_through_prefill_and_decode() -> None:

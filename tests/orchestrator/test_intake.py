@@ -14,9 +14,11 @@ from PIL import Image
 
 from orchestrator.api import parse_chat
 from orchestrator.api_errors import ApiError
+from orchestrator.core.kv import KvSizes
 from orchestrator.core.types import StageLoad
 from orchestrator.hops import Request
 from orchestrator.intake import Intake
+from orchestrator.kv_rules import KvRules
 from orchestrator.pipeline import Work
 from orchestrator.policy import Policy, load_policy
 from stages.memory_blobs import MemoryBlobs
@@ -96,7 +98,7 @@ def take(
             lambda: policy,
             on_offer=lambda tagged, asked: None,
             on_admission=lambda reason: None,
-            decode_level=lambda: 0,
+            kv_rules=lambda: KvRules(sizes=KvSizes(token_bytes=10), decode_level=1),
             media_memory_bytes=memory_bytes,
         )
         async with intake.take(asked, asking or request(patience_s)) as work:
@@ -115,6 +117,7 @@ def test_text_alone_has_no_encode_work_and_no_items() -> None:
     work = take(chat())
     assert work.tag.stages == (Stage.PREFILL, Stage.DECODE)
     assert (work.items, work.tag.encode_tokens, work.tag.context_tokens) == ([], 0, 6)
+    assert (work.kv, work.decode_level) == (KvSizes(token_bytes=10), 1)
 
 
 def test_images_are_tagged_and_stored_before_any_stage_sees_them() -> None:

@@ -6,11 +6,13 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from orchestrator.core.kv import KvSizes
 from orchestrator.core.tagger import tag
 from orchestrator.core.types import MediaShape, Reason, Replica, RouteQuery
 from orchestrator.dispatch import Grant, NobodyInDomain
@@ -117,7 +119,10 @@ class FakeHops:
         return [f"{job.hop}#{job.attempt}" for job in self.jobs]
 
 
-def pipeline(hops: FakeHops, images: int = 0) -> Pipeline:
+DECODER_ONLY = KvSizes(token_bytes=10)
+
+
+def pipeline(hops: FakeHops, images: int = 0, kappa: int = 1, kv: KvSizes = DECODER_ONLY) -> Pipeline:
     items = [
         MediaItem(
             modality=Modality.IMAGE,
@@ -143,21 +148,23 @@ def pipeline(hops: FakeHops, images: int = 0) -> Pipeline:
         deadline_unix_s=time.time() + 60,
     )
     work = Work(
-        tag=tag(2, [shape] * images, kappa=1, max_tokens=16),
+        tag=tag(2, [shape] * images, kappa=kappa, max_tokens=16),
         prompt=Prompt(token_ids=(0,) * images + (5, 6), media=spans),
         items=items,
         sampling=Sampling(max_tokens=16),
         restore=lambda index: blob(f"restored-{index}"),
-        kv_bytes_per_token=10,
+        kv=kv,
     )
     return Pipeline(hops, PrefixIndex(8), request, work)  # type: ignore[arg-type]
 
 
-def serve(script: Callable[[Job], list[Reply]], images: int = 0) -> tuple[list[TokenChunk], FakeHops]:
+def serve(
+    script: Callable[[Job], list[Reply]], images: int = 0, **model: Any
+) -> tuple[list[TokenChunk], FakeHops]:
     hops = FakeHops(script)
 
     async def collect() -> list[TokenChunk]:
-        return [chunk async for chunk in pipeline(hops, images).run()]
+        return [chunk async for chunk in pipeline(hops, images, **model).run()]
 
     return asyncio.run(collect()), hops
 
@@ -220,6 +227,26 @@ def test_only_the_embedding_that_vanished_is_made_again() -> None:
     missing = Failed("blob", "missing", "shm://here/embedding-encode.1-1")
     _, hops = serve(failing({"prefill#1": [missing]}), images=3)
     assert hops.hops()[3:] == ["prefill#1", "encode.1#2", "prefill#2", "decode#1"]
+
+
+CROSSED = KvSizes(token_bytes=10, crossed_bytes=4, crossed_tokens=1)
+
+
+@pytest.mark.parametrize(
+    ("model", "prefill", "decode"),
+    [
+        pytest.param({}, [50, 70], [210, 210], id="images-in-the-prompt"),
+        pytest.param({"kappa": 0, "kv": CROSSED}, [32, 52], [192, 192], id="in-cross-attention"),
+    ],
+)
+def test_kv_is_reserved_for_the_prompt_its_images_and_the_completion(
+    model: dict[str, Any], prefill: list[int], decode: list[int]
+) -> None:
+    """Two tokens of text and three images of one; prefill again holds the two tokens that were said."""
+    begun = [chunk(*TEXT[:2], at=0), Lost("crash")]
+    _, hops = serve(failing({"decode#1": begun}), images=3, **model)
+    reserved = {stage: [query.kv_bytes for query in hops.queries if query.stage is stage] for stage in Stage}
+    assert reserved == {Stage.ENCODE: [0, 0, 0], Stage.PREFILL: prefill, Stage.DECODE: decode}
 
 
 def test_media_that_vanished_are_put_back() -> None:

@@ -148,8 +148,8 @@ def test_metrics_move_with_the_requests(system: System) -> None:
         assert moved("tercet:stage_work_seconds_sum", label) > 0
         assert moved("tercet:stage_tokens_total", label) == {"encode": 9, "prefill": 15, "decode": 5}[stage]
         assert moved("tercet:route_total", f'reason="only-candidate",{label}') == 1
-    assert moved("gen_ai_server_time_to_first_token_seconds_count") == 1
-    assert moved("gen_ai_server_time_per_output_token_seconds_count") == 1
+    assert moved("gen_ai_server_time_to_first_token_seconds_count", 'modality="image"') == 1
+    assert moved("gen_ai_server_time_per_output_token_seconds_count", 'modality="image"') == 1
     assert moved("gen_ai_server_request_duration_seconds_count") == 2
     assert after["tercet:num_requests_running"] == {"": 0}
     assert set(after["tercet:num_requests_waiting"].values()) == {0}

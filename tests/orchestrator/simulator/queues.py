@@ -1,5 +1,8 @@
 """Small stations to hold against closed forms."""
 
+from collections.abc import Callable
+from functools import partial
+
 import numpy as np
 
 from orchestrator.core.observed import ReplicaState
@@ -7,10 +10,12 @@ from orchestrator.core.profile import DecodeTiming, PrefillTiming
 from orchestrator.core.types import StageTag
 from orchestrator.core.waiting import WaitingParams
 from orchestrator.simulator.clock import Clock
-from orchestrator.simulator.engines import EncodeEngine, Milestones, StepEngine
+from orchestrator.simulator.encode_engine import EncodeEngine
+from orchestrator.simulator.engine import Milestones
 from orchestrator.simulator.hop import Hop, Request
 from orchestrator.simulator.pool import Pool
 from orchestrator.simulator.replica import SimReplica
+from orchestrator.simulator.step_engine import StepEngine
 from stages.types import Modality, Stage
 
 
@@ -95,15 +100,16 @@ def waits_in_a_pool(arrivals: list[float], tokens: list[int], replicas: int) -> 
             replica.take(hop)
             replica.engine.submit(hop)
 
-    def done(hop: Hop) -> None:
-        hop.replica.give_back(hop)
+    def done(replica: SimReplica, hop: Hop) -> None:
+        replica.give_back(hop)
         dispatch()
 
-    for number in range(replicas):
-        milestones = Milestones(prefilled=lambda hop: None, done=done)
+    def engine(replica: SimReplica) -> StepEngine:
+        milestones = Milestones(prefilled=lambda hop: None, done=partial(done, replica))
         timing = PrefillTiming(points=((1_000, 1.0), (1_000_000, 1_000.0)), floor_s=0.0)
-        engine = StepEngine(clock, milestones, timing, 1_000_000)
-        pool.replicas.append(_replica(f"p-{number}", engine))
+        return StepEngine(clock, milestones, timing, 1_000_000)
+
+    pool.replicas += [_replica(f"p-{number}", engine) for number in range(replicas)]
     for index, (at_s, size) in enumerate(zip(arrivals, tokens, strict=True)):
         clock.run_until(at_s)
         came = request(index)
@@ -115,7 +121,7 @@ def waits_in_a_pool(arrivals: list[float], tokens: list[int], replicas: int) -> 
     return float(np.mean(waited))
 
 
-def _replica(name: str, engine: StepEngine) -> SimReplica:
+def _replica(name: str, engine: Callable[[SimReplica], StepEngine]) -> SimReplica:
     replica = SimReplica(
         name,
         "s",

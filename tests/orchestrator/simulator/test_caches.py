@@ -12,7 +12,8 @@ from orchestrator.core.scaling.static import StaticParams
 from orchestrator.simulator.caches import EmbeddingCache, PrefixPages
 from orchestrator.simulator.clock import Clock
 from orchestrator.simulator.content import Content
-from orchestrator.simulator.engines import EncodeEngine, Milestones
+from orchestrator.simulator.encode_engine import EncodeEngine
+from orchestrator.simulator.engine import Milestones
 from orchestrator.simulator.hop import Hop
 from orchestrator.simulator.run import simulate
 from orchestrator.simulator.scenario import load_subject

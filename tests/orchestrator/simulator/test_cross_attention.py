@@ -7,8 +7,11 @@ import numpy as np
 import pytest
 
 from orchestrator.core.capacity import USABLE_MEMORY, Mix, decode_batch, kv_capacity_tokens
+from orchestrator.core.kv import kv_bytes as reserved_bytes
 from orchestrator.core.profile import HardwareClass
 from orchestrator.core.scaling.static import StaticParams
+from orchestrator.kv_rules import CurrentKvRules
+from orchestrator.simulator.replica import SimReplica
 from orchestrator.simulator.run import simulate
 from orchestrator.simulator.scenario import load_subject
 from orchestrator.simulator.systems import SYSTEMS
@@ -74,6 +77,23 @@ def test_images_move_with_the_kv_cache(subject):
     profile = subject.control.profile
     moved = [size for size in scales.seen if size != profile.embedding_bytes]
     assert moved == [kv_bytes(profile, 0)] * 6
+
+
+def test_decode_reserves_what_a_gateway_would_reserve(subject, monkeypatch):
+    """The gateway has its sizes from the policy file and the profile that it finds for it."""
+    taken, take = [], SimReplica.take
+
+    def noting(replica, hop):
+        if replica.stage is Stage.DECODE:
+            taken.append(hop)
+        take(replica, hop)
+
+    monkeypatch.setattr(SimReplica, "take", noting)
+    simulate(subject.scenario(scaling="static", params=StaticParams(encode=4)))
+    profile = subject.control.profile
+    live = CurrentKvRules("llama.yaml", profile.kv_bytes_per_token).of(subject.policy).sizes
+    assert [hop.kv_bytes for hop in taken] == [kv_bytes(profile, OUTPUT)] * 6
+    assert [reserved_bytes(hop.request.tag, live, OUTPUT) for hop in taken] == [hop.kv_bytes for hop in taken]
 
 
 def test_decode_holds_as_many_as_control_believes(subject):

@@ -9,8 +9,10 @@ from hypothesis import strategies as st
 
 from orchestrator.simulator.clock import Clock
 from orchestrator.simulator.decode_batch import DecodeBatch
-from orchestrator.simulator.engines import DecodeEngine, Milestones, StepEngine
+from orchestrator.simulator.decode_engine import DecodeEngine
+from orchestrator.simulator.engine import Milestones
 from orchestrator.simulator.hop import Hop
+from orchestrator.simulator.step_engine import StepEngine
 from tests.orchestrator.simulator.queues import (
     DECODE,
     poisson,

@@ -20,6 +20,7 @@ from orchestrator.simulator.faults import (
     ZoneLoss,
 )
 from orchestrator.simulator.outcomes import Ending
+from orchestrator.simulator.recovery import is_gone
 from orchestrator.simulator.run import Simulation, simulate
 from orchestrator.simulator.scenario import load_subject
 from stages.types import Stage
@@ -61,7 +62,7 @@ def scenario(subject):
 def held_back(service, pool):
     """Return the replicas that could take the most urgent hop of a pool, which nothing holds back."""
     waiting = pool.waiting()
-    if not waiting or (pool.stages == (Stage.ENCODE,) and service._held()):
+    if not waiting or (pool.only_encodes and service.journey.queues._held()):
         return []
     hop = waiting[0]
     return [
@@ -88,9 +89,10 @@ def check_now(simulation):
         for pool in service.pools:
             assert not held_back(service, pool)
             for request in [hop.request for hop in not_begun(pool) if not hop.request.ended]:
-                assert request.prefilled_on in (None, *world.replicas.values())
+                source = service.journey.handover.source(request)
+                assert source in (None, *world.replicas.values())
                 if pool.stage is not Stage.DECODE:  # which has no use for embeddings
-                    assert not any(map(service.is_gone, request.embeddings_at))
+                    assert not any(is_gone(each, world.lost_at) for each in request.embeddings_at)
 
 
 def checked_run(scenario):

@@ -1,0 +1,65 @@
+"""What a stage pool is made of."""
+
+from dataclasses import dataclass
+
+from infra.config import ImagesConfig
+from infra.objects.names import object_name, pool_labels
+from infra.service_config import Autoscaler
+from infra.shared_config import BrokerConfig
+from orchestrator.policy import Policy
+from orchestrator.policy.values import StagePolicy
+from stages.types import Stage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StagePoolArgs:
+    """The replicas of one stage on one hardware class.
+
+    Attributes:
+        autoscaler: Of this pool: `none` for a pool whose count stays, whatever scales others of the service.
+        replicas: That it starts with, and keeps without an autoscaler.
+        nodes: Nodes that one replica spans.
+        queue: Kueue's LocalQueue; empty for none.
+        prometheus: Where KEDA asks; empty without it.
+        priority_class: Name of the PriorityClass.
+    """
+
+    policy: Policy
+    stage: Stage
+    hardware: str
+    namespace: str
+    autoscaler: Autoscaler
+    images: ImagesConfig
+    broker: BrokerConfig
+    priority_class: str
+    replicas: int = 0
+    nodes: int = 1
+    queue: str = ""
+    prometheus: str = ""
+
+    @property
+    def name(self) -> str:
+        """Name of its objects."""
+        return object_name(self.policy.service, self.stage.value, self.hardware)
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """What the controller, its Service and NetworkPolicies know it by; also the selector."""
+        return pool_labels(self.policy.service, self.stage, self.hardware)
+
+    @property
+    def of_stage(self) -> StagePolicy:
+        """What the policy says of its stage."""
+        return self.policy.stages[self.stage]
+
+    @property
+    def gated(self) -> bool:
+        """Whether the controller places its pods; with others a gate would stay for ever."""
+        return self.autoscaler == "tercet"
+
+    @property
+    def target(self) -> dict[str, str]:
+        """What holds its count, as scalers name it."""
+        if self.nodes > 1:
+            return {"apiVersion": "leaderworkerset.x-k8s.io/v1", "kind": "LeaderWorkerSet", "name": self.name}
+        return {"apiVersion": "apps/v1", "kind": "Deployment", "name": self.name}

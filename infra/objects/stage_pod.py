@@ -1,0 +1,153 @@
+"""The pods of a stage pool: the worker, and the engine beside it if that is a server of its own."""
+
+import json
+import re
+
+from infra.objects.engines import SERVERS, engine_container
+from infra.objects.names import Object
+from infra.objects.pods import (
+    BLOB_DIR,
+    BLOB_PORT,
+    blob_token,
+    blobs,
+    container_security,
+    pod_facts,
+    pod_security,
+    scratch,
+    tcp_probe,
+)
+from infra.objects.pool_args import StagePoolArgs
+from infra.objects.redis_access import REDIS_URL, redis_environment, tls_files
+from orchestrator.kube_names import ACCELERATOR_RESOURCE, DOMAIN, GATE, HARDWARE, PROCESSORS
+
+MAX_IMAGE_PX = 400_000_000
+"""The gateway holds media to the live `image_px`; engines refuse only what no policy should allow."""
+
+_TOLERATION = {"key": ACCELERATOR_RESOURCE, "operator": "Exists", "effect": "NoSchedule"}
+"""Of any value: clouds taint nodes with accelerators alike but for that."""
+
+_START_S = 600
+_LEAVE_S = 10
+"""Seconds beyond the drain: closing engines and leaving the registry."""
+
+
+def replica_pod(args: StagePoolArgs, rollout: str) -> Object:
+    """Return the spec of a replica's pod, or of its first one if it spans several nodes."""
+    volume, mount = scratch("blobs", BLOB_DIR, in_memory=True)
+    temporary, tmp = scratch("tmp", "/tmp")  # noqa: S108  # the root is read-only
+    certificates = tls_files(args.broker)
+    apart = args.of_stage.engine in SERVERS
+    mounts = [mount, tmp, *certificates.mounts]
+    containers = [_worker(args, rollout, mounts, {} if apart else _accelerators(args))]
+    volumes = [volume, temporary, *certificates.volumes]
+    if apart:
+        engine, more = _engine(args, leads=True)
+        containers.append(engine)
+        volumes += more
+    return _pod(args, containers, volumes)
+
+
+def follower_pod(args: StagePoolArgs) -> Object:
+    """Return the spec of the further pods of a replica that spans several nodes."""
+    engine, volumes = _engine(args, leads=False)
+    return _pod(args, [engine], volumes)
+
+
+def _engine(args: StagePoolArgs, *, leads: bool) -> tuple[Object, list[Object]]:
+    return engine_container(
+        args.policy,
+        args.stage,
+        args.images,
+        _accelerators(args),
+        nodes=args.nodes,
+        leads=leads,
+    )
+
+
+def _pod(args: StagePoolArgs, containers: list[Object], volumes: list[Object]) -> Object:
+    return {
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "priorityClassName": args.priority_class,
+        "terminationGracePeriodSeconds": args.of_stage.drain_s + _LEAVE_S,
+        "securityContext": pod_security(),
+        "tolerations": [_TOLERATION],
+        "affinity": _affinity(args),
+        "topologySpreadConstraints": [
+            {
+                "maxSkew": 1,
+                "topologyKey": "kubernetes.io/hostname",
+                "whenUnsatisfiable": "ScheduleAnyway",
+                "labelSelector": {"matchLabels": args.labels},
+            }
+        ],
+        "containers": containers,
+        "volumes": volumes,
+    } | ({"schedulingGates": [{"name": GATE}]} if args.gated else {})
+
+
+def _worker(args: StagePoolArgs, rollout: str, mounts: list[Object], resources: Object) -> Object:
+    chosen = [
+        {"name": name, "valueFrom": {"configMapKeyRef": {"name": rollout, "key": name}}}
+        for name in ("MODEL", "SLOTS", "HARDWARE")
+    ]
+    return {
+        "name": "worker",
+        "image": args.images.tercet,
+        "command": ["python", "-P", "-m", "workers"],
+        "env": [
+            *pod_facts(),
+            *redis_environment(args.broker),
+            blob_token(args.broker.secret),
+            *chosen,
+            {"name": "STAGE", "value": json.dumps(args.stage.value)},
+            # Known once the controller has chosen a place, which is before any container starts.
+            {"name": "DOMAIN", "valueFrom": {"fieldRef": {"fieldPath": f"metadata.annotations['{DOMAIN}']"}}},
+            {"name": "TERCET_WORKER", "value": _worker_json(args.of_stage.drain_s)},
+        ],
+        "ports": [{"name": "blobs", "containerPort": BLOB_PORT}],
+        "resources": resources or {"requests": {"cpu": "250m", "memory": "512Mi"}},
+        "securityContext": container_security(),
+        "volumeMounts": mounts,
+        "startupProbe": tcp_probe(BLOB_PORT, periodSeconds=2, failureThreshold=_START_S // 2),
+        "readinessProbe": tcp_probe(BLOB_PORT, periodSeconds=5),
+        # The worker drains on SIGTERM; a second for those who read its last blobs to have connected.
+        "lifecycle": {"preStop": {"sleep": {"seconds": 1}}},
+    }
+
+
+def _worker_json(drain_s: int) -> str:
+    """Return a `WorkerConfig` as JSON in which Kubernetes replaces each `$(NAME)`.
+
+    What stands without quotes, `<NAME>` at first, is itself a value of JSON.
+    """
+    config = {
+        "name": "$(POD_NAME)",
+        "epoch": "",
+        "stage": "<STAGE>",
+        "model": "<MODEL>",
+        "slots": "<SLOTS>",
+        "hardware": "<HARDWARE>",
+        "domain": "<DOMAIN>",
+        "redis_url": REDIS_URL,
+        "blobs": blobs(),
+        "limits": {"max_batch": "<SLOTS>", "max_image_pixels": MAX_IMAGE_PX},
+        "grace_s": drain_s,
+    }
+    return re.sub(r'"<(\w+)>"', r"$(\1)", json.dumps(config))
+
+
+def _accelerators(args: StagePoolArgs) -> Object:
+    amount = str(args.of_stage.tp // args.nodes)
+    if args.hardware == PROCESSORS:
+        return {"requests": {"cpu": amount, "memory": "1Gi"}}
+    whole = {ACCELERATOR_RESOURCE: amount}
+    return {"requests": {"cpu": "2", "memory": "8Gi", **whole}, "limits": whole}
+
+
+def _affinity(args: StagePoolArgs) -> Object:
+    if args.hardware == PROCESSORS:
+        return {}
+    term = {"matchExpressions": [{"key": HARDWARE, "operator": "In", "values": [args.hardware]}]}
+    needed = {"nodeSelectorTerms": [term]}
+    return {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": needed}}

@@ -1,0 +1,64 @@
+"""What a stack's configuration says of what its services share: Redis, observability."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from pydantic import ConfigDict
+
+from infra.config_fields import DnsLabel, HttpUrl, LabelValue, Port
+from orchestrator.yaml_fields import STRICT, Count, InfeasibleError, Name
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BrokerConfig:
+    """Redis.
+
+    Attributes:
+        secret: Name of a Secret with the keys `blob-token` and `password`, made by whoever owns the cluster.
+        external_port: Port of a Redis that is somebody else's; the Secret's key `url` then says where it is,
+            and there is no `password`. Null: the stack has a Redis of its own.
+        tls_secret: Name of a Secret with `tls.crt`, `tls.key` and `ca.crt`, for the name `redis`; null: no
+            TLS. Of an external Redis `ca.crt` alone, which its URL may name as /etc/tercet/redis/ca.crt.
+        storage_gb: Gigabytes of its volume; null: kept in the pod, and lost with it.
+        storage_class: Of that volume; null: the cluster's default.
+        memory_mb: Megabytes that it may fill.
+        image: Its container image.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+
+    secret: DnsLabel = "tercet-redis"  # noqa: S105  # the name of a secret, not one
+    external_port: Port | None = None
+    tls_secret: DnsLabel | None = None
+    storage_gb: Count | None = None
+    storage_class: DnsLabel | None = None
+    memory_mb: Count = 1024
+    image: Name = "docker.io/library/redis:7.4"
+
+    def __post_init__(self) -> None:
+        if self.storage_class and not self.storage_gb:
+            raise InfeasibleError("without storage_gb there is no volume", "storage_class")
+        if self.storage_gb and self.external_port:
+            raise InfeasibleError("an external Redis keeps its own", "storage_gb")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObservabilityConfig:
+    """What watches the stack.
+
+    Attributes:
+        monitors: Whether to make PodMonitor and PrometheusRule; needs Prometheus Operator in the cluster.
+        monitor_labels: Labels by which that Prometheus chooses them.
+        dashboards: Whether to make ConfigMaps with Grafana dashboards.
+        dashboard_labels: Labels by which Grafana finds them.
+        prometheus: Where KEDA asks Prometheus; null: KEDA is not used.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+
+    monitors: bool = False
+    monitor_labels: Mapping[Name, LabelValue] = field(default_factory=dict)
+    dashboards: bool = True
+    dashboard_labels: Mapping[Name, LabelValue] = field(default_factory=lambda: {"grafana_dashboard": "1"})
+    prometheus: HttpUrl | None = None
