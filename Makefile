@@ -57,7 +57,7 @@ bench: $(VENV)/.bench  ## Measure speed and memory beside peers, about 40 minute
 	$(BIN)/python -m bench $(ARGS)
 
 experiments: $(VENV)/.run  ## Measure docs/results.md anew, resuming: hours; QUICK=1 for minutes.
-	$(BIN)/tercet experiments $(if $(QUICK),--quick) --write docs $(ARGS)
+	$(BIN)/tercet experiments $(if $(QUICK),--quick) --rows docs/results/rows --write docs $(ARGS)
 
 train-tiny: $(VENV)/.train  ## Train the built-in model anew, about 20 minutes.
 	$(BIN)/python -m stages.tiny.train $(ARGS)

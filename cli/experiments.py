@@ -20,8 +20,6 @@ from experiments.runner import run_all
 from experiments.store import Store, fingerprint
 from experiments.table import EXPERIMENTS
 
-FOLDER = Path(".experiments")
-
 
 def experiments_command(
     names: Annotated[list[str] | None, typer.Argument(help="Experiments; by default all.")] = None,
@@ -33,6 +31,9 @@ def experiments_command(
     write: Annotated[
         Path | None, typer.Option(help="Write results.md and its plots into this folder.", file_okay=False)
     ] = None,
+    rows: Annotated[
+        Path, typer.Option(help="Keep measurements here, and go on from those that are.", file_okay=False)
+    ] = Path(".experiments"),
     budget: Annotated[bool, typer.Option(help="Only say what is left to measure.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
 ) -> None:
@@ -40,7 +41,7 @@ def experiments_command(
     for name in names or ():
         if name not in EXPERIMENTS:
             refuse(f"there is no experiment {name}; there are {', '.join(EXPERIMENTS)}", MISTAKEN)
-    works = [_work(name, QUICK if quick else FULL, any_code) for name in names or EXPERIMENTS]
+    works = [_work(rows, name, QUICK if quick else FULL, any_code) for name in names or EXPERIMENTS]
     if not as_json:
         _print_budget(works, jobs)
     if not budget:
@@ -48,12 +49,12 @@ def experiments_command(
     if as_json:
         typer.echo(json.dumps(_as_json(works), indent=2))
     if write is not None:
-        _write(write)
+        _write(rows, write)
 
 
-def _work(name: str, scale: Scale, any_code: bool) -> Work:
+def _work(rows: Path, name: str, scale: Scale, any_code: bool) -> Work:
     code = fingerprint()
-    store = Store(FOLDER, name, scale.name)
+    store = Store(rows, name, scale.name)
     return Work(
         experiment=EXPERIMENTS[name],
         scale=scale,
@@ -65,15 +66,16 @@ def _work(name: str, scale: Scale, any_code: bool) -> Work:
 
 def _print_budget(works: Sequence[Work], jobs: int) -> None:
     console = Console()
-    rows = plain_table("experiment", "scale", "measured", "to do", "about min", "")
+    table = plain_table("experiment", "scale", "measured", "to do", "about min")
+    table.add_column("")
     for work in works:
         left = work.budget()
         minutes = f"{left.work_s / jobs / 60.0:,.0f}"
         done = len(work.findings().measured)
-        rows.add_row(
+        table.add_row(
             work.experiment.name, work.scale.name, str(done), str(left.runs), minutes, work.experiment.title
         )
-    console.print(rows)
+    console.print(table)
     total_s = sum(work.budget().work_s for work in works) / jobs
     console.print(f"about {total_s / 60.0:,.0f} minutes with {jobs} processes")
 
@@ -112,11 +114,11 @@ def _as_json(works: Sequence[Work]) -> dict[str, Any]:
     }
 
 
-def _write(folder: Path) -> None:
+def _write(rows: Path, folder: Path) -> None:
     """Write what there is: of each experiment the full answer if it is whole, else the quick one."""
     answers = []
     for name in EXPERIMENTS:
-        full, quick = (_work(name, scale, any_code=True) for scale in (FULL, QUICK))
+        full, quick = (_work(rows, name, scale, any_code=True) for scale in (FULL, QUICK))
         best = full if full.measured and not full.missing() else quick
         if best.measured:
             answers.append(Answer(experiment=best.experiment, findings=best.findings()))

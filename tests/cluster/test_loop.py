@@ -10,6 +10,7 @@ import pytest
 
 from cli.cluster_nodes import add_nodes
 from infra.objects.controller import NAME, ControllerArgs, controller_objects
+from infra.shared_config import BrokerConfig
 from orchestrator.core.pools import Pool
 from orchestrator.kube_names import DOMAIN, GROUP, STAGE
 from orchestrator.simulator.fleet_spec import parse_fleet
@@ -79,7 +80,7 @@ def controller(cluster, api, redis, tmp_path):
 
 def account_of_controller(cluster, api, folder):
     """Create the controller's account with what it may do; return a kubeconfig with its token."""
-    args = ControllerArgs(namespace=api.namespace, services=("loop",), image="none", secret="none")
+    args = ControllerArgs(namespace=api.namespace, services=("loop",), image="none", broker=BrokerConfig())
     with Raw(cluster) as raw:
         for thing in controller_objects(args):
             if thing["kind"] != "Deployment":
