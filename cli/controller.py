@@ -14,6 +14,7 @@ from orchestrator.control_policy import Hardware
 from orchestrator.controller import Controller, ServicePolicy
 from orchestrator.counting import steady_unix_s
 from orchestrator.logs import configure_logs
+from orchestrator.ports import Cluster
 from orchestrator.yaml_file import FileError
 
 
@@ -34,6 +35,9 @@ def controller_command(
     metrics_port: Annotated[
         int, typer.Option(envvar="TERCET_METRICS_PORT", min=0, max=65_535, help="Of /metrics; 0 for none.")
     ] = 0,
+    karpenter: Annotated[
+        bool, typer.Option("--karpenter", help="Order nodes of Karpenter where there is no room.")
+    ] = False,
     act: Annotated[bool, typer.Option(help="Carry decisions out, or only tell them.")] = True,
 ) -> None:
     """Observe, decide and apply every 5 seconds, until Ctrl-C; decisions are logged as JSON lines."""
@@ -50,19 +54,6 @@ def controller_command(
     if len(levels) > 1:
         named = " and ".join(", ".join(names) or "none" for names in sorted(levels))
         refuse(f"topology.levels differ ({named}); services of one cluster share its levels", MISTAKEN)
-    asyncio.run(_run(services, next(iter(levels)), redis_url, namespace, kubeconfig, metrics_port, act=act))
-
-
-async def _run(
-    services: dict[str, ServicePolicy],
-    levels: tuple[str, ...],
-    redis_url: str,
-    namespace: str,
-    kubeconfig: Path | None,
-    metrics_port: int,
-    *,
-    act: bool,
-) -> None:
     from orchestrator.adapters.kube import (  # heavy, and nothing else needs it
         KubeCluster,
         NoCluster,
@@ -70,9 +61,22 @@ async def _run(
     )
 
     try:
-        cluster = KubeCluster(client_of(kubeconfig), namespace, tuple(services), levels)
+        cluster = KubeCluster(
+            client_of(kubeconfig), namespace, tuple(services), next(iter(levels)), karpenter=karpenter
+        )
     except NoCluster as error:
         refuse(str(error), MISTAKEN)
+    asyncio.run(_run(cluster, services, redis_url, metrics_port, act=act))
+
+
+async def _run(
+    cluster: Cluster,
+    services: dict[str, ServicePolicy],
+    redis_url: str,
+    metrics_port: int,
+    *,
+    act: bool,
+) -> None:
     redis = connect(redis_url, patient=False)
     controller = Controller(cluster, RedisLedger(redis), services, steady_unix_s(), acts=act)
     if metrics_port:

@@ -8,6 +8,7 @@ from infra.objects.pods import container_security, pod_security, scratch
 from infra.objects.redis_access import REDIS_URL, redis_environment, tls_files
 from infra.objects.service import POLICY_KEY, policy_name
 from infra.shared_config import BrokerConfig
+from orchestrator.kube_names import KARPENTER
 
 NAME = "tercet-controller"
 _LABELS = component_labels("controller")
@@ -22,6 +23,9 @@ NAMESPACE_RULES: list[Object] = [
 CLUSTER_RULES: list[Object] = [{"apiGroups": [""], "resources": ["nodes", "pods"], "verbs": ["list"]}]
 """Everywhere: where accelerators are, and who holds them."""
 
+KARPENTER_RULES: list[Object] = [{"apiGroups": [KARPENTER], "resources": ["nodepools"], "verbs": ["list"]}]
+"""With Karpenter: what it could make."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ControllerArgs:
@@ -30,21 +34,24 @@ class ControllerArgs:
     Attributes:
         services: Those that it scales.
         broker: How it reaches Redis.
+        karpenter: Whether it may order nodes of Karpenter.
     """
 
     namespace: str
     services: tuple[str, ...]
     image: str
     broker: BrokerConfig
+    karpenter: bool = False
 
 
 def controller_objects(args: ControllerArgs) -> list[Object]:
     """Return ServiceAccount, roles with their bindings, NetworkPolicy and Deployment."""
     cluster_name = f"{args.namespace}-{NAME}"
+    cluster_rules = CLUSTER_RULES + (KARPENTER_RULES if args.karpenter else [])
     return [
         {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata(NAME, args.namespace)},
         _role("Role", metadata(NAME, args.namespace), NAMESPACE_RULES),
-        _role("ClusterRole", metadata(cluster_name), CLUSTER_RULES),
+        _role("ClusterRole", metadata(cluster_name), cluster_rules),
         _binding("RoleBinding", metadata(NAME, args.namespace), "Role", NAME, args.namespace),
         _binding("ClusterRoleBinding", metadata(cluster_name), "ClusterRole", cluster_name, args.namespace),
         controller_edges(args.namespace, args.broker),
@@ -94,7 +101,10 @@ def _pod(args: ControllerArgs) -> Object:
                 "name": "controller",
                 "image": args.image,
                 "command": ["tercet", "controller"],
-                "args": [f"--policy={folder}/{POLICY_KEY}" for folder in folders.values()],
+                "args": [
+                    *(f"--policy={folder}/{POLICY_KEY}" for folder in folders.values()),
+                    *(["--karpenter"] if args.karpenter else []),
+                ],
                 "env": [
                     *redis_environment(args.broker),
                     {"name": "TERCET_REDIS_URL", "value": REDIS_URL},
