@@ -48,8 +48,8 @@ def _named(pool: NodePoolArgs) -> Iterator[tuple[str, Mapping[str, str]]]:
     bought = pool.config.karpenter
     if bought:
         for number in range(bought.max_accelerators // pool.config.accelerators):
-            zone = bought.zones[number % len(bought.zones)] if bought.zones else ""
-            yield f"{pool.name}-{number}", {_ZONE: zone} if zone else {}
+            zone = {_ZONE: bought.zones[number % len(bought.zones)]} if bought.zones else {}
+            yield f"{pool.name}-{number}", {**bought.labels, **zone}
     else:
         for thing in node_objects(pool):
             yield thing["metadata"]["name"], thing["metadata"]["labels"]

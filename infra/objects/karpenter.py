@@ -17,7 +17,7 @@ def karpenter_objects(
         taints: Of the nodes.
         backend: What else is asked of them.
     """
-    labels = {HARDWARE: hardware, ACCELERATORS: str(accelerators)}
+    labels = {**backend.labels, HARDWARE: hardware, ACCELERATORS: str(accelerators)}
     return [_node_class(name, backend), _pool(name, labels, taints, backend)]
 
 

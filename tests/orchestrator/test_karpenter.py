@@ -15,10 +15,12 @@ from tests.infra.kit import ROOT, config_of
 ZONE, RACK = "topology.kubernetes.io/zone", "example.com/rack"
 
 
-def ours(zones=("a", "b")):
+def ours(zones=("a", "b"), labels=None):
     """A NodePool as `pulumi up` creates it."""
     bought = {"instance_types": ["p5.48xlarge"], "max_accelerators": 20, "role": "r", "discovery": "d"}
-    pools = {"big": {"hardware": "h100", "karpenter": bought | {"zones": list(zones)}}}
+    pools = {
+        "big": {"hardware": "h100", "karpenter": bought | {"zones": list(zones), "labels": labels or {}}}
+    }
     services = {"tiny": {"policy": "policies/tiny.yaml"}}
     args = stack_args(config_of(services=services, node_pools=pools), ROOT, FACTS)
     (thing,) = [each for each in node_objects(args.node_pools[0]) if each["kind"] == "NodePool"]
@@ -47,6 +49,11 @@ def test_a_pool_of_ours_can_be_ordered_from():
 )
 def test_what_it_names_is_known_of_a_new_node(zones, levels, domains):
     assert [each.domains for each in read(ours(zones), levels)] == [domains]
+
+
+def test_a_level_that_all_its_nodes_share_is_known_of_a_new_one():
+    thing = ours(labels={RACK: "reserved"})
+    assert [each.domains for each in read(thing)] == [(("a", "reserved"), ("b", "reserved"))]
 
 
 def test_what_karpenter_says_it_uses_is_claimed():
