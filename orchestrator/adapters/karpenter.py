@@ -11,8 +11,7 @@ from itertools import product
 from math import ceil
 from typing import Any
 
-from kubernetes.utils import parse_quantity
-
+from orchestrator.adapters.kube_resources import amount
 from orchestrator.core.orders import NodePool, order_id, pool_and_number
 from orchestrator.kube_names import (
     ACCELERATOR_TAINT,
@@ -93,8 +92,8 @@ def node_pools(things: Iterable[Object], levels: Sequence[str]) -> Iterator[Node
                     name=thing["metadata"]["name"],
                     hardware=labels[HARDWARE],
                     accelerators=each,
-                    most=int(parse_quantity(limits[resource]) / each),
-                    claimed=ceil(parse_quantity(used.get(resource, 0)) / each),
+                    most=int(amount(limits, resource) / each),
+                    claimed=ceil(amount(used, resource) / each),
                     domains=_domains(template, levels),
                 )
 
