@@ -1,8 +1,8 @@
 """`tiny` at the pace of an accelerator: its own answers, in steps as long as a larger model's.
 
 `python -m bench.clocked` serves it in place of `python -m workers`. Engines, batches, caches, KV and the
-whole path are the real ones; a step computes, and then sleeps until its time is over. So the cores are mostly idle,
-as beside GPUs.
+whole path are the real ones; a step computes, and then sleeps until its time is over. So the cores are
+mostly idle, as beside GPUs.
 """
 
 import logging

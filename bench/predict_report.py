@@ -57,7 +57,7 @@ until it has taken as long as one of a larger model (`bench/clocked.py`):
 |---|---|
 | an image | {image_ms:g} ms |
 | a chunk of prompts | {floor_ms:g} ms with hardly a token in it, {chunk_ms:g} ms with 64, linear between |
-| a decode step | {step_ms:g} ms, and {sequence_ms:g} ms a sequence, {context_us:g} µs a token in its KV cache |
+| a decode step | {step_ms:g} ms, and {sequence_ms:g} ms a sequence, {context_us:g} µs a token of KV |
 
 The simulator knows these times. It is told nothing of the path between the engines, and nothing was fitted.
 So what is held against live loads is what [results.md](../results.md) rests on: queues, routing, chunks and
