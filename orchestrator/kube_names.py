@@ -22,6 +22,9 @@ DOMAIN = f"{PREFIX}/domain"
 GATE = f"{PREFIX}/placement"
 """Scheduling gate in the template of a pool that the controller scales."""
 
+POLICY_FILE = "policy.yaml"
+"""Key of the ConfigMap that holds a service's policy; the other keys are files that the policy names."""
+
 DELETION_COST = "controller.kubernetes.io/pod-deletion-cost"
 ACCELERATOR_RESOURCE = "nvidia.com/gpu"
 
