@@ -9,11 +9,12 @@ import typer
 from prometheus_client import start_http_server
 
 from cli.refuse import MISTAKEN, refuse
-from orchestrator.adapters.redis import RedisLedger, connect
+from orchestrator.adapters.redis_shards import RedisShards
 from orchestrator.control_policy import Hardware
 from orchestrator.controller import Controller, ServicePolicy
 from orchestrator.counting import steady_unix_s
 from orchestrator.logs import configure_logs
+from orchestrator.policy_copy import PolicyCopy, follow, look
 from orchestrator.ports import Cluster
 from orchestrator.yaml_file import FileError
 
@@ -22,7 +23,10 @@ def controller_command(
     policy: Annotated[
         list[Path], typer.Option(help="Stage policy file; once for each service.", dir_okay=False)
     ],
-    redis_url: Annotated[str, typer.Option(envvar="TERCET_REDIS_URL", help="Redis of the stack.")],
+    redis_url: Annotated[
+        list[str],
+        typer.Option(envvar="TERCET_REDIS_URL", help="Redis of the stack; of several shards each, in order."),
+    ],
     namespace: Annotated[
         str, typer.Option(envvar="TERCET_NAMESPACE", help="Where the pools are.")
     ] = "default",
@@ -35,6 +39,12 @@ def controller_command(
     metrics_port: Annotated[
         int, typer.Option(envvar="TERCET_METRICS_PORT", min=0, max=65_535, help="Of /metrics; 0 for none.")
     ] = 0,
+    published: Annotated[
+        bool,
+        typer.Option(
+            "--published", help="Follow what `tercet publisher` publishes; the files are what to begin with."
+        ),
+    ] = False,
     karpenter: Annotated[
         bool, typer.Option("--karpenter", help="Order nodes of Karpenter where there is no room.")
     ] = False,
@@ -42,12 +52,14 @@ def controller_command(
 ) -> None:
     """Observe, decide and apply every 5 seconds, until Ctrl-C; decisions are logged as JSON lines."""
     configure_logs(process="controller")
+    copies = [PolicyCopy(path) for path in policy] if published else []
     try:
         hardware = Hardware.load()
-        loaded = [ServicePolicy(path, hardware) for path in policy]
+        loaded = [ServicePolicy(path, hardware) for path in ([each.path for each in copies] or policy)]
     except FileError as error:
         refuse(str(error), MISTAKEN)
     services = {each.current().service: each for each in loaded}
+    followed = dict(zip(services, copies, strict=False))
     if len(services) < len(loaded):
         refuse("two of the policy files are of the same service; give each service once", MISTAKEN)
     levels = {each.current().levels for each in loaded}
@@ -66,21 +78,24 @@ def controller_command(
         )
     except NoCluster as error:
         refuse(str(error), MISTAKEN)
-    asyncio.run(_run(cluster, services, redis_url, metrics_port, act=act))
+    asyncio.run(_run(cluster, services, followed, redis_url, metrics_port, act=act))
 
 
 async def _run(
     cluster: Cluster,
     services: dict[str, ServicePolicy],
-    redis_url: str,
+    followed: dict[str, PolicyCopy],
+    redis_urls: list[str],
     metrics_port: int,
     *,
     act: bool,
 ) -> None:
-    redis = connect(redis_url, patient=False)
-    controller = Controller(cluster, RedisLedger(redis), services, steady_unix_s(), acts=act)
+    shards = RedisShards(redis_urls)
+    controller = Controller(cluster, shards.ledgers(), services, steady_unix_s(), acts=act)
     if metrics_port:
         start_http_server(metrics_port, registry=controller.metrics.registry)
+    await look(shards, followed)
+    following = asyncio.ensure_future(follow(shards, followed))
     task = asyncio.ensure_future(controller.run())
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, task.cancel)
@@ -89,4 +104,5 @@ async def _run(
     except asyncio.CancelledError:
         pass
     finally:
-        await redis.aclose()
+        following.cancel()
+        await shards.aclose()

@@ -12,6 +12,7 @@ from infra.objects.names import CollisionError, Object, check_collisions, metada
 from infra.objects.network import namespace_edges
 from infra.objects.nodes import NodePoolArgs, node_objects
 from infra.objects.observability import ObservabilityArgs, observability_objects
+from infra.objects.publisher import PublisherArgs, publisher_objects
 from infra.objects.service import ModelServiceArgs, service_objects
 from infra.objects.stage_pool import pool_objects
 from infra.spans import spans
@@ -31,6 +32,7 @@ class StackArgs:
     services: tuple[ModelServiceArgs, ...]
     gateways: tuple[GatewayArgs, ...]
     broker: BrokerArgs
+    publisher: PublisherArgs
     controller: ControllerArgs | None
     observability: ObservabilityArgs | None
 
@@ -46,6 +48,7 @@ class StackArgs:
                 yield from pool_objects(stage_pool)
         for gateway in self.gateways:
             yield from gateway_objects(gateway)
+        yield from publisher_objects(self.publisher)
         if self.controller:
             yield from controller_objects(self.controller)
         if self.observability:
@@ -71,6 +74,12 @@ def stack_args(config: StackConfig, root: Path, accelerators: Mapping[str, Accel
         services=services,
         gateways=tuple(_gateway(service, config) for service in services),
         broker=BrokerArgs(namespace=config.namespace, config=config.broker),
+        publisher=PublisherArgs(
+            namespace=config.namespace,
+            services=tuple(each.policy.service for each in services),
+            image=config.images.tercet,
+            broker=config.broker,
+        ),
         controller=_controller(config, scaled) if scaled else None,
         observability=_observability(config, services),
     )

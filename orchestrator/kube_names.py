@@ -32,6 +32,8 @@ KARPENTER = "karpenter.sh"
 KARPENTER_POOL = f"{KARPENTER}/nodepool"
 KARPENTER_INITIALIZED = f"{KARPENTER}/initialized"
 """Label of a node whose accelerators can be asked for."""
+POLICY_FILE = "policy.yaml"
+"""Key of the ConfigMap that holds a service's policy; the other keys are files that the policy names."""
 
 DELETION_COST = "controller.kubernetes.io/pod-deletion-cost"
 ACCELERATOR_RESOURCE = "nvidia.com/gpu"

@@ -7,17 +7,15 @@ from pathlib import Path
 
 from infra.config import ImagesConfig
 from infra.objects.inference_pool import inference_pool_objects
-from infra.objects.names import SKIP_AWAIT, Object, metadata, object_name
+from infra.objects.names import SKIP_AWAIT, Object, digest, metadata, object_name
 from infra.objects.network import part_labels, service_edges
 from infra.objects.pods import BLOB_PORT
 from infra.objects.pool_args import StagePoolArgs
 from infra.service_config import ServiceConfig
 from infra.shared_config import BrokerConfig
+from orchestrator.kube_names import POLICY_FILE
 from orchestrator.policy import DemandPolicy, Policy, dump_policy
 from stages.types import Stage
-
-POLICY_KEY = "policy.yaml"
-PROFILE_KEY = "profile.yaml"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,14 +93,16 @@ def service_objects(args: ModelServiceArgs) -> list[Object]:
 
 
 def policy_map(args: ModelServiceArgs) -> Object:
-    """Return the ConfigMap that gateway and controller read the whole policy from.
+    """Return the ConfigMap with the whole policy: gateways and controller begin with it, and the publisher
+    brings them its edits.
 
     Previews alone need `demand`, and its trace stays where they run.
     """
-    profile = PROFILE_KEY if args.profile_text else None
+    # An edit of the profile alone is one of the policy too: its name changes.
+    profile = f"profile-{digest(args.profile_text)[:8]}.yaml" if args.profile_text else None
     published = replace(args.policy, demand=DemandPolicy(), model=replace(args.policy.model, profile=profile))
     text = json.dumps(json.loads(dump_policy(published)), indent=1)
-    files = {POLICY_KEY: text} | ({PROFILE_KEY: args.profile_text} if profile else {})
+    files = {POLICY_FILE: text} | ({profile: args.profile_text} if profile else {})
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",

@@ -35,15 +35,16 @@ topology: {{levels: [{", ".join(LEVELS)}], edges: {{prefill-decode: {LEVELS[-1]}
 
 
 @contextmanager
-def running_controller(cluster, api, redis, folder, *, karpenter=False, annotations=None):
+def running_controller(cluster, api, shards, folder, *, karpenter=False, annotations=None):
     """Run a controller with its own account; yield its log. Its pools are there before it."""
     for (stage, hardware), tp in POOLS.items():
         api.pool(Pool("loop", stage, hardware), tp, annotations=annotations)
     policy, log = folder / "loop.yaml", folder / "controller.log"
     policy.write_text(POLICY)
-    options = {"policy": policy, "redis-url": redis.url, "namespace": api.namespace}
+    options = {"policy": policy, "namespace": api.namespace}
     options["kubeconfig"] = account_of_controller(cluster, api, folder, karpenter=karpenter)
     flags = [f"--{name}={value}" for name, value in options.items()] + ["--karpenter"] * karpenter
+    flags += [f"--redis-url={redis.url}" for redis in shards]
     command = [sys.executable, "-m", "cli", "controller", *flags]
     with log.open("wb") as output:
         process = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=output)

@@ -159,14 +159,14 @@ def test_the_controller_places_replicas_on_processors(cluster, raw, core, tmp_pa
     file = kubeconfig_of(cluster, token_of(core, NAME, "plain"), tmp_path)
     service = ServicePolicy(ROOT / "policies/tiny.yaml", Hardware.load())
     ours = KubeCluster(client_of(file), "plain", ["tiny"], ())
-    controller = Controller(ours, FakeLedger(), {"tiny": service}, time.time)
+    controller = Controller(ours, [FakeLedger()], {"tiny": service}, time.time)
 
     def serves():
         asyncio.run(controller.tick())
         return {pod.pool.stage for pod in ours.look(0.0).pods if pod.ready} == set(Stage)
 
     until(serves)
-    # Two gateways, two controllers and two Redis ask for 4 of the 32 processors.
+    # Of 32 processors two gateways, controllers, publishers and Redis ask for 4 and two twentieths.
     until(lambda: 26 <= sum(n.accelerators for n in ours.look(0.0).nodes if n.hardware == "cpu") <= 28)
 
 
@@ -180,8 +180,8 @@ def test_without_a_gate_pods_find_their_hardware_by_themselves(raw, core):
         if thing["kind"] == "Deployment" and STAGE in thing["metadata"]["labels"]:
             thing["spec"]["replicas"] = 2
     create(raw, core, objects, FREE)
-    # Pools of five classes, of which h20 has no node; a gateway and Redis.
-    until(lambda: len(nodes_of(core, FREE)) == 4 * 2 + 2)
+    # Pools of five classes, of which h20 has no node; a gateway, the publisher and Redis.
+    until(lambda: len(nodes_of(core, FREE)) == 4 * 2 + 3)
     for pod, node in nodes_of(core, FREE):
         assert node[HARDWARE] == pod.get(HARDWARE, "cpu")
     (lost, *_) = core.list_namespaced_pod(FREE, label_selector=f"{HARDWARE}=h20").items

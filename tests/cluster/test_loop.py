@@ -35,8 +35,12 @@ def redis(tmp_path):
 
 
 @pytest.fixture
-def controller(cluster, api, redis, tmp_path):
-    with running_controller(cluster, api, redis, tmp_path) as log:
+def controller(cluster, api, redis, tmp_path_factory, tmp_path):
+    """Of two shards; the service is on the second."""
+    with (
+        RedisProcess(tmp_path_factory.mktemp("shard")) as other,
+        running_controller(cluster, api, [other, redis], tmp_path) as log,
+    ):
         yield log
 
 

@@ -72,7 +72,7 @@ def test_nodes_come_when_load_comes_and_go_when_it_ends(cluster, pools, api, tmp
     with (
         RedisProcess(tmp_path) as redis,
         Karpenter(cluster.kubeconfig) as karpenter,
-        running_controller(cluster, api, redis, tmp_path, **options) as log,
+        running_controller(cluster, api, [redis], tmp_path, **options) as log,
     ):
         traffic = Traffic(redis.url, api, MODEL)
         one_each = dict.fromkeys(Stage, 1)

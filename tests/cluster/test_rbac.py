@@ -5,7 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from infra.objects.controller import NAME
+from infra.objects import controller, publisher
+from infra.objects.names import object_name
 from infra.stack import stack_args
 from tests.cluster.conftest import until
 from tests.cluster.raw import Raw, define, token_of
@@ -54,7 +55,7 @@ def raw(cluster, core, stack):
                 answer = raw.create(thing)
                 assert answer.is_success, answer.text
         for each in (OURS, BOUGHT):
-            until(lambda each=each: len(core.list_namespaced_service_account(each).items) == 2)
+            until(lambda each=each: len(core.list_namespaced_service_account(each).items) == 3)
         yield raw
 
 
@@ -94,13 +95,14 @@ def may(asker, attributes):
 @pytest.mark.parametrize(
     ("namespace", "account", "named"),
     [
-        pytest.param(OURS, NAME, CONTROLLER, id="controller"),
+        pytest.param(OURS, controller.NAME, CONTROLLER, id="controller"),
         pytest.param(
             BOUGHT,
-            NAME,
+            controller.NAME,
             CONTROLLER | {("", "list", "nodepools.karpenter.sh")},
             id="controller-with-karpenter",
         ),
+        pytest.param(OURS, publisher.NAME, set(), id="publisher"),  # but what the next test names
         pytest.param(OURS, "default", set(), id="gateways-and-workers"),
     ],
 )
@@ -110,7 +112,20 @@ def test_an_account_may_do_what_is_named_and_nothing_else(cluster, core, raw, na
         assert allowed(asker, raw, namespace) == named | EVERYONE
 
 
-def test_only_the_controller_gets_a_token(raw, stack):
+def test_the_publisher_reads_the_policies_of_the_stack_alone(cluster, core, raw):
+    """By name, so no other ConfigMap of the namespace."""
+    names = (object_name("internvl-26b", "policy"), "other")
+    with Raw(cluster, token_of(core, publisher.NAME, OURS)) as asker:
+        about = {"group": "", "resource": "configmaps", "namespace": OURS}
+        found = {
+            (name, verb): may(asker, about | {"name": name, "verb": verb})
+            for name in names
+            for verb in ("get", "list", "watch", "update", "patch", "delete")
+        }
+    assert [pair for pair, allowed in found.items() if allowed] == [(names[0], "get")]
+
+
+def test_only_controller_and_publisher_get_a_token(raw, stack):
     """Seen in what the server makes of each workload's pod."""
     mounted = set()
     for thing in stack.objects():
@@ -123,4 +138,4 @@ def test_only_the_controller_gets_a_token(raw, stack):
             assert answer.is_success, answer.text
             if any("projected" in volume for volume in answer.json()["spec"]["volumes"]):
                 mounted.add(name)
-    assert mounted == {NAME}
+    assert mounted == {controller.NAME, publisher.NAME}
