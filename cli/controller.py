@@ -9,8 +9,7 @@ import typer
 from prometheus_client import start_http_server
 
 from cli.refuse import MISTAKEN, refuse
-from orchestrator.adapters.redis import RedisLedger, connect
-from orchestrator.adapters.redis_policies import RedisPolicies
+from orchestrator.adapters.redis_shards import RedisShards
 from orchestrator.control_policy import Hardware
 from orchestrator.controller import Controller, ServicePolicy
 from orchestrator.counting import steady_unix_s
@@ -23,7 +22,10 @@ def controller_command(
     policy: Annotated[
         list[Path], typer.Option(help="Stage policy file; once for each service.", dir_okay=False)
     ],
-    redis_url: Annotated[str, typer.Option(envvar="TERCET_REDIS_URL", help="Redis of the stack.")],
+    redis_url: Annotated[
+        list[str],
+        typer.Option(envvar="TERCET_REDIS_URL", help="Redis of the stack; of several shards each, in order."),
+    ],
     namespace: Annotated[
         str, typer.Option(envvar="TERCET_NAMESPACE", help="Where the pools are.")
     ] = "default",
@@ -69,7 +71,7 @@ async def _run(
     services: dict[str, ServicePolicy],
     followed: dict[str, PolicyCopy],
     levels: tuple[str, ...],
-    redis_url: str,
+    redis_urls: list[str],
     namespace: str,
     kubeconfig: Path | None,
     metrics_port: int,
@@ -86,13 +88,12 @@ async def _run(
         cluster = KubeCluster(client_of(kubeconfig), namespace, tuple(services), levels)
     except NoCluster as error:
         refuse(str(error), MISTAKEN)
-    redis = connect(redis_url, patient=False)
-    controller = Controller(cluster, RedisLedger(redis), services, steady_unix_s(), acts=act)
+    shards = RedisShards(redis_urls)
+    controller = Controller(cluster, shards.ledgers(), services, steady_unix_s(), acts=act)
     if metrics_port:
         start_http_server(metrics_port, registry=controller.metrics.registry)
-    policies = RedisPolicies(redis)
-    await look(policies, followed)
-    following = asyncio.ensure_future(follow(policies, followed))
+    await look(shards, followed)
+    following = asyncio.ensure_future(follow(shards, followed))
     task = asyncio.ensure_future(controller.run())
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, task.cancel)
@@ -102,4 +103,4 @@ async def _run(
         pass
     finally:
         following.cancel()
-        await redis.aclose()
+        await shards.aclose()

@@ -8,8 +8,7 @@ from typing import Annotated
 import typer
 
 from cli.refuse import MISTAKEN, refuse
-from orchestrator.adapters.redis import connect
-from orchestrator.adapters.redis_policies import RedisPolicies
+from orchestrator.adapters.redis_shards import RedisShards
 from orchestrator.control_policy import Hardware
 from orchestrator.logs import configure_logs
 from orchestrator.ports import PolicySource
@@ -19,7 +18,10 @@ from orchestrator.yaml_file import FileError
 
 def publisher_command(
     config_map: Annotated[list[str], typer.Option(help="ConfigMap with a policy; once for each service.")],
-    redis_url: Annotated[str, typer.Option(envvar="TERCET_REDIS_URL", help="Redis of the stack.")],
+    redis_url: Annotated[
+        list[str],
+        typer.Option(envvar="TERCET_REDIS_URL", help="Redis of the stack; of several shards each, in order."),
+    ],
     namespace: Annotated[
         str, typer.Option(envvar="TERCET_NAMESPACE", help="Where the ConfigMaps are.")
     ] = "default",
@@ -49,9 +51,9 @@ def _source(kubeconfig: Path | None, namespace: str) -> PolicySource:
         refuse(str(error), MISTAKEN)
 
 
-async def _run(source: PolicySource, names: list[str], hardware: Hardware, redis_url: str) -> None:
-    redis = connect(redis_url, patient=False)
-    task = asyncio.ensure_future(Publisher(source, RedisPolicies(redis), names, hardware).run())
+async def _run(source: PolicySource, names: list[str], hardware: Hardware, redis_urls: list[str]) -> None:
+    shards = RedisShards(redis_urls)
+    task = asyncio.ensure_future(Publisher(source, shards, names, hardware).run())
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, task.cancel)
     try:
@@ -59,4 +61,4 @@ async def _run(source: PolicySource, names: list[str], hardware: Hardware, redis
     except asyncio.CancelledError:
         pass
     finally:
-        await redis.aclose()
+        await shards.aclose()

@@ -18,8 +18,11 @@ class BrokerConfig:
         secret: Name of a Secret with the keys `blob-token` and `password`, made by whoever owns the cluster.
         external_port: Port of a Redis that is somebody else's; the Secret's key `url` then says where it is,
             and there is no `password`. Null: the stack has a Redis of its own.
-        tls_secret: Name of a Secret with `tls.crt`, `tls.key` and `ca.crt`, for the name `redis`; null: no
-            TLS. Of an external Redis `ca.crt` alone, which its URL may name as /etc/tercet/redis/ca.crt.
+        shards: Servers among which services are divided, each of them whole on one. Of an external Redis, the
+            Secret then has a key `url-0` and so on for each.
+        tls_secret: Name of a Secret with `tls.crt`, `tls.key` and `ca.crt`, for the name `redis`, or
+            `*.redis` of several shards; null: no TLS. Of an external Redis `ca.crt` alone, which its URL may
+            name as /etc/tercet/redis/ca.crt.
         storage_gb: Gigabytes of its volume; null: kept in the pod, and lost with it.
         storage_class: Of that volume; null: the cluster's default.
         memory_mb: Megabytes that it may fill.
@@ -30,6 +33,7 @@ class BrokerConfig:
 
     secret: DnsLabel = "tercet-redis"  # noqa: S105  # the name of a secret, not one
     external_port: Port | None = None
+    shards: Count = 1
     tls_secret: DnsLabel | None = None
     storage_gb: Count | None = None
     storage_class: DnsLabel | None = None

@@ -122,7 +122,7 @@ def _pod(args: GatewayArgs) -> Object:
                 "command": ["python", "-P", "-m", "orchestrator"],
                 "env": [
                     *pod_facts(),
-                    *redis_environment(args.broker),
+                    *redis_environment(args.broker, args.service),
                     blob_token(args.broker.secret),
                     {"name": "TERCET_GATEWAY", "value": _config()},
                 ],

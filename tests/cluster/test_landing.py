@@ -160,7 +160,7 @@ def test_the_controller_places_replicas_on_processors(cluster, raw, core, tmp_pa
     file = kubeconfig_of(cluster, token_of(core, NAME, "plain"), tmp_path)
     service = ServicePolicy(ROOT / "policies/tiny.yaml", Hardware.load())
     ours = KubeCluster(client_of(file), "plain", ["tiny"], ())
-    controller = Controller(ours, FakeLedger(), {"tiny": service}, time.time)
+    controller = Controller(ours, [FakeLedger()], {"tiny": service}, time.time)
 
     def serves():
         asyncio.run(controller.tick())

@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 
 from orchestrator.adapters.redis import connect
 from orchestrator.adapters.redis_policies import RedisPolicies
+from orchestrator.adapters.redis_shards import RedisShards
 from orchestrator.ports import LedgerUnavailable, PolicyEdition, PolicyStore, PublishResult
+from orchestrator.shards import shard_of
 from tests.fakes.policies import FakePolicies
 from tests.fakes.redis_process import RedisProcess
 
@@ -43,9 +45,20 @@ def real(server: RedisProcess) -> Make:
     return store
 
 
-@pytest.fixture(params=["fake", "redis"])
+def sharded(server: RedisProcess) -> Make:
+    @asynccontextmanager
+    async def store() -> AsyncIterator[PolicyStore]:
+        server.client().flushall()
+        shards = RedisShards([f"{server.url}?db={number}" for number in range(3)])
+        yield shards
+        await shards.aclose()
+
+    return store
+
+
+@pytest.fixture(params=["fake", "redis", "shards"])
 def make(request: pytest.FixtureRequest, server: RedisProcess) -> Make:
-    return fake if request.param == "fake" else real(server)
+    return {"fake": fake, "redis": real(server), "shards": sharded(server)}[request.param]
 
 
 def edition(*version: int) -> PolicyEdition:
@@ -112,3 +125,17 @@ def test_a_store_that_is_away_says_so(tmp_path) -> None:
         await client.aclose()
 
     asyncio.run(ask())
+
+
+def test_a_policy_lies_on_the_shard_of_its_service_alone(server: RedisProcess) -> None:
+    async def body() -> list[bool]:
+        async with sharded(server)() as store:
+            await store.publish("a", FIRST)
+        found = []
+        for number in range(3):
+            client = connect(f"{server.url}?db={number}")
+            found.append(await RedisPolicies(client).published("a") is not None)
+            await client.aclose()
+        return found
+
+    assert asyncio.run(body()) == [number == shard_of("a", 3) for number in range(3)]
