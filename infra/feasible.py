@@ -112,7 +112,7 @@ def _apart(service: ModelServiceArgs, pools: Sequence[NodePoolArgs], hardware: H
     if not _scaled(service):
         return
     policy = service.policy
-    profile = policy_profile(policy, service.file, hardware)
+    profile = policy_profile(policy, service.file, hardware.accelerators)
     control = control_policy(policy, profile, hardware.accelerators, hardware.links)
     nodes = fleet_of(pools, policy.topology.levels)
     problems = list(too_far_apart(control, nodes))

@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
-from pydantic import ConfigDict
+from pydantic import ConfigDict, Field
 
 from infra.config_fields import DnsLabel, HttpUrl, LabelValue, Port
 from orchestrator.yaml_fields import STRICT, Count, InfeasibleError, Name
@@ -45,6 +45,19 @@ class BrokerConfig:
             raise InfeasibleError("without storage_gb there is no volume", "storage_class")
         if self.storage_gb and self.external_port:
             raise InfeasibleError("an external Redis keeps its own", "storage_gb")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StartsConfig:
+    """How long simulated nodes and their pods take to start: as accelerators' facts and models' profiles say.
+
+    Attributes:
+        speed_up: So many times quicker.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+
+    speed_up: Annotated[float, Field(ge=0.001, le=1e6)] = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
