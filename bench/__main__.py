@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
-from bench import decide, engine, hops, itl, memory, place, predict, ready, simulator, tiny
+from bench import decide, engine, hops, itl, memory, place, predict, predict_clocked, ready, simulator, tiny
 from bench.report import Figure, Say, as_json, line
 
 BENCHMARKS: Mapping[str, Callable[[Say, bool], list[Figure]]] = {
@@ -22,6 +22,7 @@ BENCHMARKS: Mapping[str, Callable[[Say, bool], list[Figure]]] = {
     "decide": decide.run,
     "place": place.run,
     "predict": predict.run,
+    "predict-clocked": predict_clocked.run,
 }
 
 

@@ -12,6 +12,7 @@ from bench.load import Window
 from bench.processes import ROOT, CpuMeter, busy_cores
 from bench.report import Figure, Say, against, figure, percentile
 from bench.stack import Stack, stack
+from stages.types import Stage
 
 RATE_PER_S = 100.0
 CONCURRENCY = 64
@@ -99,7 +100,7 @@ def _start(system: Stack, say: Say) -> dict[str, _Entry]:
         entries[name] = _Entry(contender, {})
         return contender
 
-    stages = {name: ours[name] for name in ("redis", "encode", "prefill", "decode")}
+    stages = {"redis": ours["redis"], **{str(stage): ours[f"{stage}-0"] for stage in Stage}}
     direct = add("tercet", "direct")
     entries["tercet"].parts = {"gateway": direct.pid, **stages}
     http = add("tercet-http", "http")

@@ -3,9 +3,11 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from bench.clocked import Pace
 from bench.predict_compare import Compared
 from orchestrator.profiles.measured import profile_text
 
@@ -43,6 +45,50 @@ The profile is [live-profile.yaml](live-profile.yaml), the figures are in [live.
   out better than differences between two events.
 - **Throughput** is easy: below saturation a service answers what it is asked.
 """
+
+_CLOCKED = """\
+# Predicting live loads at an accelerator's pace
+
+Written by `python -m bench predict-clocked`. A stack serves `tiny` through its gateway, Redis, two encoders,
+one prefill and two decodes, all as `tercet up` runs them; but a step of an engine computes and then sleeps
+until it has taken as long as one of a larger model (`bench/clocked.py`):
+
+| | |
+|---|---|
+| an image | {image_ms:g} ms |
+| a chunk of prompts | {floor_ms:g} ms with hardly a token in it, {chunk_ms:g} ms with 64, linear between |
+| a decode step | {step_ms:g} ms, and {sequence_ms:g} ms a sequence, {context_us:g} µs a token of KV |
+
+The simulator knows these times. It is told nothing of the path between the engines, and nothing was fitted.
+So what is held against live loads is what [results.md](../results.md) rests on: queues, routing, chunks and
+batches, without the contest for cores of [live.md](live.md).
+
+- {date}; clients on the same cores.
+- The busiest stage would never be idle at {rate:.1f} requests/s of the mix. Loads: {repeats} runs of
+  {duration:g} s at each fraction of it. The mix, the medians, the ratios and the noise are those of
+  [live.md](live.md); {seeds} seeds.
+- {met} of {all} figures keep to their goals.
+
+{table}
+"""
+
+
+def record_clocked(folder: Path, rows: Sequence[Compared], pace: Pace, facts: Mapping[str, Any]) -> None:
+    """Write the table for people."""
+    text = _CLOCKED.format(
+        date=datetime.now(UTC).date().isoformat(),
+        image_ms=1e3 * pace.image_s,
+        chunk_ms=1e3 * pace.prefill.step_s(64),
+        floor_ms=1e3 * pace.prefill.floor_s,
+        step_ms=1e3 * pace.decode.step_s,
+        sequence_ms=1e3 * pace.decode.sequence_s,
+        context_us=1e6 * pace.decode.context_token_s,
+        met=sum(row.met for row in rows),
+        all=len(rows),
+        table=table(rows),
+        **facts,
+    )
+    (folder / "clocked.md").write_text(text)
 
 
 def record(

@@ -38,11 +38,11 @@ class Stack:
         return redis.Redis.from_url(self.redis_url)
 
     def start_worker(
-        self, stage: Stage, model: str, slots: int, module: str, environment: Mapping[str, str]
+        self, name: str, stage: Stage, model: str, slots: int, module: str, environment: Mapping[str, str]
     ) -> None:
-        """Start one replica named after its stage."""
+        """Start one replica."""
         config = WorkerConfig(
-            name=f"{stage}-0",
+            name=name,
             epoch=f"{time.time_ns():x}",
             stage=stage,
             model=model,
@@ -51,9 +51,7 @@ class Stack:
             blobs=self.blobs,
             limits=EngineLimits(max_batch=slots),
         )
-        self.processes.python(
-            stage, module, TERCET_WORKER=msgspec.json.encode(config).decode(), **environment
-        )
+        self.processes.python(name, module, TERCET_WORKER=msgspec.json.encode(config).decode(), **environment)
 
     def start_gateway(self, policy_file: Path) -> None:
         """Start the gateway."""
@@ -69,10 +67,13 @@ class Stack:
         self.processes.python("gateway", "orchestrator", TERCET_GATEWAY=msgspec.json.encode(config).decode())
         wait_until("the gateway is ready", self._ready)
 
-    def wait_registered(self) -> None:
-        """Wait until every stage has a replica."""
+    def wait_registered(self, replicas: int) -> None:
+        """Wait until so many have registered."""
         client = self.redis()
-        wait_until("three replicas", lambda: self.processes.pids() and client.zcard("tercet:replicas") >= 3)
+        wait_until(
+            f"{replicas} replicas",
+            lambda: self.processes.pids() and client.zcard("tercet:replicas") >= replicas,
+        )
 
     def _ready(self) -> bool:
         self.processes.pid("gateway")
@@ -88,16 +89,18 @@ def stack(
     model: str,
     *,
     slots: int = 64,
+    replicas: Mapping[Stage, int] | None = None,
     policy: Path | None = None,
     modules: Mapping[Stage, str] | None = None,
     environment: Mapping[str, str] | None = None,
     gateway: bool = True,
 ) -> Iterator[Stack]:
-    """Run a system with one replica per stage.
+    """Run a system.
 
     Args:
         model: A built-in model.
         slots: Of each replica.
+        replicas: Of each stage, one by default; their processes are `encode-0` and so on.
         policy: Policy file; the model's own by default.
         modules: What to run in place of `workers`, by stage.
         environment: Added to the workers'.
@@ -115,10 +118,12 @@ def stack(
         )
         try:
             start_redis(processes, Path(folder))
+            counts = replicas or dict.fromkeys(Stage, 1)
             for stage in Stage:
                 module = (modules or {}).get(stage, "workers")
-                running.start_worker(stage, model, slots, module, environment or {})
-            running.wait_registered()
+                for index in range(counts[stage]):
+                    running.start_worker(f"{stage}-{index}", stage, model, slots, module, environment or {})
+            running.wait_registered(sum(counts.values()))
             if gateway:
                 running.start_gateway(policy or ROOT / "policies" / f"{model}.yaml")
             yield running

@@ -22,6 +22,7 @@ from cli.models import models_app
 from cli.paths import POLICIES, state_home
 from cli.policy import policy_app
 from cli.profile import profile_app
+from cli.publisher import publisher_command
 from cli.redis_server import NoRedisServer
 from cli.refuse import MISTAKEN, refuse
 from cli.simulate import simulate_command
@@ -54,6 +55,7 @@ app.command("cluster")(cluster_command)
 app.command("cluster-up")(cluster_up_command)
 app.command("cluster-down")(cluster_down_command)
 app.command("controller")(controller_command)
+app.command("publisher")(publisher_command)
 
 
 @app.command()

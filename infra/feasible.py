@@ -109,7 +109,7 @@ def _apart(service: ModelServiceArgs, pools: Sequence[NodePoolArgs], hardware: H
     if not _scaled(service):
         return
     policy = service.policy
-    profile = policy_profile(policy, service.file, hardware)
+    profile = policy_profile(policy, service.file, hardware.accelerators)
     control = control_policy(policy, profile, hardware.accelerators, hardware.links)
     for problem in too_far_apart(control, fleet_of(pools, policy.topology.levels)):
         yield f"{_key(service)}: {problem}"

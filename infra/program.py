@@ -14,6 +14,7 @@ from infra.components.parts import (
     GpuNodePool,
     ModelService,
     Observability,
+    Publisher,
 )
 from infra.config import ConfigError, parse_config
 from infra.feasible import check_feasible
@@ -56,6 +57,7 @@ def declare(args: StackArgs) -> None:
     for gateway in args.gateways:
         Gateway(gateway, inside)
         pulumi.export(f"{gateway.service}-url", gateway.url)
+    Publisher(args.publisher, inside)
     if args.controller:
         Controller(args.controller, inside)
     if args.observability:

@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
-from pydantic import ConfigDict
+from pydantic import ConfigDict, Field
 
 from infra.config_fields import DnsLabel, HttpUrl, LabelValue, Port
 from orchestrator.yaml_fields import STRICT, Count, InfeasibleError, Name
@@ -18,8 +18,11 @@ class BrokerConfig:
         secret: Name of a Secret with the keys `blob-token` and `password`, made by whoever owns the cluster.
         external_port: Port of a Redis that is somebody else's; the Secret's key `url` then says where it is,
             and there is no `password`. Null: the stack has a Redis of its own.
-        tls_secret: Name of a Secret with `tls.crt`, `tls.key` and `ca.crt`, for the name `redis`; null: no
-            TLS. Of an external Redis `ca.crt` alone, which its URL may name as /etc/tercet/redis/ca.crt.
+        shards: Servers among which services are divided, each of them whole on one. Of an external Redis, the
+            Secret then has a key `url-0` and so on for each.
+        tls_secret: Name of a Secret with `tls.crt`, `tls.key` and `ca.crt`, for the name `redis`, or
+            `*.redis` of several shards; null: no TLS. Of an external Redis `ca.crt` alone, which its URL may
+            name as /etc/tercet/redis/ca.crt.
         storage_gb: Gigabytes of its volume; null: kept in the pod, and lost with it.
         storage_class: Of that volume; null: the cluster's default.
         memory_mb: Megabytes that it may fill.
@@ -30,6 +33,7 @@ class BrokerConfig:
 
     secret: DnsLabel = "tercet-redis"  # noqa: S105  # the name of a secret, not one
     external_port: Port | None = None
+    shards: Count = 1
     tls_secret: DnsLabel | None = None
     storage_gb: Count | None = None
     storage_class: DnsLabel | None = None
@@ -41,6 +45,19 @@ class BrokerConfig:
             raise InfeasibleError("without storage_gb there is no volume", "storage_class")
         if self.storage_gb and self.external_port:
             raise InfeasibleError("an external Redis keeps its own", "storage_gb")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StartsConfig:
+    """How long simulated nodes and their pods take to start: as accelerators' facts and models' profiles say.
+
+    Attributes:
+        speed_up: So many times quicker.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+
+    speed_up: Annotated[float, Field(ge=0.001, le=1e6)] = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

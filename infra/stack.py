@@ -12,11 +12,15 @@ from infra.objects.names import CollisionError, Object, check_collisions, metada
 from infra.objects.network import namespace_edges
 from infra.objects.nodes import NodePoolArgs, node_objects
 from infra.objects.observability import ObservabilityArgs, observability_objects
+from infra.objects.publisher import PublisherArgs, publisher_objects
 from infra.objects.service import ModelServiceArgs, service_objects
 from infra.objects.stage_pool import pool_objects
 from infra.spans import spans
+from orchestrator.control_policy import policy_profile
 from orchestrator.core.profile import Accelerator
 from orchestrator.policy import Policy, PolicyError, load_policy
+from orchestrator.profiles import NoProfileError
+from orchestrator.start_times import pod_start
 from stages.types import Stage
 
 _PRIORITY = 100_000
@@ -31,6 +35,7 @@ class StackArgs:
     services: tuple[ModelServiceArgs, ...]
     gateways: tuple[GatewayArgs, ...]
     broker: BrokerArgs
+    publisher: PublisherArgs
     controller: ControllerArgs | None
     observability: ObservabilityArgs | None
 
@@ -46,6 +51,7 @@ class StackArgs:
                 yield from pool_objects(stage_pool)
         for gateway in self.gateways:
             yield from gateway_objects(gateway)
+        yield from publisher_objects(self.publisher)
         if self.controller:
             yield from controller_objects(self.controller)
         if self.observability:
@@ -71,6 +77,12 @@ def stack_args(config: StackConfig, root: Path, accelerators: Mapping[str, Accel
         services=services,
         gateways=tuple(_gateway(service, config) for service in services),
         broker=BrokerArgs(namespace=config.namespace, config=config.broker),
+        publisher=PublisherArgs(
+            namespace=config.namespace,
+            services=tuple(each.policy.service for each in services),
+            image=config.images.tercet,
+            broker=config.broker,
+        ),
         controller=_controller(config, scaled) if scaled else None,
         observability=_observability(config, services),
     )
@@ -126,8 +138,22 @@ def _service(
         priority_class=_priority_class(config.namespace),
         profile_text=(file.parent / profile).read_text() if profile else "",
         nodes=spans(config, policy),
+        starts=_starts(policy, file, config, accelerators),
         prometheus=(config.observability.prometheus if config.observability else None) or "",
     )
+
+
+def _starts(
+    policy: Policy, file: Path, config: StackConfig, accelerators: Mapping[str, Accelerator]
+) -> Mapping[Stage, Mapping[str, str]]:
+    """Return how long pods take on simulated nodes; of a model without a profile nothing is known."""
+    if config.starts is None:
+        return {}
+    try:
+        profile = policy_profile(policy, file, accelerators)
+    except NoProfileError:
+        return {}
+    return {stage: pod_start(profile.cold_start[stage], config.starts.speed_up) for stage in Stage}
 
 
 def _check_policy(name: str, policy: Policy, accelerators: Mapping[str, Accelerator]) -> None:
@@ -161,7 +187,11 @@ def _node_pool(name: str, config: StackConfig, accelerators: Mapping[str, Accele
     pool = config.node_pools[name]
     _check_hardware(f"node_pools.{name}.hardware", pool.hardware, accelerators)
     return NodePoolArgs(
-        name=name, stack=config.namespace, config=pool, accelerator=accelerators[pool.hardware]
+        name=name,
+        stack=config.namespace,
+        config=pool,
+        accelerator=accelerators[pool.hardware],
+        speed_up=config.starts.speed_up if config.starts else None,
     )
 
 

@@ -66,7 +66,7 @@ class Controller:
 
     Args:
         cluster: It.
-        ledger: Where gateways and replicas say how they are.
+        ledgers: Where gateways and replicas say how they are; one of each shard.
         services: By name.
         now_s: Seconds since 1970 that never jump.
         acts: Whether decisions are carried out; if not, they are only told.
@@ -78,14 +78,14 @@ class Controller:
     def __init__(
         self,
         cluster: Cluster,
-        ledger: Ledger,
+        ledgers: Sequence[Ledger],
         services: Mapping[str, ServicePolicy],
         now_s: Callable[[], float],
         *,
         acts: bool = True,
     ) -> None:
         self._cluster = cluster
-        self._ledger = ledger
+        self._ledgers = ledgers
         self._services = services
         self._now_s = now_s
         self._acts = acts
@@ -132,18 +132,27 @@ class Controller:
         return decision
 
     async def _registry(self) -> Registry:
-        """Return what is registered; nothing if the ledger is away, and then nothing shrinks."""
-        try:
-            return await self._ledger.snapshot()
-        except LedgerUnavailable as error:
-            log.warning("nothing is heard of gateways and replicas: %s", error)
-            return Registry()
+        """Return what is registered on all shards."""
+        shards = await asyncio.gather(*[_heard(ledger) for ledger in self._ledgers])
+        return Registry(
+            replicas=tuple(replica for shard in shards for replica in shard.replicas),
+            gateways={name: report for shard in shards for name, report in shard.gateways.items()},
+        )
 
     def _apply(self, todo: Steps, now_s: float) -> None:
         for admit in todo.admit:
             self._cluster.admit(admit, now_s)
         for scale in todo.scale:
             self._cluster.scale(scale)
+
+
+async def _heard(ledger: Ledger) -> Registry:
+    """Return what is registered; nothing if the ledger is away, and then nothing of its services shrinks."""
+    try:
+        return await ledger.snapshot()
+    except LedgerUnavailable as error:
+        log.warning("nothing is heard of gateways and replicas: %s", error)
+        return Registry()
 
 
 def _replica_ids(registry: Registry, pods: Sequence[Pod]) -> Mapping[str, str]:

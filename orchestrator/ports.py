@@ -151,6 +151,49 @@ class Ledger(Protocol):
         """Yield what arrives for a gateway, in order, each event once, across lost connections."""
 
 
+PolicyVersion = tuple[int, int]
+"""When the source of a policy was made, in seconds since 1970, and its revision: grows with every edit."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyEdition:
+    """A service's policy at one moment.
+
+    Attributes:
+        text: Of the policy file.
+        beside: Text of files that the policy names, by name.
+    """
+
+    version: PolicyVersion
+    text: str
+    beside: Mapping[str, str] = field(default_factory=dict)
+
+
+class PublishResult(StrEnum):
+    """What became of an edition."""
+
+    TAKEN = "taken"
+    SAME = "same"
+    OLDER = "older"
+
+
+class PolicySource(Protocol):
+    """Where edits of policies arrive. Every call may raise ClusterUnavailable and may be repeated."""
+
+    def read(self, name: str) -> PolicyEdition | None:
+        """Return the policy of that name as it is now; None if there is none."""
+
+
+class PolicyStore(Protocol):
+    """Where running processes find the policies in force. Every call may raise LedgerUnavailable."""
+
+    async def publish(self, service: str, edition: PolicyEdition) -> PublishResult:
+        """Make an edition the published one, unless a newer one is. Idempotent."""
+
+    async def published(self, service: str) -> PolicyEdition | None:
+        """Return the newest edition; None if nothing was published."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClusterView:
     """The cluster at one moment.

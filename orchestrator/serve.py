@@ -14,6 +14,7 @@ import uvicorn
 from prometheus_client import start_http_server
 
 from orchestrator.adapters.redis import RedisLedger, connect
+from orchestrator.adapters.redis_policies import RedisPolicies
 from orchestrator.addresses import AllowList
 from orchestrator.counting import Counting, steady_unix_s
 from orchestrator.fetch import SafeFetcher
@@ -24,6 +25,7 @@ from orchestrator.keys import load_keys
 from orchestrator.kv_rules import CurrentKvRules
 from orchestrator.metrics import Metrics
 from orchestrator.policy import Policy, PolicyWatcher, dump_policy, restore_policy
+from orchestrator.policy_copy import PolicyCopy, follow, look
 from orchestrator.published import published
 from orchestrator.release import BlobRelease
 from stages.blob_host import BlobConfig, BlobKeeper
@@ -44,6 +46,8 @@ class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True):
         metrics_port: 0 for none.
         policy_kept: File that holds the policy in force from one boot to the next, so that a bad edit is one
             for the next boot too; empty for none.
+        policy_published: Whether it follows what `tercet publisher` publishes of the service, once there is
+            something; until then the file.
         keys_file: API keys; empty for none, on loopback only.
     """
 
@@ -55,6 +59,7 @@ class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True):
     policy_file: str
     blobs: BlobConfig
     policy_kept: str = ""
+    policy_published: bool = False
     keys_file: str = ""
     log_level: str = "info"
 
@@ -76,7 +81,9 @@ class Process:
     def __init__(self, config: GatewayConfig) -> None:
         self._config = config
         self._kept = Path(config.policy_kept) if config.policy_kept else None
-        self._watcher = PolicyWatcher(config.policy_file, running=_restored(self._kept))
+        self._copy = PolicyCopy(Path(config.policy_file)) if config.policy_published else None
+        self._policy_file = self._copy.path if self._copy else Path(config.policy_file)
+        self._watcher = PolicyWatcher(self._policy_file, running=_restored(self._kept))
         settings = config.blobs.settings()
         self._blobs = open_store(settings)
         self._release = BlobRelease(self._blobs, settings)
@@ -90,6 +97,9 @@ class Process:
         config = self._config
         self._keeper.start()
         client = connect(config.redis_url)
+        copies = {self._policy().service: self._copy} if self._copy else {}
+        await look(RedisPolicies(client), copies)
+        self._take_edit()
         fleet = Fleet(
             config.gateway_id,
             RedisLedger(client),
@@ -107,6 +117,7 @@ class Process:
             asyncio.get_running_loop().add_signal_handler(number, setattr, server, "should_exit", True)
         serving = asyncio.create_task(server.serve())
         background = [asyncio.create_task(fleet.run()), asyncio.create_task(self._follow_policy())]
+        background.append(asyncio.create_task(follow(RedisPolicies(client), copies)))
         await asyncio.wait((serving, *background), return_when=asyncio.FIRST_COMPLETED)
         for task in background:
             if task.done():  # none of them ends by itself: better no gateway than a deaf one
@@ -121,7 +132,7 @@ class Process:
     def _server(self, fleet: Fleet) -> uvicorn.Server:
         config = self._config
         model = front(self._policy().model.name)
-        kv_rules = CurrentKvRules(config.policy_file, model.kv_bytes_per_token)
+        kv_rules = CurrentKvRules(self._policy_file, model.kv_bytes_per_token)
         intake = Intake(
             fleet,
             model,
@@ -166,12 +177,13 @@ class Process:
 
     def _report(self) -> Mapping[str, Any]:
         count = published(self._policy().model.name, self._counting.count())
-        return {**self._problems(), **count}
+        version = self._copy.version if self._copy else None
+        return {**self._problems(), **count, **({"policy_version": version} if version else {})}
 
     def _problems(self) -> Mapping[str, str]:
         found = {"policy_error": self._watcher.error, "policy_notice": self._watcher.notice}
         # /ready is open to everybody: the file's name is enough.
-        folder = f"{Path(self._config.policy_file).parent}/"
+        folder = f"{self._policy_file.parent}/"
         return {name: text.replace(folder, "") for name, text in found.items() if text}
 
     async def _follow_policy(self) -> None:
@@ -179,13 +191,16 @@ class Process:
         if self._problems():
             self._log_policy()
         while True:
-            before = (self._watcher.error, self._watcher.notice, self._watcher.revision)
-            self._watcher.refresh(time.monotonic())
-            if before != (self._watcher.error, self._watcher.notice, self._watcher.revision):
-                self._log_policy()
-                self._fetcher.set_allow_list(self._allow_list())
-                self._keep_policy()
+            self._take_edit()
             await asyncio.sleep(0.25)
+
+    def _take_edit(self) -> None:
+        before = (self._watcher.error, self._watcher.notice, self._watcher.revision)
+        self._watcher.refresh(time.monotonic())
+        if before != (self._watcher.error, self._watcher.notice, self._watcher.revision):
+            self._log_policy()
+            self._fetcher.set_allow_list(self._allow_list())
+            self._keep_policy()
 
     def _keep_policy(self) -> None:
         if self._kept:

@@ -14,6 +14,8 @@ from cli.pressure.sse import chat_request
 _WORDS = ("red", "blue", "one", "six", "two", "green", "five", "is")
 _ENDLESS = " circles"
 """Behind many words of this kind, `tiny` goes on until it is stopped."""
+ENDLESS_WORDS = 40
+"""That many."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +31,7 @@ class Shape:
     images: int
     words: int
     output_tokens: int
-    endless: int = 40
+    endless: int = ENDLESS_WORDS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

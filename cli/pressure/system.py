@@ -18,7 +18,6 @@ from orchestrator.profiles.pressure import CLIENT
 from stages.types import Stage
 
 _START_S = 60.0
-_HOP = '"message": "hop"'
 
 
 class NoSystemError(RuntimeError):
@@ -61,7 +60,12 @@ class System:
     def hops(self) -> dict[str, int]:
         """Return how many hops each replica has been through, from its log."""
         logs = {name: self.state / "logs" / f"{name}.log" for name in self.pids() if "-" in name}
-        return {name: log.read_text(errors="replace").count(_HOP) for name, log in logs.items()}
+        return {name: hops_in(log.read_text(errors="replace")) for name, log in logs.items()}
+
+
+def hops_in(log: str) -> int:
+    """Return how many hops the log of a worker tells of."""
+    return log.count('"message": "hop"')
 
 
 class CpuMeter:

@@ -9,6 +9,7 @@ from infra.objects.gateway import GatewayArgs, gateway_objects
 from infra.objects.nodes import NodePoolArgs, node_objects
 from infra.objects.observability import ObservabilityArgs, observability_objects
 from infra.objects.pool_args import StagePoolArgs
+from infra.objects.publisher import PublisherArgs, publisher_objects
 from infra.objects.redis_access import BROKER
 from infra.objects.service import ModelServiceArgs, service_objects
 from infra.objects.stage_pool import pool_objects
@@ -68,6 +69,13 @@ class Controller(KubeComponent):
 
     def __init__(self, args: ControllerArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("controller", controller_objects(args), {"services": list(args.services)}, opts)
+
+
+class Publisher(KubeComponent):
+    """Who brings edits of live fields to running processes."""
+
+    def __init__(self, args: PublisherArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("publisher", publisher_objects(args), {"services": list(args.services)}, opts)
 
 
 class Observability(KubeComponent):

@@ -16,7 +16,7 @@ _TLS_KEYS = ("tls.crt", "tls.key", CA_FILE)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BrokerArgs:
-    """One Redis."""
+    """The Redis servers of a stack."""
 
     namespace: str
     config: BrokerConfig
@@ -47,7 +47,8 @@ def _stateful_set(args: BrokerArgs, labels: dict[str, str]) -> Object:
     pod = {**_pod(config, files.mounts), "volumes": [*data, *files.volumes]}
     spec: Object = {
         "serviceName": BROKER,
-        "replicas": 1,
+        "replicas": config.shards,
+        "podManagementPolicy": "Parallel",  # shards know nothing of each other
         "selector": {"matchLabels": labels},
         "template": {"metadata": {"labels": labels}, "spec": pod},
     }

@@ -2,12 +2,14 @@
 
 from dataclasses import dataclass
 
+from infra.objects.accounts import account, everywhere
 from infra.objects.names import SKIP_AWAIT, Object, component_labels, metadata
 from infra.objects.network import METRICS_PORT, controller_edges
 from infra.objects.pods import container_security, pod_security, scratch
 from infra.objects.redis_access import REDIS_URL, redis_environment, tls_files
-from infra.objects.service import POLICY_KEY, policy_name
+from infra.objects.service import policy_name
 from infra.shared_config import BrokerConfig
+from orchestrator.kube_names import POLICY_FILE
 
 NAME = "tercet-controller"
 _LABELS = component_labels("controller")
@@ -40,30 +42,12 @@ class ControllerArgs:
 
 def controller_objects(args: ControllerArgs) -> list[Object]:
     """Return ServiceAccount, roles with their bindings, NetworkPolicy and Deployment."""
-    cluster_name = f"{args.namespace}-{NAME}"
     return [
-        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata(NAME, args.namespace)},
-        _role("Role", metadata(NAME, args.namespace), NAMESPACE_RULES),
-        _role("ClusterRole", metadata(cluster_name), CLUSTER_RULES),
-        _binding("RoleBinding", metadata(NAME, args.namespace), "Role", NAME, args.namespace),
-        _binding("ClusterRoleBinding", metadata(cluster_name), "ClusterRole", cluster_name, args.namespace),
+        *account(NAME, args.namespace, NAMESPACE_RULES),
+        *everywhere(NAME, args.namespace, CLUSTER_RULES),
         controller_edges(args.namespace, args.broker),
         _deployment(args),
     ]
-
-
-def _role(kind: str, named: Object, rules: list[Object]) -> Object:
-    return {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": kind, "metadata": named, "rules": rules}
-
-
-def _binding(kind: str, named: Object, role_kind: str, role: str, namespace: str) -> Object:
-    return {
-        "apiVersion": "rbac.authorization.k8s.io/v1",
-        "kind": kind,
-        "metadata": named,
-        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": role_kind, "name": role},
-        "subjects": [{"kind": "ServiceAccount", "name": NAME, "namespace": namespace}],
-    }
 
 
 def _deployment(args: ControllerArgs) -> Object:
@@ -94,7 +78,7 @@ def _pod(args: ControllerArgs) -> Object:
                 "name": "controller",
                 "image": args.image,
                 "command": ["tercet", "controller"],
-                "args": [f"--policy={folder}/{POLICY_KEY}" for folder in folders.values()],
+                "args": ["--published", *(f"--policy={folder}/{POLICY_FILE}" for folder in folders.values())],
                 "env": [
                     *redis_environment(args.broker),
                     {"name": "TERCET_REDIS_URL", "value": REDIS_URL},

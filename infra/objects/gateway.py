@@ -18,9 +18,10 @@ from infra.objects.pods import (
     scratch,
 )
 from infra.objects.redis_access import REDIS_URL, redis_environment, tls_files
-from infra.objects.service import POLICY_KEY, policy_name
+from infra.objects.service import policy_name
 from infra.service_config import ExposeConfig
 from infra.shared_config import BrokerConfig
+from orchestrator.kube_names import POLICY_FILE
 
 _POLICY_DIR, _KEYS_DIR, _KEPT_DIR = "/etc/tercet/policy", "/etc/tercet/keys", "/run/tercet/kept"
 _LEAVE_S = 5
@@ -80,7 +81,8 @@ def _config() -> str:
             "port": GATEWAY_PORT,
             "metrics_port": METRICS_PORT,
             "redis_url": REDIS_URL,
-            "policy_file": f"{_POLICY_DIR}/{POLICY_KEY}",
+            "policy_file": f"{_POLICY_DIR}/{POLICY_FILE}",
+            "policy_published": True,
             "policy_kept": f"{_KEPT_DIR}/policy.json",
             "keys_file": f"{_KEYS_DIR}/keys.yaml",
             "blobs": blobs(),
@@ -120,7 +122,7 @@ def _pod(args: GatewayArgs) -> Object:
                 "command": ["python", "-P", "-m", "orchestrator"],
                 "env": [
                     *pod_facts(),
-                    *redis_environment(args.broker),
+                    *redis_environment(args.broker, args.service),
                     blob_token(args.broker.secret),
                     {"name": "TERCET_GATEWAY", "value": _config()},
                 ],

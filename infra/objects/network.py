@@ -48,10 +48,10 @@ def namespace_edges(namespace: str) -> list[Object]:
 
 
 def broker_edges(namespace: str) -> Object:
-    """Return the policy that lets gateways, stages and the controller reach Redis."""
+    """Return the policy that lets gateways, stages, controller and publisher reach Redis."""
     clients = [
         {"podSelector": {"matchExpressions": [{"key": SERVICE, "operator": "Exists"}]}},
-        *(_pods({COMPONENT: component}) for component in ("gateway", "controller")),
+        *(_pods({COMPONENT: component}) for component in ("gateway", "controller", "publisher")),
     ]
     rules = [{"from": clients, "ports": _tcp(REDIS_PORT)}]
     return _policy(BROKER, namespace, component_labels(BROKER), ingress=rules)
@@ -62,6 +62,12 @@ def controller_edges(namespace: str, broker: BrokerConfig) -> Object:
     scraped: Rules = [{"ports": _tcp(METRICS_PORT)}]
     rules: Rules = [_to_redis(broker), {"ports": _tcp(*_API_PORTS)}]
     return _policy("controller", namespace, component_labels("controller"), ingress=scraped, egress=rules)
+
+
+def publisher_edges(namespace: str, broker: BrokerConfig) -> Object:
+    """Return the policy that lets the publisher reach Redis and the API server, and nobody reach it."""
+    rules: Rules = [_to_redis(broker), {"ports": _tcp(*_API_PORTS)}]
+    return _policy("publisher", namespace, component_labels("publisher"), egress=rules)
 
 
 def service_edges(policy: Policy, namespace: str, broker: BrokerConfig) -> list[Object]:

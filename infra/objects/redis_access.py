@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from infra.objects.names import Object
 from infra.objects.pods import from_secret
 from infra.shared_config import BrokerConfig
+from orchestrator.shards import shard_of
 
 REDIS_PORT = 6379
 BROKER = "redis"
@@ -26,19 +27,29 @@ class TlsFiles:
     mounts: tuple[Object, ...] = ()
 
 
-def redis_environment(config: BrokerConfig) -> list[Object]:
-    """Return the environment that holds `REDIS_URL`.
+def redis_environment(config: BrokerConfig, service: str | None = None) -> list[Object]:
+    """Return the environment that holds `REDIS_URL`: of a service's shard, or of all shards, by spaces.
 
     A password is put in as it is: it has to be free of characters that a URL gives a meaning to.
     """
+    shards = range(config.shards) if service is None else (shard_of(service, config.shards),)
     if config.external_port:
-        return [from_secret("REDIS_URL", config.secret, SECRET_URL)]
-    scheme, options = ("rediss", f"?ssl_ca_certs={TLS_DIR}/{CA_FILE}") if config.tls_secret else ("redis", "")
-    url = f"{scheme}://:$(REDIS_PASSWORD)@{BROKER}:{REDIS_PORT}/0{options}"
+        own = [from_secret(f"REDIS_URL_{shard}", config.secret, _url_key(config, shard)) for shard in shards]
+        return [*own, {"name": "REDIS_URL", "value": " ".join(f"$({entry['name']})" for entry in own)}]
     return [
         from_secret("REDIS_PASSWORD", config.secret, SECRET_PASSWORD),
-        {"name": "REDIS_URL", "value": url},
+        {"name": "REDIS_URL", "value": " ".join(_url(config, shard) for shard in shards)},
     ]
+
+
+def _url(config: BrokerConfig, shard: int) -> str:
+    scheme, options = ("rediss", f"?ssl_ca_certs={TLS_DIR}/{CA_FILE}") if config.tls_secret else ("redis", "")
+    host = BROKER if config.shards == 1 else f"{BROKER}-{shard}.{BROKER}"  # a pod of the StatefulSet
+    return f"{scheme}://:$(REDIS_PASSWORD)@{host}:{REDIS_PORT}/0{options}"
+
+
+def _url_key(config: BrokerConfig, shard: int) -> str:
+    return SECRET_URL if config.shards == 1 else f"{SECRET_URL}-{shard}"
 
 
 def tls_files(config: BrokerConfig, *keys: str) -> TlsFiles:

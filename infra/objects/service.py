@@ -7,17 +7,15 @@ from pathlib import Path
 
 from infra.config import ImagesConfig
 from infra.objects.inference_pool import inference_pool_objects
-from infra.objects.names import SKIP_AWAIT, Object, metadata, object_name
+from infra.objects.names import SKIP_AWAIT, Object, digest, metadata, object_name
 from infra.objects.network import part_labels, service_edges
 from infra.objects.pods import BLOB_PORT
 from infra.objects.pool_args import StagePoolArgs
 from infra.service_config import ServiceConfig
 from infra.shared_config import BrokerConfig
+from orchestrator.kube_names import POLICY_FILE
 from orchestrator.policy import DemandPolicy, Policy, dump_policy
 from stages.types import Stage
-
-POLICY_KEY = "policy.yaml"
-PROFILE_KEY = "profile.yaml"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +29,7 @@ class ModelServiceArgs:
         priority_class: Name of the PriorityClass of its pods.
         nodes: Nodes that a replica spans on the stage's best hardware class, where one is too few.
         prometheus: Where KEDA asks; empty without it.
+        starts: Annotations of each stage's pods that say how long they take to start on simulated nodes.
     """
 
     policy: Policy
@@ -43,6 +42,7 @@ class ModelServiceArgs:
     profile_text: str = ""
     nodes: Mapping[Stage, int] = field(default_factory=dict)
     prometheus: str = ""
+    starts: Mapping[Stage, Mapping[str, str]] = field(default_factory=dict)
 
     @property
     def pools(self) -> list[StagePoolArgs]:
@@ -75,6 +75,7 @@ class ModelServiceArgs:
             nodes=self.nodes.get(stage, 1) if best else 1,
             queue=self.config.queue or "",
             prometheus=self.prometheus,
+            start=self.starts.get(stage, {}),
         )
 
 
@@ -95,14 +96,16 @@ def service_objects(args: ModelServiceArgs) -> list[Object]:
 
 
 def policy_map(args: ModelServiceArgs) -> Object:
-    """Return the ConfigMap that gateway and controller read the whole policy from.
+    """Return the ConfigMap with the whole policy: gateways and controller begin with it, and the publisher
+    brings them its edits.
 
     Previews alone need `demand`, and its trace stays where they run.
     """
-    profile = PROFILE_KEY if args.profile_text else None
+    # An edit of the profile alone is one of the policy too: its name changes.
+    profile = f"profile-{digest(args.profile_text)[:8]}.yaml" if args.profile_text else None
     published = replace(args.policy, demand=DemandPolicy(), model=replace(args.policy.model, profile=profile))
     text = json.dumps(json.loads(dump_policy(published)), indent=1)
-    files = {POLICY_KEY: text} | ({PROFILE_KEY: args.profile_text} if profile else {})
+    files = {POLICY_FILE: text} | ({profile: args.profile_text} if profile else {})
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",

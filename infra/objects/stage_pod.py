@@ -97,7 +97,7 @@ def _worker(args: StagePoolArgs, rollout: str, mounts: list[Object], resources: 
         "command": ["python", "-P", "-m", "workers"],
         "env": [
             *pod_facts(),
-            *redis_environment(args.broker),
+            *redis_environment(args.broker, args.policy.service),
             blob_token(args.broker.secret),
             *chosen,
             {"name": "STAGE", "value": json.dumps(args.stage.value)},

@@ -106,7 +106,7 @@ class KubeCluster:
 
     def admit(self, admit: Admit, now_s: float) -> None:
         """See `Cluster.admit`: the domain becomes the pod's node selector, and the gate goes."""
-        pod = _ask(self._core.read_namespaced_pod, admit.pod, self._namespace)
+        pod = ask(self._core.read_namespaced_pod, admit.pod, self._namespace)
         if pod is None:
             return
         create = admit.create
@@ -125,17 +125,17 @@ class KubeCluster:
             },
             "spec": {"schedulingGates": gates, "nodeSelector": domain},
         }
-        _ask(self._core.patch_namespaced_pod, admit.pod, self._namespace, body=body, _content_type=_MERGE)
+        ask(self._core.patch_namespaced_pod, admit.pod, self._namespace, body=body, _content_type=_MERGE)
 
     def scale(self, scale: Scale) -> None:
         """See `Cluster.scale`: victims get the lowest deletion cost before the count falls."""
         ours = self._namespace
         cost = {"metadata": {"annotations": {DELETION_COST: _FIRST_TO_GO}}}
         for victim in scale.victims:
-            _ask(self._core.patch_namespaced_pod, victim, ours, body=cost, _content_type=_MERGE)
+            ask(self._core.patch_namespaced_pod, victim, ours, body=cost, _content_type=_MERGE)
         count = {"spec": {"replicas": scale.replicas}}
         patch = self._apps.patch_namespaced_deployment_scale
-        _ask(patch, self._names[scale.pool], ours, body=count, _content_type=_MERGE)
+        ask(patch, self._names[scale.pool], ours, body=count, _content_type=_MERGE)
 
     def _pod(self, pod: Object) -> Pod:
         spec, status, metadata = pod["spec"], pod.get("status", {}), pod["metadata"]
@@ -173,11 +173,11 @@ class KubeCluster:
 
 
 def _items(call: Callable[..., Any], *arguments: Any, **options: Any) -> list[Any]:
-    found = _ask(call, *arguments, **options)
+    found = ask(call, *arguments, **options)
     return list(found["items"]) if found else []
 
 
-def _ask(call: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+def ask(call: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
     """Return the answer as JSON, which is several times quicker than the client's objects; None on 404.
 
     Raises:
@@ -220,12 +220,13 @@ def _condition(status: Object, kind: str) -> Object | None:
 
 def _since_unix_s(metadata: Object, ready: Object | None) -> float:
     if ready and ready["status"] == "True":
-        return _unix_s(ready["lastTransitionTime"])
+        return unix_s(ready["lastTransitionTime"])
     placed = metadata.get("annotations", {}).get(PLACED_UNIX_S)
-    return float(placed) if placed else _unix_s(metadata["creationTimestamp"])
+    return float(placed) if placed else unix_s(metadata["creationTimestamp"])
 
 
-def _unix_s(text: str) -> float:
+def unix_s(text: str) -> float:
+    """Return a time of the API in seconds since 1970."""
     return datetime.fromisoformat(text).timestamp()
 
 

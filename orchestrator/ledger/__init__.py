@@ -47,6 +47,11 @@ def replies_key(gateway_id: str) -> str:
     return f"{PREFIX}replies:{gateway_id}"
 
 
+def policy_key(service: str) -> str:
+    """Hash of a service's published policy: `era` and `revision`, which only grow, and `files`."""
+    return f"{PREFIX}policy:{service}"
+
+
 def queue_name(stage: str, replica_id: str) -> str:
     """Celery queue of one replica epoch."""
     return f"{stage}.{replica_id}"

@@ -9,6 +9,7 @@ local function request_key(id) return 'tercet:request:' .. id end
 local function gateway_key(id) return 'tercet:gateway:' .. id end
 local function requests_key(gateway) return 'tercet:requests:' .. gateway end
 local function replies_key(gateway) return 'tercet:replies:' .. gateway end
+local function policy_key(service) return 'tercet:policy:' .. service end
 
 local function now_ms()
   local t = redis.call('TIME')

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from kubernetes import client, config
@@ -18,6 +19,12 @@ def programs() -> None:
         find_programs(CONTROL_PLANE, print)
     except ProgramMissing as error:
         pytest.fail(str(error), pytrace=False)
+
+
+@pytest.fixture(scope="session")
+def pulumi_cli(programs) -> Path:
+    """Where `pulumi` is; built, if it must be, before a test takes the network away."""
+    return find_programs(["pulumi"], print)["pulumi"]
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]  # the first run b
 
 
 @pytest.fixture
-def tercet(cluster, tmp_path):
+def tercet(cluster, pulumi_cli, tmp_path):
     """Runs a command on the cluster; returns its exit code and what it printed."""
     unreachable = {"HTTPS_PROXY": "http://127.0.0.1:9", "PULUMI_HOME": str(tmp_path)}
     options = ["--kubeconfig", str(cluster.kubeconfig), "--stand-in", "tests.cluster.provider"]

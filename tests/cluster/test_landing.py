@@ -26,6 +26,7 @@ from tests.infra.kit import ACCELERATORS, ROOT, config_of, example
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]
 
 SERVICE, GATED, FREE = "internvl-26b", "tercet", "free"
+AT_ONCE = dataclasses.replace(example("simulated"), starts=None)
 RACKS = {(f"d-{z}", f"d-{z}-{b}", f"d-{z}-{b}-{r}") for z in range(2) for b in range(2) for r in range(4)}
 POOLS = [
     Pool(SERVICE, Stage.ENCODE, "l40s"),
@@ -38,7 +39,7 @@ POOLS = [
 def raw(cluster, core):
     """A cluster with the whole stack."""
     with Raw(cluster) as raw:
-        create(raw, core, stack_args(example("simulated"), ROOT, ACCELERATORS).objects(), GATED)
+        create(raw, core, stack_args(AT_ONCE, ROOT, ACCELERATORS).objects(), GATED)
         until(lambda: all(is_ready(node) for node in core.list_node().items))
         yield raw
 
@@ -159,29 +160,28 @@ def test_the_controller_places_replicas_on_processors(cluster, raw, core, tmp_pa
     file = kubeconfig_of(cluster, token_of(core, NAME, "plain"), tmp_path)
     service = ServicePolicy(ROOT / "policies/tiny.yaml", Hardware.load())
     ours = KubeCluster(client_of(file), "plain", ["tiny"], ())
-    controller = Controller(ours, FakeLedger(), {"tiny": service}, time.time)
+    controller = Controller(ours, [FakeLedger()], {"tiny": service}, time.time)
 
     def serves():
         asyncio.run(controller.tick())
         return {pod.pool.stage for pod in ours.look(0.0).pods if pod.ready} == set(Stage)
 
     until(serves)
-    # Two gateways, two controllers and two Redis ask for 4 of the 32 processors.
+    # Of 32 processors two gateways, controllers, publishers and Redis ask for 4 and two twentieths.
     until(lambda: 26 <= sum(n.accelerators for n in ours.look(0.0).nodes if n.hardware == "cpu") <= 28)
 
 
 def test_without_a_gate_pods_find_their_hardware_by_themselves(raw, core):
     """Pools by affinity, all else on nodes without accelerators; what no node has waits and says so."""
-    config = example("simulated")
-    services = {SERVICE: dataclasses.replace(config.services[SERVICE], autoscaler="none")}
-    free = dataclasses.replace(config, namespace=FREE, node_pools={}, services=services)
+    services = {SERVICE: dataclasses.replace(AT_ONCE.services[SERVICE], autoscaler="none")}
+    free = dataclasses.replace(AT_ONCE, namespace=FREE, node_pools={}, services=services)
     objects = list(stack_args(free, ROOT, ACCELERATORS).objects())
     for thing in objects:
         if thing["kind"] == "Deployment" and STAGE in thing["metadata"]["labels"]:
             thing["spec"]["replicas"] = 2
     create(raw, core, objects, FREE)
-    # Pools of five classes, of which h20 has no node; a gateway and Redis.
-    until(lambda: len(nodes_of(core, FREE)) == 4 * 2 + 2)
+    # Pools of five classes, of which h20 has no node; a gateway, the publisher and Redis.
+    until(lambda: len(nodes_of(core, FREE)) == 4 * 2 + 3)
     for pod, node in nodes_of(core, FREE):
         assert node[HARDWARE] == pod.get(HARDWARE, "cpu")
     (lost, *_) = core.list_namespaced_pod(FREE, label_selector=f"{HARDWARE}=h20").items

@@ -60,15 +60,22 @@ def redis(tmp_path):
 
 
 @pytest.fixture
-def controller(cluster, api, redis, tmp_path):
-    """The controller as a process with its own account, and its log; its pools are there before it."""
+def other_shard(tmp_path_factory):
+    with RedisProcess(tmp_path_factory.mktemp("shard")) as redis:
+        yield redis
+
+
+@pytest.fixture
+def controller(cluster, api, redis, other_shard, tmp_path):
+    """The controller of two shards with its own account, and its log; its pools are there before it."""
     for (stage, hardware), tp in POOLS.items():
         api.pool(Pool("loop", stage, hardware), tp)
     policy, log = tmp_path / "loop.yaml", tmp_path / "controller.log"
     policy.write_text(POLICY)
-    options = {"policy": policy, "redis-url": redis.url, "namespace": api.namespace}
+    options = {"policy": policy, "namespace": api.namespace}
     options["kubeconfig"] = account_of_controller(cluster, api, tmp_path)
     flags = [f"--{name}={value}" for name, value in options.items()]
+    flags += [f"--redis-url={shard.url}" for shard in (other_shard, redis)]
     command = [sys.executable, "-m", "cli", "controller", *flags]
     with log.open("wb") as output:
         process = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=output)

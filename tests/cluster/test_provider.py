@@ -9,7 +9,6 @@ from infra.automation import open_stack
 from infra.components.kube import KubeObject
 from infra.provider import use_stand_in
 from localcluster.nodes import COLD_START, FAIL, simulated_node
-from localcluster.programs import find_programs
 from tests.cluster.conftest import api
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]  # the first run builds the programs
@@ -18,7 +17,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]  # the first run b
 class Stack:
     """Objects that change from one run to the next."""
 
-    def __init__(self, folder, cluster):
+    def __init__(self, folder, cluster, cli):
         use_stand_in(folder, "tests.cluster.provider")
         self.objects, self.timeout = [], "30s"
         self._stack = open_stack(
@@ -26,7 +25,7 @@ class Stack:
             "config: {}",
             folder=folder,
             kubeconfig=cluster.kubeconfig,
-            cli=find_programs(["pulumi"], print)["pulumi"],
+            cli=cli,
             home=folder / "home",
             program=self._declare,
         )
@@ -43,8 +42,8 @@ class Stack:
 
 
 @pytest.fixture
-def stack(tmp_path, cluster):
-    return Stack(tmp_path, cluster)
+def stack(tmp_path, cluster, pulumi_cli):
+    return Stack(tmp_path, cluster, pulumi_cli)
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ from kubernetes.utils.quantity import parse_quantity
 from pulumi.automation import CommandError
 
 from localcluster.nodes import simulated_node
-from localcluster.programs import find_programs
 from orchestrator.kube_names import HARDWARE, STAGE
 from tests.cluster.conftest import api, until
 from tests.cluster.provider.api import Api as Kube
@@ -27,19 +26,14 @@ def apps(cluster):
 
 
 @pytest.fixture(scope="module")
-def cli():
-    return find_programs(["pulumi"], print)["pulumi"]
-
-
-@pytest.fixture(scope="module")
 def kube(cluster):
     return Kube(str(cluster.kubeconfig))
 
 
 @pytest.fixture
-def bench(cluster, cli, tmp_path, request):
+def bench(cluster, pulumi_cli, tmp_path, request):
     name = request.function.__name__.removeprefix("test_").replace("_", "-")[:30].strip("-")
-    return Bench(folder=tmp_path, kubeconfig=cluster.kubeconfig, cli=cli, name=name)
+    return Bench(folder=tmp_path, kubeconfig=cluster.kubeconfig, cli=pulumi_cli, name=name)
 
 
 def as_kept(value):

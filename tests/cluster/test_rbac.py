@@ -4,7 +4,8 @@ import itertools
 
 import pytest
 
-from infra.objects.controller import NAME
+from infra.objects import controller, publisher
+from infra.objects.names import object_name
 from infra.stack import stack_args
 from tests.cluster.conftest import until
 from tests.cluster.raw import Raw, token_of
@@ -39,7 +40,7 @@ def raw(cluster, core, stack):
             if thing["kind"] in (*ACCOUNTS, "ClusterRoleBinding"):
                 answer = raw.create(thing)
                 assert answer.is_success, answer.text
-        until(lambda: len(core.list_namespaced_service_account(OURS).items) == 2)
+        until(lambda: len(core.list_namespaced_service_account(OURS).items) == 3)
         yield raw
 
 
@@ -80,7 +81,7 @@ def may(asker, attributes):
     ("account", "named"),
     [
         pytest.param(
-            NAME,
+            controller.NAME,
             {
                 (OURS, "list", "deployments.apps"),
                 (OURS, "patch", "deployments/scale.apps"),
@@ -92,6 +93,7 @@ def may(asker, attributes):
             },
             id="controller",
         ),
+        pytest.param(publisher.NAME, set(), id="publisher"),  # but what the next test names
         pytest.param("default", set(), id="gateways-and-workers"),
     ],
 )
@@ -101,7 +103,20 @@ def test_an_account_may_do_what_is_named_and_nothing_else(cluster, core, raw, ac
         assert allowed(asker, raw) == named | EVERYONE
 
 
-def test_only_the_controller_gets_a_token(raw, stack):
+def test_the_publisher_reads_the_policies_of_the_stack_alone(cluster, core, raw):
+    """By name, so no other ConfigMap of the namespace."""
+    names = (object_name("internvl-26b", "policy"), "other")
+    with Raw(cluster, token_of(core, publisher.NAME, OURS)) as asker:
+        about = {"group": "", "resource": "configmaps", "namespace": OURS}
+        found = {
+            (name, verb): may(asker, about | {"name": name, "verb": verb})
+            for name in names
+            for verb in ("get", "list", "watch", "update", "patch", "delete")
+        }
+    assert [pair for pair, allowed in found.items() if allowed] == [(names[0], "get")]
+
+
+def test_only_controller_and_publisher_get_a_token(raw, stack):
     """Seen in what the server makes of each workload's pod."""
     mounted = set()
     for thing in stack.objects():
@@ -114,4 +129,4 @@ def test_only_the_controller_gets_a_token(raw, stack):
             assert answer.is_success, answer.text
             if any("projected" in volume for volume in answer.json()["spec"]["volumes"]):
                 mounted.add(name)
-    assert mounted == {NAME}
+    assert mounted == {controller.NAME, publisher.NAME}

@@ -4,7 +4,6 @@ import os
 
 import pytest
 
-from localcluster.programs import find_programs
 from tests.cluster.workbench import Bench
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]  # the first run builds the programs
@@ -14,10 +13,11 @@ PREVIEW_S, UP_S = 20.0, 90.0
 """Goals of time, held here against processor time: what else the machine does is not Pulumi's."""
 
 
-def test_twenty_services_come_in_time(cluster, tmp_path, capsys):
+def test_twenty_services_come_in_time(cluster, pulumi_cli, tmp_path, capsys):
     """Figures are in docs/benchmarks.md."""
-    cli = find_programs(["pulumi"], print)["pulumi"]
-    bench = Bench(folder=tmp_path, kubeconfig=cluster.kubeconfig, cli=cli, name="scale", checkpoints=False)
+    bench = Bench(
+        folder=tmp_path, kubeconfig=cluster.kubeconfig, cli=pulumi_cli, name="scale", checkpoints=False
+    )
     for number in range(20):
         hardware = {f"stages__{stage}__hardware": names for stage, names in HARDWARE.items()}
         bench.serve(f"service{number}", **hardware)

@@ -564,4 +564,6 @@ async def take(kit: Kit, what: str, *given: Any) -> object:
         kit.worker(given[0]).drain()
     seen = sorted((await ledger.snapshot()).replicas, key=lambda e: e.replica.replica_id)
     ids = ("d.1", "d.2", "d.3", "d.4")
-    return what, result, [e.replica for e in seen], [(kit.told(id_), kit.queued(id_)) for id_ in ids]
+    # Redis cancels the requests of a gateway in the order of a set, which is none.
+    told = [(sorted(kit.told(id_)), kit.queued(id_)) for id_ in ids]
+    return what, result, [e.replica for e in seen], told

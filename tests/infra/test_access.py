@@ -1,5 +1,6 @@
 """The ways in: clients to gateways, everybody to Redis."""
 
+from collections import defaultdict
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,9 @@ import pytest
 from infra.config import ConfigError
 from infra.objects.redis_access import redis_environment
 from infra.shared_config import BrokerConfig
-from tests.infra.kit import expanded, named, stack_of
+from infra.stack import stack_args
+from orchestrator.shards import shard_of
+from tests.infra.kit import ACCELERATORS, ROOT, config_of, expanded, named, stack_of
 from tests.infra.reach import Pod, may_connect
 
 TINY = Path("policies/tiny.yaml")
@@ -78,6 +81,32 @@ def test_all_processes_are_told_the_same_address(broker, url):
             assert [item["key"] for item in volumes[mount["name"]]["secret"]["items"]] == ["ca.crt"]
 
 
+def test_a_service_lives_whole_on_one_of_several_shards():
+    """Its gateway and its workers are told one address; who cares for all services is told each, in order."""
+    services = {name: {"policy": f"policies/{name}.yaml"} for name in ("tiny", "noop")}
+    stack = stack_args(config_of(services=services, broker={"shards": 2}), ROOT, ACCELERATORS)
+    assert named(stack.objects(), "StatefulSet")["spec"]["replicas"] == 2
+    shards = [f"redis://:sesame@redis-{number}.redis:6379/0" for number in range(2)]
+    told = defaultdict(set)
+    for each in stack.objects():
+        if each["kind"] == "Deployment":
+            container = each["spec"]["template"]["spec"]["containers"][0]
+            url = expanded(container, "REDIS_URL", {"REDIS_PASSWORD": "sesame", **KNOWN})
+            told[each["metadata"]["name"].partition("-")[0]].add(url)
+    of_all = {" ".join(shards)}
+    assert told == {name: {shards[shard_of(name, 2)]} for name in services} | {"tercet": of_all}
+    assert shard_of("tiny", 2) != shard_of("noop", 2)
+
+
+def test_every_shard_of_somebody_else_s_has_a_key_of_the_secret():
+    broker = BrokerConfig(external_port=6380, shards=2)
+    *keys, url = redis_environment(broker)
+    assert [key["valueFrom"]["secretKeyRef"]["key"] for key in keys] == ["url-0", "url-1"]
+    assert url["value"] == " ".join(f"$({key['name']})" for key in keys)
+    (own, _) = redis_environment(broker, "noop")
+    assert own["valueFrom"]["secretKeyRef"]["key"] == f"url-{shard_of('noop', 2)}"
+
+
 KNOWN = {"POD_NAME": "pod-1", "POD_IP": "10.0.0.7", "BLOB_TOKEN": "open", "MODEL": "m", "SLOTS": "1"}
 KNOWN |= {"HARDWARE": "cpu", "DOMAIN": "[]"}
 
@@ -101,8 +130,9 @@ def test_redis_with_tls_has_no_other_door_and_keeps_its_data_on_a_chosen_class()
 def test_somebody_else_s_redis_is_reached_by_a_secret_and_nothing_of_it_is_made():
     stack = stack_of(TINY, {"broker": {"external_port": 6380}})
     assert not [thing for thing in stack.objects() if thing["kind"] == "StatefulSet"]
-    (entry,) = redis_environment(BrokerConfig(external_port=6380))
+    entry, url = redis_environment(BrokerConfig(external_port=6380))
     assert entry["valueFrom"]["secretKeyRef"] == {"name": "tercet-redis", "key": "url"}
+    assert url == {"name": "REDIS_URL", "value": f"$({entry['name']})"}
     for _, each in containers(stack):
         assert entry in each["env"]
     policies = [thing for thing in stack.objects() if thing["kind"] == "NetworkPolicy"]
@@ -132,7 +162,7 @@ def test_somebody_else_s_redis_is_reached_by_a_secret_and_nothing_of_it_is_made(
         pytest.param(
             {"broker": {"external_port": 6379, "storage_gb": 1}}, {}, "keeps its own", id="external"
         ),
-        pytest.param({"broker": {"shards": 2}}, {}, "`tercet:broker.shards`: unknown key", id="shards"),
+        pytest.param({"broker": {"shard": 2}}, {}, "`tercet:broker.shard`: unknown key", id="shard"),
     ],
 )
 def test_what_contradicts_itself_is_refused(stack, service, told):

@@ -67,9 +67,11 @@ def wanted():
     yield from edges_of("internvl-26b", internvl, weights=True)
     yield from edges_of("tiny", tiny, weights=False)
     yield ("tercet-controller", "redis", "TCP", 6379)
+    yield ("tercet-publisher", "redis", "TCP", 6379)
     yield from {(client, "tercet-controller", "TCP", 9090) for client in OTHERS}
     # An API server has no labels to name it by, so its ports are open to wherever it may be.
-    yield from {("tercet-controller", other, "TCP", port) for other in OTHERS for port in (443, 6443)}
+    asking = ("tercet-controller", "tercet-publisher")
+    yield from {(ours, other, "TCP", port) for ours in asking for other in OTHERS for port in (443, 6443)}
     yield from {
         (ours, dns, kind, 53) for ours in OURS for dns in ("dns", "node-dns") for kind in ("TCP", "UDP")
     }

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from infra.node_config import Spread
+from infra.objects import controller, publisher
 from infra.objects.names import CollisionError, check_collisions, metadata, object_name
 from infra.objects.nodes import domains, node_objects
 from infra.stack import stack_args
@@ -127,7 +128,7 @@ def test_without_an_autoscaler_pools_have_their_least_and_no_gate():
     stack = stack_of(POLICIES[-1], autoscaler="none")
     assert not pools(stack)
     assert stack.controller is None
-    assert sum(each["spec"]["replicas"] for each in deployments(stack)) == 3 + 1  # and the gateway
+    assert sum(each["spec"]["replicas"] for each in deployments(stack)) == 3 + 2  # and gateway and publisher
 
 
 @pytest.mark.parametrize(
@@ -219,17 +220,28 @@ def test_every_backend_labels_its_nodes_with_the_hardware_class(backend, kinds):
     assert holder["metadata"]["labels"][HARDWARE] == "h100"
 
 
-def test_the_controller_may_do_what_its_adapter_does_and_nothing_more():
-    """The calls of `KubeCluster`, verb by verb."""
-    rules = {
+def rules_of(account):
+    """Return kind of role, resource and verb of what an account of a stack may do."""
+    return {
         (t["kind"], resource, verb)
         for t in stack_of(POLICIES[-1]).objects()
-        if t["kind"] in ("Role", "ClusterRole")
+        if t["kind"] in ("Role", "ClusterRole") and t["metadata"]["name"].endswith(account)
         for rule in t["rules"]
         for resource in rule["resources"]
         for verb in rule["verbs"]
     }
-    assert rules == {
+
+
+def test_the_publisher_may_read_the_policies_of_its_services_and_nothing_else():
+    stack = stack_of(POLICIES[-1])
+    assert rules_of(publisher.NAME) == {("Role", "configmaps", "get")}
+    (rule,) = named(stack.objects(), "Role", publisher.NAME)["rules"]
+    assert rule["resourceNames"] == [object_name(stack.services[0].policy.service, "policy")]
+
+
+def test_the_controller_may_do_what_its_adapter_does_and_nothing_more():
+    """The calls of `KubeCluster`, verb by verb."""
+    assert rules_of(controller.NAME) == {
         ("Role", "deployments", "list"),
         ("Role", "deployments/scale", "patch"),
         ("Role", "pods", "get"),

@@ -25,7 +25,7 @@ POLICY = ROOT / "policies" / "examples" / f"{SERVICE}.yaml"
 
 
 class Stand:
-    """A controller of one service, with the time in its hands."""
+    """A controller of one service on the second of two shards, with the time in its hands."""
 
     def __init__(self, tmp_path, counts, **options):
         self.file = tmp_path / "policy.yaml"
@@ -41,10 +41,11 @@ class Stand:
             for n in range(2)
         )
         self.cluster = FakeCluster(nodes=nodes, tp=pools)
-        self.ledger = FakeLedger()
+        self.ledger, self.elsewhere = FakeLedger(), FakeLedger()
         self.now_s = 1_000.0
         services = {self.name: service}
-        self.controller = Controller(self.cluster, self.ledger, services, lambda: self.now_s, **options)
+        ledgers = [self.elsewhere, self.ledger]
+        self.controller = Controller(self.cluster, ledgers, services, lambda: self.now_s, **options)
 
     @staticmethod
     def _domain(service):
@@ -134,6 +135,16 @@ def test_nothing_shrinks_while_nothing_is_heard(tmp_path):
     stand.ledger.away = False
     stand.ticks()
     assert stand.ready() == (1, 1, 1)
+
+
+def test_a_shard_that_is_away_stops_no_other(tmp_path):
+    """Services of the others are scaled as ever."""
+    stand = Stand(tmp_path, (1, 1, 3))
+    stand.elsewhere.away = True
+    stand.ticks()
+    stand.set_counts(1, 2, 1)
+    stand.ticks()
+    assert stand.ready() == (1, 2, 1)
 
 
 def test_a_cluster_that_is_away_is_no_end(tmp_path):
