@@ -90,11 +90,12 @@ def test_the_same_stack_has_the_same_figures(example, figures):
 
 
 def test_the_pools_that_the_stack_declares_are_those_simulated(tmp_path):
-    """On one node of H100s the service misses its SLO, and is named; on four it does not."""
+    """On two L40S the service misses its SLO, and is named; on eight it does not."""
     preview, services = {"rate_scale": 0.3}, service(tmp_path)
     told = []
     for nodes in (1, 4):
-        config = config_of(services=services, node_pools=pools(h100=simulated(nodes)), preview=preview)
+        encoders = {**simulated(nodes), "accelerators": 2}
+        config = config_of(services=services, node_pools=pools(l40s=encoders), preview=preview)
         told.append(below_target(predict(stack(config), config.preview, ROOT, HARDWARE)))
     assert told[0][0].startswith("internvl-26b: simulated attainment")
     assert told[1] == []
