@@ -103,9 +103,7 @@ def _pending_timeout(policy: Policy, profile: ModelProfile) -> Iterator[Infeasib
 def _role_switch(policy: Policy) -> Iterator[InfeasibleError]:
     engines = sorted({policy.stages[stage].engine for stage in (Stage.PREFILL, Stage.DECODE)})
     if getattr(policy.scaling.params, "role_switch", False) and engines != ["sglang"]:
-        message = (
-            f"a replica of {' or '.join(engines)} keeps its role; one of sglang can"
-        )
+        message = f"a replica of {' or '.join(engines)} keeps its role; one of sglang can"
         yield InfeasibleError(message, "scaling", "params", "role_switch")
 
 
