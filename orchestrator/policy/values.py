@@ -13,7 +13,7 @@ from pydantic import AfterValidator, ConfigDict, Field
 from orchestrator.core.admission import AdmissionBounds
 from orchestrator.core.waiting import WaitingParams
 from orchestrator.policy.requests import AdmissionPolicy, SloPolicy
-from orchestrator.policy.scaling import ScalingPolicy
+from orchestrator.policy.scaling import ScalingPolicy, named_counts
 from orchestrator.yaml_fields import STRICT, Count, InfeasibleError, Name, NotNegative, Seconds
 from stages.types import Stage
 
@@ -201,6 +201,11 @@ class Policy:
         if self.scaling.budget is not None and self.scaling.budget < least:
             message = f"{self.scaling.budget} accelerators are fewer than the {least} of min replicas"
             raise InfeasibleError(message, "scaling", "budget")
+        for path, stage, count in named_counts(self.scaling.params):
+            least, most = self.stages[stage].min, self.stages[stage].max
+            if not least <= count <= most:
+                message = f"{count} is outside stages.{stage}.min {least} and max {most}"
+                raise InfeasibleError(message, "scaling", "params", *path)
 
     @property
     def admission_bounds(self) -> AdmissionBounds:

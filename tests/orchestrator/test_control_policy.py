@@ -191,6 +191,18 @@ def test_a_policy_may_name_its_profile(load, tmp_path):
             "`scaling.budget`: 12 accelerators are fewer than the 13 of min replicas",
             id="budget",
         ),
+        pytest.param(
+            [],
+            "scaling: {policy: static, params: {prefill: 400}}\n",
+            "`scaling.params.prefill`: 400 is outside stages.prefill.min ",
+            id="fixed-count",
+        ),
+        pytest.param(
+            [],
+            "scaling: {policy: periodic, params: {hours: [{hour: 3, encode: 400, prefill: 1, decode: 1}]}}\n",
+            "`scaling.params.hours.0.encode`: 400 is outside stages.encode.min ",
+            id="count-of-an-hour",
+        ),
         pytest.param([], "scaling: {budget: 0}\n", "`scaling.budget`: must be greater", id="no-budget"),
     ],
 )
