@@ -197,9 +197,10 @@ class Policy:
         if budgets_s > self.slo.ttft_s:
             message = f"{self.slo.ttft_s:g} is below the stages' budgets, {budgets_s:g} together"
             raise InfeasibleError(message, "slo", "ttft_s")
-        least = sum(self.stages[stage].min * self.stages[stage].tp for stage in Stage)
+        # With traffic no stage is without a replica, whatever its min.
+        least = sum(max(1, self.stages[stage].min) * self.stages[stage].tp for stage in Stage)
         if self.scaling.budget is not None and self.scaling.budget < least:
-            message = f"{self.scaling.budget} accelerators are fewer than the {least} of min replicas"
+            message = f"{self.scaling.budget} accelerators are fewer than the {least} of min replicas, one at least"
             raise InfeasibleError(message, "scaling", "budget")
         for path, stage, count in named_counts(self.scaling.params):
             least, most = self.stages[stage].min, self.stages[stage].max

@@ -188,8 +188,14 @@ def test_a_policy_may_name_its_profile(load, tmp_path):
         pytest.param(
             [],
             "scaling: {budget: 12}\n",
-            "`scaling.budget`: 12 accelerators are fewer than the 13 of min replicas",
+            "`scaling.budget`: 12 accelerators are fewer than the 13 of min replicas, one at least",
             id="budget",
+        ),
+        pytest.param(
+            [("min: 2", "min: 0")],
+            "scaling: {budget: 8}\n",
+            "`scaling.budget`: 8 accelerators are fewer than the 9 of min replicas, one at least",
+            id="budget-from-zero",
         ),
         pytest.param(
             [],
