@@ -200,7 +200,8 @@ class Policy:
         # With traffic no stage is without a replica, whatever its min.
         least = sum(max(1, self.stages[stage].min) * self.stages[stage].tp for stage in Stage)
         if self.scaling.budget is not None and self.scaling.budget < least:
-            message = f"{self.scaling.budget} accelerators are fewer than the {least} of min replicas, one at least"
+            budget = self.scaling.budget
+            message = f"{budget} accelerators are fewer than the {least} of min replicas, one at least"
             raise InfeasibleError(message, "scaling", "budget")
         for path, stage, count in named_counts(self.scaling.params):
             least, most = self.stages[stage].min, self.stages[stage].max
