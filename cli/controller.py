@@ -15,6 +15,7 @@ from orchestrator.controller import Controller, ServicePolicy
 from orchestrator.counting import steady_unix_s
 from orchestrator.logs import configure_logs
 from orchestrator.policy_copy import PolicyCopy, follow, look
+from orchestrator.ports import Cluster
 from orchestrator.yaml_file import FileError
 
 
@@ -44,6 +45,9 @@ def controller_command(
             "--published", help="Follow what `tercet publisher` publishes; the files are what to begin with."
         ),
     ] = False,
+    karpenter: Annotated[
+        bool, typer.Option("--karpenter", help="Order nodes of Karpenter where there is no room.")
+    ] = False,
     act: Annotated[bool, typer.Option(help="Carry decisions out, or only tell them.")] = True,
 ) -> None:
     """Observe, decide and apply every 5 seconds, until Ctrl-C; decisions are logged as JSON lines."""
@@ -62,22 +66,6 @@ def controller_command(
     if len(levels) > 1:
         named = " and ".join(", ".join(names) or "none" for names in sorted(levels))
         refuse(f"topology.levels differ ({named}); services of one cluster share its levels", MISTAKEN)
-    asyncio.run(
-        _run(services, followed, next(iter(levels)), redis_url, namespace, kubeconfig, metrics_port, act=act)
-    )
-
-
-async def _run(
-    services: dict[str, ServicePolicy],
-    followed: dict[str, PolicyCopy],
-    levels: tuple[str, ...],
-    redis_urls: list[str],
-    namespace: str,
-    kubeconfig: Path | None,
-    metrics_port: int,
-    *,
-    act: bool,
-) -> None:
     from orchestrator.adapters.kube import (  # heavy, and nothing else needs it
         KubeCluster,
         NoCluster,
@@ -85,9 +73,23 @@ async def _run(
     )
 
     try:
-        cluster = KubeCluster(client_of(kubeconfig), namespace, tuple(services), levels)
+        cluster = KubeCluster(
+            client_of(kubeconfig), namespace, tuple(services), next(iter(levels)), karpenter=karpenter
+        )
     except NoCluster as error:
         refuse(str(error), MISTAKEN)
+    asyncio.run(_run(cluster, services, followed, redis_url, metrics_port, act=act))
+
+
+async def _run(
+    cluster: Cluster,
+    services: dict[str, ServicePolicy],
+    followed: dict[str, PolicyCopy],
+    redis_urls: list[str],
+    metrics_port: int,
+    *,
+    act: bool,
+) -> None:
     shards = RedisShards(redis_urls)
     controller = Controller(cluster, shards.ledgers(), services, steady_unix_s(), acts=act)
     if metrics_port:

@@ -11,8 +11,13 @@ from infra.stack import StackArgs
 from orchestrator.control_policy import Hardware, control_policy, policy_profile, refusals
 from orchestrator.kube_names import PROCESSORS
 from orchestrator.policy import PolicyError, load_policy
-from orchestrator.simulator.fleet_check import too_far_apart
+from orchestrator.simulator.fleet_check import too_far_apart, too_little_room
 from stages.types import Stage
+
+_APART = (
+    "a node that Karpenter would make is known to be near no other below the zone, so name a wider level in "
+    "topology.edges, larger nodes, a smaller tp, or what the pool's nodes share in its `labels`"
+)
 
 
 def check_feasible(stack: StackArgs, hardware: Hardware) -> None:
@@ -111,8 +116,11 @@ def _apart(service: ModelServiceArgs, pools: Sequence[NodePoolArgs], hardware: H
     policy = service.policy
     profile = policy_profile(policy, service.file, hardware.accelerators)
     control = control_policy(policy, profile, hardware.accelerators, hardware.links)
-    for problem in too_far_apart(control, fleet_of(pools, policy.topology.levels)):
-        yield f"{_key(service)}: {problem}"
+    nodes = fleet_of(pools, policy.topology.levels)
+    problems = list(too_far_apart(control, nodes))
+    if not problems and any(pool.config.karpenter for pool in pools):
+        problems = [f"{problem}: {_APART}" for problem in too_little_room([control], nodes)]
+    yield from (f"{_key(service)}: {problem}" for problem in problems)
 
 
 def _least(service: ModelServiceArgs) -> Iterator[Least]:

@@ -96,6 +96,7 @@ class KarpenterNodes:
         capacity: Kinds of capacity.
         reservations: Ids of EC2 capacity reservations, for capacity `reserved`.
         zones: Availability zones; all that the subnets are in without.
+        labels: Further labels of all its nodes, such as a topology level that a reservation is in as a whole.
         ami: Alias of the machine image; name a version where the stack matters.
         disk_gb: Gigabytes of the root volume: images and weights. Local disks are used where a type has some.
         consolidation: Which nodes may go. A cold start costs more than a half-empty node: only empty ones.
@@ -115,6 +116,7 @@ class KarpenterNodes:
     )
     reservations: tuple[Annotated[str, Field(pattern=r"^cr-[0-9a-z]+$")], ...] = ()
     zones: tuple[LabelValue, ...] = ()
+    labels: Mapping[Name, LabelValue] = field(default_factory=dict)
     ami: Annotated[str, Field(pattern=r"^[a-zA-Z0-9]+@.+$")] = "al2023@latest"
     disk_gb: Count = 500
     consolidation: Literal["WhenEmpty", "WhenEmptyOrUnderutilized"] = "WhenEmpty"

@@ -125,8 +125,6 @@ def _service(
     if config.services[name].inference_pool and policy.stages.decode.engine != "vllm":
         message = "decode has to be vllm, whose server takes whole requests"
         raise ConfigError(f"`tercet:services.{name}.inference_pool`: {message}")
-    if config.services[name].autoscaler == "tercet":
-        _check_nodes(name, policy, config)
     profile = policy.model.profile
     return ModelServiceArgs(
         policy=policy,
@@ -163,18 +161,6 @@ def _check_policy(name: str, policy: Policy, accelerators: Mapping[str, Accelera
     for stage in Stage:
         for hardware in policy.stages[stage].hardware:
             _check_hardware(f"services.{name}: stages.{stage.value}.hardware", hardware, accelerators)
-
-
-def _check_nodes(name: str, policy: Policy, config: StackConfig) -> None:
-    """The controller places on nodes that exist, and Karpenter buys none for pods with a gate."""
-    pools = config.node_pools.values()
-    bought = {pool.hardware for pool in pools if pool.karpenter}
-    bought -= {pool.hardware for pool in pools if not pool.karpenter}
-    for stage in Stage:
-        hardware = policy.stages[stage].hardware
-        if bought.issuperset(hardware):
-            message = f"no {' or '.join(hardware)} for {stage.value} would ever be bought with `tercet`"
-            raise ConfigError(f"`tercet:services.{name}.autoscaler`: {message}: Karpenter waits for the pods")
 
 
 def _check_hardware(key: str, hardware: str, accelerators: Mapping[str, Accelerator]) -> None:
@@ -214,6 +200,7 @@ def _controller(config: StackConfig, services: tuple[str, ...]) -> ControllerArg
         services=services,
         image=config.images.tercet,
         broker=config.broker,
+        karpenter=any(pool.karpenter for pool in config.node_pools.values()),
     )
 
 

@@ -12,7 +12,7 @@ from orchestrator.core.decide import Decision, ServiceState, decide
 from orchestrator.core.observe import Observed, ServiceView, observe
 from orchestrator.core.observed import PlacedReplica
 from orchestrator.core.planned import ControlPolicy
-from orchestrator.core.pools import Pod, Steps, as_replica, steps
+from orchestrator.core.pools import Inform, Pod, Steps, as_replica, steps
 from orchestrator.policy import load_policy
 from orchestrator.ports import Cluster, ClusterUnavailable, ClusterView, Ledger, LedgerUnavailable
 from orchestrator.ports import Snapshot as Registry
@@ -120,6 +120,7 @@ class Controller:
             seen.nodes,
             self._observed,
             now_s,
+            seen.orders,
         )
         decision = decide(snapshot, policies, self._state, now_s)
         self._state = decision.state
@@ -128,7 +129,7 @@ class Controller:
         todo = steps(decision.changes, seen.pods, seen.counts, pod_of)
         _tell(decision, todo, seen)
         if self._acts:
-            await asyncio.to_thread(self._apply, todo, now_s)
+            await asyncio.to_thread(self._apply, seen.inform, todo, now_s)
         return decision
 
     async def _registry(self) -> Registry:
@@ -139,7 +140,9 @@ class Controller:
             gateways={name: report for shard in shards for name, report in shard.gateways.items()},
         )
 
-    def _apply(self, todo: Steps, now_s: float) -> None:
+    def _apply(self, inform: Sequence[Inform], todo: Steps, now_s: float) -> None:
+        for each in inform:
+            self._cluster.inform(each)
         for admit in todo.admit:
             self._cluster.admit(admit, now_s)
         for scale in todo.scale:

@@ -22,6 +22,16 @@ DOMAIN = f"{PREFIX}/domain"
 GATE = f"{PREFIX}/placement"
 """Scheduling gate in the template of a pool that the controller scales."""
 
+ACCELERATORS = f"{PREFIX}/accelerators"
+"""Label in the template of a Karpenter NodePool, and of its nodes: how many one has."""
+
+ORDER = f"{PREFIX}/order"
+"""Label of a node that Karpenter made for a pod which asked for this very value."""
+
+KARPENTER = "karpenter.sh"
+KARPENTER_POOL = f"{KARPENTER}/nodepool"
+KARPENTER_INITIALIZED = f"{KARPENTER}/initialized"
+"""Label of a node whose accelerators can be asked for."""
 POLICY_FILE = "policy.yaml"
 """Key of the ConfigMap that holds a service's policy; the other keys are files that the policy names."""
 

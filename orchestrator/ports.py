@@ -6,7 +6,7 @@ from enum import StrEnum
 from typing import Any, Protocol
 
 from orchestrator.core.observed import Node
-from orchestrator.core.pools import Admit, Pod, Pool, Scale
+from orchestrator.core.pools import Admit, Inform, Pod, Pool, Scale
 from orchestrator.core.types import Reason, Replica
 from stages.reply import LossCause, Reply
 from stages.types import Job, Stage
@@ -201,12 +201,16 @@ class ClusterView:
     Attributes:
         counts: What each pool is told to have; every pool that there is.
         pods: Their replicas.
-        nodes: Those that have accelerators, less what others than us take there.
+        nodes: Those that have accelerators, less what others than us take there, and those that could be had.
+        orders: How many could be had of each node pool.
+        inform: What pods have to be told before they start.
     """
 
     counts: Mapping[Pool, int]
     pods: tuple[Pod, ...] = ()
     nodes: tuple[Node, ...] = ()
+    orders: Mapping[str, int] = field(default_factory=dict)
+    inform: tuple[Inform, ...] = ()
 
 
 class ClusterUnavailable(ConnectionError):
@@ -220,7 +224,10 @@ class Cluster(Protocol):
         """Return what there is, with times on the caller's clock."""
 
     def admit(self, admit: Admit, now_s: float) -> None:
-        """Have a gated pod start in its place; no change if it is gone."""
+        """Have a gated pod start in its place, which may be an order; no change if it is gone."""
+
+    def inform(self, inform: Inform) -> None:
+        """Tell a pod its domain; no change if it is gone."""
 
     def scale(self, scale: Scale) -> None:
         """Set a pool's count, its victims first."""

@@ -9,7 +9,7 @@ from infra.objects.pods import container_security, pod_security, scratch
 from infra.objects.redis_access import REDIS_URL, redis_environment, tls_files
 from infra.objects.service import policy_name
 from infra.shared_config import BrokerConfig
-from orchestrator.kube_names import POLICY_FILE
+from orchestrator.kube_names import KARPENTER, POLICY_FILE
 
 NAME = "tercet-controller"
 _LABELS = component_labels("controller")
@@ -24,6 +24,9 @@ NAMESPACE_RULES: list[Object] = [
 CLUSTER_RULES: list[Object] = [{"apiGroups": [""], "resources": ["nodes", "pods"], "verbs": ["list"]}]
 """Everywhere: where accelerators are, and who holds them."""
 
+KARPENTER_RULES: list[Object] = [{"apiGroups": [KARPENTER], "resources": ["nodepools"], "verbs": ["list"]}]
+"""With Karpenter: what it could make."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ControllerArgs:
@@ -32,19 +35,22 @@ class ControllerArgs:
     Attributes:
         services: Those that it scales.
         broker: How it reaches Redis.
+        karpenter: Whether it may order nodes of Karpenter.
     """
 
     namespace: str
     services: tuple[str, ...]
     image: str
     broker: BrokerConfig
+    karpenter: bool = False
 
 
 def controller_objects(args: ControllerArgs) -> list[Object]:
     """Return ServiceAccount, roles with their bindings, NetworkPolicy and Deployment."""
+    cluster_rules = CLUSTER_RULES + (KARPENTER_RULES if args.karpenter else [])
     return [
         *account(NAME, args.namespace, NAMESPACE_RULES),
-        *everywhere(NAME, args.namespace, CLUSTER_RULES),
+        *everywhere(NAME, args.namespace, cluster_rules),
         controller_edges(args.namespace, args.broker),
         _deployment(args),
     ]
@@ -78,7 +84,11 @@ def _pod(args: ControllerArgs) -> Object:
                 "name": "controller",
                 "image": args.image,
                 "command": ["tercet", "controller"],
-                "args": ["--published", *(f"--policy={folder}/{POLICY_FILE}" for folder in folders.values())],
+                "args": [
+                    "--published",
+                    *(["--karpenter"] if args.karpenter else []),
+                    *(f"--policy={folder}/{POLICY_FILE}" for folder in folders.values()),
+                ],
                 "env": [
                     *redis_environment(args.broker),
                     {"name": "TERCET_REDIS_URL", "value": REDIS_URL},

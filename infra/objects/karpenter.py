@@ -2,14 +2,23 @@
 
 from infra.node_config import DisruptionBudget, KarpenterNodes
 from infra.objects.names import Object, metadata
-from orchestrator.kube_names import HARDWARE, resource_of
+from orchestrator.kube_names import ACCELERATORS, HARDWARE, ORDER, resource_of
 
 
 def karpenter_objects(
-    name: str, hardware: str, taints: list[Object], backend: KarpenterNodes
+    name: str, hardware: str, accelerators: int, taints: list[Object], backend: KarpenterNodes
 ) -> list[Object]:
-    """Return what Karpenter makes the nodes of a pool from: EC2NodeClass and NodePool, version 1."""
-    return [_node_class(name, backend), _pool(name, hardware, taints, backend)]
+    """Return what Karpenter makes the nodes of a pool from: EC2NodeClass and NodePool, version 1.
+
+    Args:
+        name: Of both.
+        hardware: Class of the nodes.
+        accelerators: Of one node.
+        taints: Of the nodes.
+        backend: What else is asked of them.
+    """
+    labels = {**backend.labels, HARDWARE: hardware, ACCELERATORS: str(accelerators)}
+    return [_node_class(name, backend), _pool(name, labels, taints, backend)]
 
 
 def _node_class(name: str, backend: KarpenterNodes) -> Object:
@@ -39,7 +48,7 @@ def _root_volume(backend: KarpenterNodes) -> Object:
     return {"deviceName": device, "ebs": {**disk, "deleteOnTermination": True}}
 
 
-def _pool(name: str, hardware: str, taints: list[Object], backend: KarpenterNodes) -> Object:
+def _pool(name: str, labels: Object, taints: list[Object], backend: KarpenterNodes) -> Object:
     expires = f"{backend.expire_after_h}h" if backend.expire_after_h else "Never"
     return {
         "apiVersion": "karpenter.sh/v1",
@@ -47,10 +56,10 @@ def _pool(name: str, hardware: str, taints: list[Object], backend: KarpenterNode
         "metadata": metadata(name),
         "spec": {
             "template": {
-                "metadata": {"labels": {HARDWARE: hardware}},
+                "metadata": {"labels": labels},
                 "spec": _claim(name, taints, backend) | {"expireAfter": expires},
             },
-            "limits": {resource_of(hardware): str(backend.max_accelerators)},
+            "limits": {resource_of(labels[HARDWARE]): str(backend.max_accelerators)},
             "disruption": {
                 "consolidationPolicy": backend.consolidation,
                 "consolidateAfter": f"{backend.consolidate_after_s}s",
@@ -73,7 +82,9 @@ def _claim(name: str, taints: list[Object], backend: KarpenterNodes) -> Object:
             {"key": key, "operator": "In", "values": list(values)}
             for key, values in requirements.items()
             if values
-        ],
+        ]
+        # By it a pod can ask for a node of its own: Karpenter gives a new one the value that the pod names.
+        + [{"key": ORDER, "operator": "Exists"}],
         "taints": taints,
     }
 

@@ -43,7 +43,7 @@ def node_objects(args: NodePoolArgs) -> list[Object]:
         return list(_labelled(args, config.labels))
     assert config.karpenter
     name = object_name(args.stack, args.name)
-    return karpenter_objects(name, config.hardware, _taints(args), config.karpenter)
+    return karpenter_objects(name, config.hardware, config.accelerators, _taints(args), config.karpenter)
 
 
 def domains(nodes: int, spread: Sequence[Spread]) -> list[dict[str, str]]:

@@ -73,6 +73,18 @@ def _pod(args: StagePoolArgs, containers: list[Object], volumes: list[Object]) -
         "securityContext": pod_security(),
         "tolerations": [_TOLERATION],
         "affinity": _affinity(args),
+        "containers": containers,
+        "volumes": volumes,
+    } | (_gate() if args.gated else _spread(args))
+
+
+def _gate() -> Object:
+    """Leave the place to the controller: Karpenter makes a node for each pods that could be spread."""
+    return {"schedulingGates": [{"name": GATE}]}
+
+
+def _spread(args: StagePoolArgs) -> Object:
+    return {
         "topologySpreadConstraints": [
             {
                 "maxSkew": 1,
@@ -80,10 +92,8 @@ def _pod(args: StagePoolArgs, containers: list[Object], volumes: list[Object]) -
                 "whenUnsatisfiable": "ScheduleAnyway",
                 "labelSelector": {"matchLabels": args.labels},
             }
-        ],
-        "containers": containers,
-        "volumes": volumes,
-    } | ({"schedulingGates": [{"name": GATE}]} if args.gated else {})
+        ]
+    }
 
 
 def _worker(args: StagePoolArgs, rollout: str, mounts: list[Object], resources: Object) -> Object:

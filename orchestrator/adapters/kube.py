@@ -3,9 +3,10 @@
 import json
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from http import HTTPStatus
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +14,19 @@ import kubernetes
 import urllib3
 from kubernetes.client.exceptions import ApiException
 
+from orchestrator.adapters.karpenter import Made, leaves, made_of, node_pools, selector_of
 from orchestrator.adapters.kube_resources import asked, free
+from orchestrator.core.changes import Create
 from orchestrator.core.observed import Node
-from orchestrator.core.pools import Admit, Pod, Pool, Scale
+from orchestrator.core.orders import is_order, orderable
+from orchestrator.core.pools import Admit, Inform, Pod, Pool, Scale
 from orchestrator.kube_names import (
     DELETION_COST,
     DOMAIN,
     GATE,
     GROUP,
     HARDWARE,
+    KARPENTER,
     NODE,
     PLACED_UNIX_S,
     SERVICE,
@@ -70,6 +75,7 @@ class KubeCluster:
         namespace: Where the pools are.
         services: Whose pools are ours to scale; others are left alone.
         levels: Node labels of the topology, widest first.
+        karpenter: Whether nodes that Karpenter could make are offered.
     """
 
     def __init__(
@@ -78,13 +84,18 @@ class KubeCluster:
         namespace: str,
         services: Sequence[str],
         levels: Sequence[str],
+        *,
+        karpenter: bool = False,
     ) -> None:
         self._core = kubernetes.client.CoreV1Api(client)
         self._apps = kubernetes.client.AppsV1Api(client)
+        self._custom = kubernetes.client.CustomObjectsApi(client)
         self._namespace = namespace
         self._selector = f"{SERVICE} in ({','.join(sorted(services))})"
         self._levels = tuple(levels)
+        self._karpenter = karpenter
         self._names: Mapping[Pool, str] = {}
+        self._made = Made()
 
     def look(self, now_s: float) -> ClusterView:
         """See `Cluster.look`; the clock is in seconds since 1970."""
@@ -93,15 +104,21 @@ class KubeCluster:
         mine = _items(self._core.list_namespaced_pod, ours, label_selector=selector)
         everywhere = _items(self._core.list_pod_for_all_namespaces, field_selector=_ALIVE)
         nodes = _items(self._core.list_node, label_selector=HARDWARE)
-        pods = [self._pod(pod) for pod in mine if pod.get("status", {}).get("phase") not in _ENDED]
+        self._made = made_of(nodes) if self._karpenter else Made()
+        mine = [pod for pod in mine if pod.get("status", {}).get("phase") not in _ENDED]
+        pods = [self._pod(pod) for pod in mine]
         names = {pod.name for pod in pods}
         foreign = [p for p in everywhere if not (_namespace(p) == self._namespace and _name(p) in names)]
         holders = _by_node(foreign)
         self._names = {pool_of(each): _name(each) for each in pools}
+        ordered, orders = self._orderable(pods)
+        there = [node for node in nodes if _name(node) not in self._made.coming]
         return ClusterView(
             counts={pool_of(each): int(each["spec"].get("replicas", 1)) for each in pools},
             pods=tuple(pods),
-            nodes=tuple(self._node(node, holders[_name(node)]) for node in nodes),
+            nodes=(*[self._node(node, holders[_name(node)]) for node in there], *ordered),
+            orders=orders,
+            inform=tuple(self._misinformed(mine, nodes)),
         )
 
     def admit(self, admit: Admit, now_s: float) -> None:
@@ -111,7 +128,6 @@ class KubeCluster:
             return
         create = admit.create
         gates = [gate for gate in pod["spec"].get("schedulingGates", ()) if gate["name"] != GATE]
-        domain = dict(zip(self._levels, create.domain, strict=False))
         body = {
             "metadata": {
                 # What was looked at is what is changed: somebody else's edit in between is a conflict.
@@ -123,9 +139,14 @@ class KubeCluster:
                     DOMAIN: json.dumps(create.domain),
                 },
             },
-            "spec": {"schedulingGates": gates, "nodeSelector": domain},
+            "spec": {"schedulingGates": gates, "nodeSelector": self._selector_for(create)},
         }
         ask(self._core.patch_namespaced_pod, admit.pod, self._namespace, body=body, _content_type=_MERGE)
+
+    def inform(self, inform: Inform) -> None:
+        """See `Cluster.inform`."""
+        body = {"metadata": {"annotations": {DOMAIN: json.dumps(inform.domain)}}}
+        ask(self._core.patch_namespaced_pod, inform.pod, self._namespace, body=body, _content_type=_MERGE)
 
     def scale(self, scale: Scale) -> None:
         """See `Cluster.scale`: victims get the lowest deletion cost before the count falls."""
@@ -137,6 +158,35 @@ class KubeCluster:
         patch = self._apps.patch_namespaced_deployment_scale
         ask(patch, self._names[scale.pool], ours, body=count, _content_type=_MERGE)
 
+    def _selector_for(self, create: Create) -> dict[str, str]:
+        """Return by which labels a pod finds its place: of a node that was made to order, that very node.
+
+        A pod that waited for another node of the domain would have Karpenter make one more.
+        """
+        levels = zip(self._levels, create.domain, strict=False)
+        known = {level: value for level, value in levels if not is_order(value)}
+        order = self._made.orders.get(create.node_id, create.node_id)
+        return known | (selector_of(order) if is_order(order) else {})
+
+    def _orderable(self, pods: Iterable[Pod]) -> tuple[tuple[Node, ...], Mapping[str, int]]:
+        if not self._karpenter:
+            return (), {}
+        coming = {self._made.orders[name] for name in self._made.coming}
+        awaited = coming | {pod.node_id for pod in pods if is_order(pod.node_id)}
+        found = _items(self._custom.list_cluster_custom_object, KARPENTER, "v1", "nodepools")
+        made = set(self._made.orders.values()) - coming
+        return orderable(node_pools(found, self._levels), made, awaited, len(self._levels))
+
+    def _misinformed(self, pods: Iterable[Object], nodes: Iterable[Object]) -> Iterator[Inform]:
+        """Yield pods that have not started and were told another domain than their node has."""
+        domains = {_name(node): self._domain(node["metadata"]["labels"]) for node in nodes}
+        ordered = {order: domains[name] for order, name in self._made.nodes.items()}
+        for pod in pods:
+            notes = pod["metadata"].get("annotations", {})
+            domain = ordered.get(notes.get(NODE, ""))
+            if domain is not None and not _is_ready(pod) and list(domain) != json.loads(notes[DOMAIN]):
+                yield Inform(pod=_name(pod), domain=domain)
+
     def _pod(self, pod: Object) -> Pod:
         spec, status, metadata = pod["spec"], pod.get("status", {}), pod["metadata"]
         notes, bound = metadata.get("annotations", {}), spec.get("nodeName", "")
@@ -147,29 +197,28 @@ class KubeCluster:
             pool=pool,
             tp=int(asked(pod, resource_of(pool.hardware))),
             gated=gated,
-            node_id="" if gated else bound or notes.get(NODE, ""),
+            node_id="" if gated else self._made.place(bound or notes.get(NODE, "")),
             bound=bool(bound),
             group=metadata.get("labels", {}).get(GROUP, ""),
-            ready=ready is not None and ready["status"] == "True",
+            ready=_is_ready(pod),
             leaving="deletionTimestamp" in metadata,
             since_s=_since_unix_s(metadata, ready),
         )
 
     def _node(self, node: Object, holders: Iterable[Object]) -> Node:
-        labels = node["metadata"].get("labels", {})
-        domain: list[str] = []
-        for level in self._levels:
-            if level not in labels:
-                break  # what lies below an unknown level cannot be told apart
-            domain.append(labels[level])
-        ready = _condition(node.get("status", {}), "Ready")
+        labels = node["metadata"]["labels"]
+        closed = node["spec"].get("unschedulable") or (self._karpenter and leaves(node))
         return Node(
             node_id=_name(node),
             hardware=labels[HARDWARE],
             accelerators=free(node, resource_of(labels[HARDWARE]), holders),
-            domain=tuple(domain),
-            ready=bool(ready and ready["status"] == "True" and not node["spec"].get("unschedulable")),
+            domain=self._domain(labels),
+            ready=_is_ready(node) and not closed,
         )
+
+    def _domain(self, labels: Mapping[str, str]) -> tuple[str, ...]:
+        # What lies below an unknown level cannot be told apart.
+        return tuple(labels[level] for level in takewhile(labels.__contains__, self._levels))
 
 
 def _items(call: Callable[..., Any], *arguments: Any, **options: Any) -> list[Any]:
@@ -212,6 +261,11 @@ def _by_node(pods: Iterable[Object]) -> Mapping[str, list[Object]]:
     for pod in pods:
         bound[pod["spec"].get("nodeName", "")].append(pod)
     return bound
+
+
+def _is_ready(thing: Object) -> bool:
+    ready = _condition(thing.get("status", {}), "Ready")
+    return ready is not None and ready["status"] == "True"
 
 
 def _condition(status: Object, kind: str) -> Object | None:

@@ -11,7 +11,7 @@ Object = Mapping[str, Any]
 
 def free(node: Object, resource: str, holders: Iterable[Object]) -> int:
     """Return how many whole units of a resource the pods on a node leave; 0 if they hold too much."""
-    capacity = _amount(node.get("status", {}).get("allocatable", {}), resource)
+    capacity = amount(node.get("status", {}).get("allocatable", {}), resource)
     return max(0, int(capacity - sum(asked(pod, resource) for pod in holders)))
 
 
@@ -36,8 +36,9 @@ def asked(pod: Object, resource: str) -> Decimal:
 def _of_container(container: Object, resource: str) -> Decimal:
     resources = container.get("resources", {})
     # Where only a limit is given, it is the request too.
-    return _amount({**resources.get("limits", {}), **resources.get("requests", {})}, resource)
+    return amount({**resources.get("limits", {}), **resources.get("requests", {})}, resource)
 
 
-def _amount(quantities: Mapping[str, str], resource: str) -> Decimal:
+def amount(quantities: Mapping[str, Any], resource: str) -> Decimal:
+    """Return how much of a resource there is in its unit, none if it is not named."""
     return Decimal(parse_quantity(quantities.get(resource, 0)))

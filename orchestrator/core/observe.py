@@ -57,6 +57,7 @@ def observe(
     nodes: Iterable[Node],
     state: Mapping[str, Observed],
     now_s: float,
+    orders: Mapping[str, int] | None = None,
 ) -> tuple[Snapshot, Mapping[str, Observed]]:
     """Return the snapshot, and what to remember for the next one.
 
@@ -68,6 +69,7 @@ def observe(
         nodes: Likewise.
         state: What the last call returned; empty at first.
         now_s: On the clock of all earlier calls.
+        orders: See `Snapshot`; none without.
     """
     placed = tuple(replicas)
     samples: dict[str, ServiceSample | None] = {}
@@ -79,7 +81,8 @@ def observe(
             continue
         ready = [r for r in placed if r.service == name and r.state is ReplicaState.READY]
         samples[name], after[name] = _service(view, ready, before, now_s)
-    return Snapshot(services=samples, replicas=placed, nodes=tuple(nodes)), after
+    snapshot = Snapshot(services=samples, replicas=placed, nodes=tuple(nodes), orders=orders or {})
+    return snapshot, after
 
 
 def _service(

@@ -107,6 +107,7 @@ class Node:
         accelerators: How many it has, used or not.
         domain: Values of the topology levels, widest first: zone, block, rack as the user names them.
         ready: Whether new replicas may go there.
+        node_pool: Of a node that nobody has ordered yet: who would make it. Empty for all others.
     """
 
     node_id: str
@@ -114,6 +115,7 @@ class Node:
     accelerators: int
     domain: tuple[str, ...] = ()
     ready: bool = True
+    node_pool: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,14 +149,16 @@ class Snapshot:
     Attributes:
         services: Latest sample by service; None if none was to be had.
         replicas: Every replica of every service.
-        nodes: Every node of every cluster.
+        nodes: Every node of every cluster, and those that could be ordered (`core.orders`).
         quotas: Accelerators of all services together at most, by hardware type; no limit for others.
+        orders: How many of the nodes that it offers each node pool would make at most, by its name.
     """
 
     services: Mapping[str, ServiceSample | None]
     replicas: tuple[PlacedReplica, ...] = ()
     nodes: tuple[Node, ...] = ()
     quotas: Mapping[str, int] = field(default_factory=dict)
+    orders: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

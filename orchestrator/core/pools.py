@@ -30,7 +30,7 @@ class Pod:
     Attributes:
         tp: Accelerators that it asks for.
         gated: Whether it still waits for a place.
-        node_id: Where it is bound, or else the node that was chosen for it; empty while it is gated.
+        node_id: Where it is bound, or else the node or order that was chosen for it; empty while it is gated.
         ready: Whether its probe says so.
         leaving: Whether it was told to end.
         since_s: When it came into its state, on the controller's clock.
@@ -54,6 +54,14 @@ class Admit:
 
     pod: str
     create: Create
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inform:
+    """Tell a pod that was placed on an order which domain the node has turned out to be in."""
+
+    pod: str
+    domain: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,8 +165,10 @@ def _of_pool(
     gone = {pod.name for pod in going}
     staying = [pod for pod in pods if pod.name not in gone]
     coming = len(creates) - len(admit)
-    deferred = [pod for pod in going if not pod.gated] if coming or not all(p.ready for p in staying) else []
-    victims = tuple(pod.name for pod in going if pod.gated or not deferred)
+    settled = all(pod.ready for pod in staying)
+    # Kubernetes takes pods without a node before all others, and of these what has the lowest deletion cost.
+    deferred = [p for p in going if not p.gated and (coming or (p.bound and not settled))]
+    victims = tuple(pod.name for pod in going if pod not in deferred)
     replicas = len(staying) + len(deferred) + coming
     scale = (Scale(pool=pool, replicas=replicas, victims=victims),) if replicas != count or victims else ()
     return Steps(admit=admit, scale=scale, deferred=tuple(pod.name for pod in deferred))

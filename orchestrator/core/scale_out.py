@@ -48,6 +48,11 @@ def scale_out(layout: Layout, room: Room) -> list[Create]:
     if not layout.deficits():
         return []
     layout.settle(room.topology)
+    return grow(layout, room)
+
+
+def grow(layout: Layout, room: Room) -> list[Create]:
+    """Place what is still lacking after `scale_out`, in room that has come since."""
     return [create for move in _Moves(layout, room) for create in _commit(layout, room, *move)]
 
 

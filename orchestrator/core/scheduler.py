@@ -6,12 +6,13 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from orchestrator.core.changes import Create, PlaceReason, Remove, Switch
 from orchestrator.core.groups import EPSILON, Layout
-from orchestrator.core.observed import PlacedReplica, ReplicaState, Snapshot
+from orchestrator.core.observed import Node, PlacedReplica, ReplicaState, Snapshot
+from orchestrator.core.orders import offers, within_limits
 from orchestrator.core.placement import Placement, apply, diff, kind
 from orchestrator.core.planned import ControlPolicy, ScalePlan
 from orchestrator.core.role_switch import switched
 from orchestrator.core.scale_in import scale_in
-from orchestrator.core.scale_out import scale_out
+from orchestrator.core.scale_out import grow, scale_out
 from orchestrator.core.search import Room
 from orchestrator.core.topology import Topology
 from stages.types import Stage
@@ -38,16 +39,35 @@ def place(
     What is removed, or drains already, keeps its accelerators: only the next decision that sees them
     free gives them away. Placing again after the changes were made changes nothing.
 
+    Nodes that could be ordered get what finds no place on the others, whatever it would cost there: those
+    run and are paid for already.
+
     Args:
         plans: By service; replicas of services without a plan or a policy are left alone.
         policies: By service.
         snapshot: Order of replicas and nodes does not matter.
     """
-    first = _attempt(plans, policies, snapshot, frozenset())
+    first, snapshot = _orderly(plans, policies, snapshot, frozenset())
     stuck = frozenset([each.service for each in first.unplaced])
     if not stuck or {each.service for each in first.create} <= stuck:
         return first
-    return min(first, _attempt(plans, policies, snapshot, stuck), key=lambda p: _loss(p, policies))
+    second, _ = _orderly(plans, policies, snapshot, stuck)
+    return min(first, second, key=lambda p: _loss(p, policies))
+
+
+def _orderly(
+    plans: Mapping[str, ScalePlan],
+    policies: Mapping[str, ControlPolicy],
+    snapshot: Snapshot,
+    ahead: frozenset[str],
+) -> tuple[Placement, Snapshot]:
+    """Return an attempt that orders no more than each node pool would make, and what it chose from."""
+    while True:
+        found = _attempt(plans, policies, snapshot, ahead)
+        within = within_limits(found.create, snapshot)
+        if within is snapshot:
+            return found, snapshot
+        snapshot = within  # of one more node pool there is no more on offer than it would make
 
 
 def _attempt(
@@ -76,8 +96,10 @@ def _attempt(
         switch += roles
     create: list[Create] = []
     unplaced: list[Create] = []
-    for layout in sorted(layouts, key=lambda layout: (layout.policy.service not in ahead, _order(layout))):
-        created = scale_out(layout, room)
+    turn = sorted(layouts, key=lambda layout: (layout.policy.service not in ahead, _order(layout)))
+    extra = _with_orders(turn, room, offers(snapshot))
+    for layout in turn:
+        created = extra[layout.policy.service] if extra else scale_out(layout, room)
         missing = _unplaced(layout, room)
         remove += _no_longer_waiting(layout, created, missing)
         create += created
@@ -89,6 +111,21 @@ def _attempt(
         create=tuple(create),
         unplaced=tuple(unplaced),
     )
+
+
+def _with_orders(turn: Sequence[Layout], room: Room, offered: Sequence[Node]) -> Mapping[str, list[Create]]:
+    """Return what is created by service: all on nodes that exist, then the rest on those that can be ordered.
+
+    Nothing if none can be.
+    """
+    if not offered:
+        return {}
+    created = {layout.policy.service: scale_out(layout, room) for layout in turn}
+    for node in offered:
+        room.topology.give_back([node.node_id], node.accelerators)
+    for layout in turn:
+        created[layout.policy.service] += grow(layout, room)
+    return created
 
 
 def _kept(replicas: Iterable[PlacedReplica], changed: Iterable[Remove | Switch]) -> frozenset[str]:
@@ -112,6 +149,8 @@ def _room(policies: Iterable[ControlPolicy], snapshot: Snapshot) -> Room:
         if replica.node_id:
             used[replica.node_id] += replica.tp
             used_of_type[replica.hardware] += replica.tp
+    # Full at first: only what finds no place without them is ordered.
+    used |= {node.node_id: node.accelerators for node in offers(snapshot)}
     return Room(
         topology=Topology(
             snapshot.nodes, used, {b.tp for policy in policies for b in policy.stages.values()}

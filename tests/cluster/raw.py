@@ -6,6 +6,8 @@ from functools import cache
 import httpx
 import yaml
 
+from tests.system.harness import until
+
 MERGE, APPLY = "application/merge-patch+json", "application/apply-patch+yaml"
 
 
@@ -61,6 +63,17 @@ class Raw:
         assert answer.is_success, f"{root} is not served: {answer.text}"
         things = (each for each in answer.json()["resources"] if "/" not in each["name"])
         return {each["kind"]: (each["name"], each["namespaced"]) for each in things}
+
+
+def define(raw, file):
+    """Install a definition of a resource and wait until it is served; return where its objects lie."""
+    definition = yaml.safe_load(file.read_text())
+    answer = raw.create(definition)
+    assert answer.is_success, answer.text
+    spec = definition["spec"]
+    path = f"/apis/{spec['group']}/{spec['versions'][0]['name']}/{spec['names']['plural']}"
+    until(f"{path} is served", lambda: raw.get(path).is_success)
+    return path
 
 
 def token_of(core, account, namespace):

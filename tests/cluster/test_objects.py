@@ -1,14 +1,12 @@
 """Every object of every example stack, as the API server sees it."""
 
 import pytest
-import yaml
 
 from infra.adopt import adopt, finder
 from infra.config import parse_config
 from infra.stack import stack_args
 from localcluster.nodes import simulated_node
-from tests.cluster.conftest import until
-from tests.cluster.raw import Raw
+from tests.cluster.raw import Raw, define
 from tests.infra.kit import ACCELERATORS, EXAMPLES, ROOT, example, pulumi_values
 from tests.infra.test_docs import STACKS
 
@@ -22,17 +20,9 @@ STRICT = {"dryRun": "All", "fieldValidation": "Strict"}
 def raw(cluster):
     """A client to a cluster with the definitions of all resources that are not Kubernetes' own."""
     with Raw(cluster) as raw:
-        paths = [served(raw, yaml.safe_load(file.read_text())) for file in CRDS]
-        until(lambda: all(raw.get(path).is_success for path in paths))
+        for file in CRDS:
+            define(raw, file)
         yield raw
-
-
-def served(raw, definition):
-    """Install a definition; return where its objects lie."""
-    answer = raw.create(definition)
-    assert answer.is_success, answer.text
-    spec = definition["spec"]
-    return f"/apis/{spec['group']}/{spec['versions'][0]['name']}/{spec['names']['plural']}"
 
 
 @pytest.fixture

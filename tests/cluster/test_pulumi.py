@@ -136,7 +136,6 @@ def test_a_quota_that_is_exceeded_is_named_and_the_next_up_mends(bench, kube, co
 def test_a_definition_that_is_missing_is_named_and_the_next_up_mends(bench, kube):
     """Karpenter's, on a cluster without it."""
     bench.serve()
-    bench.config["tercet:services"]["small"]["autoscaler"] = "none"  # Karpenter buys nothing for gated pods
     karpenter = {"instance_types": ["p5.48xlarge"], "max_accelerators": 16, "role": "node", "discovery": "c"}
     bench.config["tercet:node_pools"] = {"h100": {"hardware": "h100", "karpenter": karpenter}}
     with pytest.raises(CommandError, match=r'no matches for kind "\w+" in version "karpenter'):

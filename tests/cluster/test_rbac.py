@@ -1,6 +1,7 @@
 """What the processes of a stack may ask of the API server: what they need, and nothing else."""
 
 import itertools
+from dataclasses import replace
 
 import pytest
 
@@ -8,12 +9,12 @@ from infra.objects import controller, publisher
 from infra.objects.names import object_name
 from infra.stack import stack_args
 from tests.cluster.conftest import until
-from tests.cluster.raw import Raw, token_of
+from tests.cluster.raw import Raw, define, token_of
 from tests.infra.kit import ACCELERATORS, ROOT, example
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]
 
-OURS, OTHER = "tercet", "default"
+OURS, BOUGHT, OTHER = "tercet", "bought", "default"
 ACCOUNTS = ("Namespace", "PriorityClass", "ServiceAccount", "Role", "RoleBinding", "ClusterRole")
 ALSO = ("impersonate", "bind", "escalate", "deletecollection")
 EVERYONE = {
@@ -26,6 +27,16 @@ EVERYONE = {
 }
 """Whoever has a token may ask who he is and what he may do."""
 
+CONTROLLER = {
+    (OURS, "list", "deployments.apps"),
+    (OURS, "patch", "deployments/scale.apps"),
+    (OURS, "get", "pods"),
+    (OURS, "list", "pods"),
+    (OURS, "patch", "pods"),
+    (OTHER, "list", "pods"),
+    ("", "list", "nodes"),
+}
+
 
 @pytest.fixture(scope="module")
 def stack():
@@ -34,13 +45,17 @@ def stack():
 
 @pytest.fixture(scope="module")
 def raw(cluster, core, stack):
-    """The administrator's client, to a cluster with the accounts and roles of a stack."""
+    """The administrator's client, to a cluster with Karpenter's kinds and two stacks' accounts and roles."""
+    bought = replace(example("eks-karpenter"), namespace=BOUGHT)
     with Raw(cluster) as raw:
-        for thing in stack.objects():
+        for file in sorted((ROOT / "tests/cluster/crds").glob("karpenter*")):
+            define(raw, file)
+        for thing in (*stack.objects(), *stack_args(bought, ROOT, ACCELERATORS).objects()):
             if thing["kind"] in (*ACCOUNTS, "ClusterRoleBinding"):
                 answer = raw.create(thing)
                 assert answer.is_success, answer.text
-        until(lambda: len(core.list_namespaced_service_account(OURS).items) == 3)
+        for each in (OURS, BOUGHT):
+            until(lambda each=each: len(core.list_namespaced_service_account(each).items) == 3)
         yield raw
 
 
@@ -53,15 +68,15 @@ def resources(raw):
             yield group, each["name"], each["namespaced"], each["verbs"]
 
 
-def allowed(asker, raw):
-    """Ask for every verb on every resource: in our namespace, in another, in the cluster."""
+def allowed(asker, raw, namespace):
+    """Ask for every verb on every resource: in its own namespace, called ours, in another, in the cluster."""
     found = set()
     for group, name, namespaced, verbs in resources(raw):
         resource, _, subresource = name.partition("/")
         scopes = (OURS, OTHER) if namespaced else ("",)
         for scope, verb in itertools.product(scopes, {*verbs, *ALSO}):
             attributes = {"group": group, "resource": resource, "subresource": subresource, "verb": verb}
-            if may(asker, attributes | {"namespace": scope}):
+            if may(asker, attributes | {"namespace": namespace if scope == OURS else scope}):
                 found.add((scope, verb, f"{name}.{group}".rstrip(".")))
     return found
 
@@ -78,29 +93,23 @@ def may(asker, attributes):
 
 
 @pytest.mark.parametrize(
-    ("account", "named"),
+    ("namespace", "account", "named"),
     [
+        pytest.param(OURS, controller.NAME, CONTROLLER, id="controller"),
         pytest.param(
+            BOUGHT,
             controller.NAME,
-            {
-                (OURS, "list", "deployments.apps"),
-                (OURS, "patch", "deployments/scale.apps"),
-                (OURS, "get", "pods"),
-                (OURS, "list", "pods"),
-                (OURS, "patch", "pods"),
-                (OTHER, "list", "pods"),
-                ("", "list", "nodes"),
-            },
-            id="controller",
+            CONTROLLER | {("", "list", "nodepools.karpenter.sh")},
+            id="controller-with-karpenter",
         ),
-        pytest.param(publisher.NAME, set(), id="publisher"),  # but what the next test names
-        pytest.param("default", set(), id="gateways-and-workers"),
+        pytest.param(OURS, publisher.NAME, set(), id="publisher"),  # but what the next test names
+        pytest.param(OURS, "default", set(), id="gateways-and-workers"),
     ],
 )
-def test_an_account_may_do_what_is_named_and_nothing_else(cluster, core, raw, account, named):
+def test_an_account_may_do_what_is_named_and_nothing_else(cluster, core, raw, namespace, account, named):
     """Not secrets, not exec, no deleting, no other namespace's objects: whatever the server has."""
-    with Raw(cluster, token_of(core, account, OURS)) as asker:
-        assert allowed(asker, raw) == named | EVERYONE
+    with Raw(cluster, token_of(core, account, namespace)) as asker:
+        assert allowed(asker, raw, namespace) == named | EVERYONE
 
 
 def test_the_publisher_reads_the_policies_of_the_stack_alone(cluster, core, raw):

@@ -34,11 +34,12 @@ class Traffic:
 
     Attributes:
         rate: Requests per second.
+        api: Where the replicas are.
     """
 
     def __init__(self, redis_url, api, model):
         self.rate = 0.0
-        self._url, self._api, self._model = redis_url, api, model
+        self._url, self.api, self._model = redis_url, api, model
         self._client = connect_worker(redis_url)
         self._now_s = steady_unix_s()
         self._totals = ServiceTotals(dict.fromkeys(Stage, 1.0), self._now_s())
@@ -55,7 +56,7 @@ class Traffic:
             self._owed -= 1.0
             self._request(self._now_s())
         asyncio.run(self._greet())
-        for pod in filter(is_ready, self._api.pods()):
+        for pod in filter(is_ready, self.api.pods()):
             self._renew(pod)
 
     def _request(self, at_s):

@@ -14,8 +14,6 @@ from tests.infra.kit import ACCELERATORS, EXAMPLES, ROOT, config_of, example
 TINY = {"tiny": {"policy": "policies/tiny.yaml"}}
 NODES = {"simulated": {"nodes": 1}}
 BOUGHT = {"instance_types": ["p5.48xlarge"], "max_accelerators": 8, "role": "r", "discovery": "d"}
-SMALL = {"small-replicas": {"policy": "policies/examples/small-replicas.yaml"}}
-ONLY_BOUGHT = {"a": {"hardware": "a100", "karpenter": BOUGHT}}
 
 
 def pool(name="a", **backend):
@@ -85,11 +83,6 @@ def test_a_wrong_key_is_named_with_the_nearest_right_one(values, told):
             {"services": TINY, "node_pools": {"a": {"hardware": "h101", **NODES}}},
             "`tercet:node_pools.a.hardware`: h101 is not in data/accelerators.yaml",
             id="hardware",
-        ),
-        pytest.param(
-            {"services": SMALL, "node_pools": ONLY_BOUGHT},
-            "`tercet:services.small-replicas.autoscaler`: no a100 for encode would ever be bought",
-            id="bought-only",
         ),
     ],
 )

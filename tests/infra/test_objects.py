@@ -14,11 +14,11 @@ from infra.objects.nodes import domains, node_objects
 from infra.stack import stack_args
 from orchestrator.adapters.kube import pool_of
 from orchestrator.core.pools import Pool
-from orchestrator.kube_names import ACCELERATOR_RESOURCE, DOMAIN, GATE, HARDWARE
+from orchestrator.kube_names import ACCELERATOR_RESOURCE, DOMAIN, GATE, HARDWARE, STAGE
 from orchestrator.policy import classify, load_policy
 from orchestrator.serve import read_config as read_gateway
 from stages.types import Stage
-from tests.infra.kit import ACCELERATORS, POLICIES, ROOT, config_of, expanded, named, stack_of
+from tests.infra.kit import ACCELERATORS, POLICIES, ROOT, config_of, example, expanded, named, stack_of
 from workers.config import read_config
 
 KNOWN = {"POD_NAME": "pod-1", "POD_IP": "10.0.0.7", "REDIS_PASSWORD": "sesame", "BLOB_TOKEN": "open"}
@@ -250,3 +250,24 @@ def test_the_controller_may_do_what_its_adapter_does_and_nothing_more():
         ("ClusterRole", "nodes", "list"),
         ("ClusterRole", "pods", "list"),
     }
+
+
+def test_the_controller_orders_nodes_only_where_karpenter_makes_some():
+    """It is told to, and may then list NodePools."""
+    args = stack_args(example("eks-karpenter"), ROOT, ACCELERATORS)
+    things = list(args.objects())
+    rules = named(things, "ClusterRole")["rules"]
+    assert {"apiGroups": ["karpenter.sh"], "resources": ["nodepools"], "verbs": ["list"]} in rules
+    (container,) = named(things, "Deployment", controller.NAME)["spec"]["template"]["spec"]["containers"]
+    assert "--karpenter" in container["args"]
+    plain = named(stack_of(POLICIES[-1]).objects(), "Deployment", controller.NAME)["spec"]["template"]["spec"]
+    assert "--karpenter" not in plain["containers"][0]["args"]
+
+
+def test_a_pod_that_is_placed_is_not_spread_besides():
+    """Karpenter would take the wish for a demand, and make a node for each pod."""
+    found = [deployments(stack_of(POLICIES[-1], autoscaler=by)) for by in ("tercet", "none")]
+    placed, free = (next(t for t in each if STAGE in t["metadata"]["labels"]) for each in found)
+    specs = [each["spec"]["template"]["spec"] for each in (placed, free)]
+    assert ["topologySpreadConstraints" in each for each in specs] == [False, True]
+    assert ["schedulingGates" in each for each in specs] == [True, False]

@@ -1,6 +1,7 @@
 """What a stack is told before anything is created."""
 
 import json
+import re
 
 import pulumi
 import pytest
@@ -220,7 +221,10 @@ def test_services_of_one_controller_share_their_levels(tmp_path):
 
 
 def test_real_nodes_bear_what_their_pool_says(tmp_path):
-    """Zone and host name in any case, others if they are declared; their values are not known."""
+    """Zone and host name in any case, others if they are declared; their values are not known.
+
+    Nodes that are there are taken to be together, those that Karpenter could make to be apart.
+    """
     bought = {"instance_types": ["p5.48xlarge"], "max_accelerators": 20, "role": "r", "discovery": "d"}
     declared = {
         "bought": {"hardware": "h100", "karpenter": bought},
@@ -232,10 +236,35 @@ def test_real_nodes_bear_what_their_pool_says(tmp_path):
     }
     made = stack(config_of(services=service(tmp_path, autoscaler="none"), node_pools=declared))
     assert [(node.accelerators, node.domain) for node in fleet_of(made.node_pools, LEVELS)] == [
-        (8, ("?",)),
-        (8, ("?",)),
+        (8, ("bought-0",)),
+        (8, ("bought-1",)),
         (8, ("?", "b", "?")),
     ]
+
+
+@pytest.mark.parametrize(
+    ("accelerators", "edge", "zones", "fits"),
+    [
+        pytest.param(8, "topology.k8s.aws/network-node-layer-3", ["a", "b"], True, id="on-one-node"),
+        pytest.param(4, "topology.k8s.aws/network-node-layer-3", ["a", "b"], False, id="on-two-nodes"),
+        pytest.param(4, "topology.kubernetes.io/zone", ["a", "b"], True, id="in-a-zone"),
+        pytest.param(4, "topology.kubernetes.io/zone", [], False, id="in-any-zone"),
+    ],
+)
+def test_what_must_be_near_fits_on_one_node_that_karpenter_makes(tmp_path, accelerators, edge, zones, fits):
+    """Of two nobody knows beforehand how near they will be, but for a zone that they are asked for."""
+    text = (ROOT / "policies/examples/internvl-26b-aws.yaml").read_text().partition("demand:")[0]
+    file = tmp_path / "policy.yaml"
+    edges = f"{{encode-prefill: any, prefill-decode: {edge}}}"
+    file.write_text(re.sub("{encode-prefill: .*}", edges, text))
+    bought = {"instance_types": ["i"], "role": "r", "discovery": "d", "max_accelerators": 64, "zones": zones}
+    nodes = {
+        "h100": {"hardware": "h100", "accelerators": accelerators, "karpenter": bought},
+        "l40s": {"hardware": "l40s", "accelerators": 4, "karpenter": bought},
+    }
+    texts = found({"internvl-26b-aws": {"policy": str(file)}}, nodes)
+    assert bool(texts) is not fits
+    assert all("is known to be near no other below the zone" in text for text in texts)
 
 
 def test_a_stack_that_cannot_work_ends_the_run_with_the_list(monkeypatch):

@@ -10,6 +10,7 @@ from orchestrator.control_policy import Hardware
 from orchestrator.controller import Controller, ServicePolicy
 from orchestrator.core.counts import Backlog
 from orchestrator.core.observed import Node
+from orchestrator.core.orders import NodePool
 from orchestrator.core.pools import Pool
 from orchestrator.core.signals import STALE_S
 from orchestrator.ports import ClusterUnavailable
@@ -98,6 +99,22 @@ def test_a_service_is_brought_up_edited_and_brought_down(tmp_path):
     stand.set_counts(2, 1, 1)
     stand.ticks()
     assert stand.ready() == (2, 1, 1)
+
+
+def test_without_nodes_they_are_ordered(tmp_path):
+    """Nothing runs until they are made, and nothing more is asked for meanwhile."""
+    stand = Stand(tmp_path, (1, 1, 2))
+    kinds = {node.hardware for node in stand.cluster.nodes}
+    stand.cluster.nodes, stand.cluster.depth = (), len(stand.policy.current().levels)
+    stand.cluster.node_pools = tuple(
+        NodePool(name=f"some-{kind}", hardware=kind, accelerators=8, most=1) for kind in sorted(kinds)
+    )
+    stand.ticks(8)
+    assert stand.ready() == (0, 0, 0)
+    assert {pod.node_id for pod in stand.cluster.pods.values()} == {f"some-{kind}/0" for kind in kinds}
+    stand.cluster.make()
+    stand.ticks(1)
+    assert stand.ready() == (1, 1, 2)
 
 
 def test_plans_can_be_scraped(tmp_path):

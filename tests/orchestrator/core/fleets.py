@@ -3,6 +3,7 @@
 from hypothesis import strategies as st
 
 from orchestrator.core.observed import Node, PlacedReplica, ReplicaState, Snapshot
+from orchestrator.core.orders import NodePool
 from orchestrator.core.planned import (
     ControlPolicy,
     EdgeLevels,
@@ -142,6 +143,21 @@ def nodes(draw, most=12):
             )
         )
     return made
+
+
+@st.composite
+def node_pools(draw):
+    """None, or up to two; some let the cluster of a new node be chosen, some let nothing."""
+    return [
+        NodePool(
+            name=f"pool{i}",
+            hardware=draw(HARDWARE),
+            accelerators=draw(st.sampled_from([8, 4])),
+            most=draw(st.integers(0, 3)),
+            domains=draw(st.sampled_from([((),), (("A",),), (("A",), ("B",))])),
+        )
+        for i in range(draw(st.sampled_from([0, 0, 1, 2])))
+    ]
 
 
 @st.composite

@@ -28,7 +28,10 @@ def ticks(cluster, encode, prefill, decode, number=8, **options):
         seen = cluster.look(now_s)
         sample = ServiceSample(at_s=now_s, stages=dict.fromkeys(Stage, StageSample()))
         snapshot = Snapshot(
-            services={"s": sample}, replicas=tuple(map(as_replica, seen.pods)), nodes=seen.nodes
+            services={"s": sample},
+            replicas=tuple(map(as_replica, seen.pods)),
+            nodes=seen.nodes,
+            orders=seen.orders,
         )
         decision = decide(snapshot, policies, state, now_s)
         state = decision.state

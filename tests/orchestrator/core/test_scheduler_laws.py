@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from orchestrator.core.changes import PlaceReason
 from orchestrator.core.hardware import weight
 from orchestrator.core.observed import ReplicaState, Snapshot
+from orchestrator.core.orders import orderable
 from orchestrator.core.scheduler import apply, diff, place
 from stages.types import Stage
 from tests.orchestrator.core import fleets
@@ -58,7 +59,8 @@ class Situation(NamedTuple):
             f"{r.replica_id} tp{r.tp} {r.hardware} {r.node_id} {r.group} {r.state}"
             for r in self.snapshot.replicas
         ]
-        return "\n".join([str(counts), *services, *nodes, *replicas, str(self.snapshot.quotas)])
+        limits = [str(self.snapshot.quotas), str(self.snapshot.orders)]
+        return "\n".join([str(counts), *services, *nodes, *replicas, *limits])
 
 
 @st.composite
@@ -66,10 +68,10 @@ def situations(draw):
     """The replicas there are what some former plan led to, some of them aged."""
     policies = draw(fleets.policies())
     nodes = draw(fleets.nodes())
+    ordered, orders = orderable(draw(fleets.node_pools()), (), (), depth=3)
     strays = draw(fleets.strays(policies, nodes)) if draw(st.sampled_from([False, False, True])) else ()
-    snapshot = fleets.snapshot(
-        nodes, strays, quotas=draw(st.sampled_from([{}, {}, {"h100": 6}, {"a100": 0}]))
-    )
+    quotas = draw(st.sampled_from([{}, {}, {"h100": 6}, {"a100": 0}]))
+    snapshot = fleets.snapshot((*nodes, *ordered), strays, quotas=quotas, orders=orders)
     for _ in range(draw(st.integers(0, 2))):
         snapshot = settled(draw(fleets.plans(policies)), policies, snapshot)
         snapshot = replace(snapshot, replicas=tuple([_aged(draw, r) for r in snapshot.replicas]))
@@ -169,9 +171,11 @@ def test_budgets_and_quotas_hold(situation):
 
 @given(situations())
 def test_placing_again_changes_nothing(situation):
-    """Law 5: level-based and idempotent."""
+    """Law 5: level-based and idempotent; where a node pool's limit was met, what it has left goes next."""
     plans, policies, snapshot = situation
     after = settled(plans, policies, snapshot)
+    for _ in range(sum(snapshot.orders.values())):
+        after = settled(plans, policies, after)
     again = diff(place(plans, policies, after), after)
     assert (again.remove, again.switch, again.create) == ((), (), ())
 
@@ -291,3 +295,25 @@ def test_what_takes_another_role_could_have_been_put_there(situation):
         assert replica.node_id in ready
         assert replica.hardware in bounds.hardware
         assert replica.tp == bounds.tp
+
+
+@given(situations())
+def test_no_pool_is_asked_for_more_nodes_than_it_makes(situation):
+    """Law 12: whatever is on order already, and however often it is placed again."""
+    plans, policies, after = situation
+    for _ in range(3):
+        after = settled(plans, policies, after)
+        held = {replica.node_id for replica in after.replicas}
+        ordered = Counter(node.node_pool for node in after.nodes if node.node_pool and node.node_id in held)
+        assert all(ordered[pool] <= most for pool, most in after.orders.items())
+
+
+@given(situations())
+def test_nothing_is_ordered_for_what_fits_on_nodes_that_exist(situation):
+    """Law 13: unless where things are scarce is judged otherwise with the new nodes."""
+    plans, policies, snapshot = situation
+    there = replace(snapshot, nodes=tuple(node for node in snapshot.nodes if not node.node_pool))
+    without = place(plans, policies, there)
+    if not without.unplaced:
+        ordered = {node.node_id for node in snapshot.nodes if node.node_pool}
+        assert not [create for create in place(plans, policies, snapshot).create if create.node_id in ordered]
