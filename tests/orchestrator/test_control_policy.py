@@ -250,3 +250,13 @@ def test_edges_follow_the_bytes_of_larger_images(write):
     usual, large = (load_control_policy(path, HARDWARE, image_px=px) for px in (None, 5 * 384))
     assert large.profile.embedding_bytes == 26 * usual.profile.embedding_bytes // 10
     assert (usual.edges.encode_prefill, large.edges.encode_prefill) == (0, 1)
+
+
+def test_only_an_engine_that_can_change_its_role_is_planned_to(write, load):
+    switching = "scaling: {policy: coupled, params: {role_switch: true}}\n"
+    with pytest.raises(PolicyError, match=r"role_switch.*a replica of vllm keeps its role"):
+        load(more=switching)
+    both = [(f"{stage} {{engine: vllm", f"{stage} {{engine: sglang") for stage in ("prefill:", "decode: ")]
+    with pytest.raises(PolicyError, match="a replica of sglang or vllm keeps its role"):
+        load(both[0], more=switching)
+    assert load(*both, more=switching).switches_roles
