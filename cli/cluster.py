@@ -22,6 +22,14 @@ def cluster_command(
     fleet: Annotated[
         str, typer.Option(help="Nodes, as HARDWARE=NODESxACCELERATORS with commas; empty for none.")
     ] = "h100=8x8,a100=8x8,l40s=8x4",
+    speed_up: Annotated[
+        float | None,
+        typer.Option(
+            help="Nodes start so many times as quickly as data/accelerators.yaml says; without at once.",
+            min=0.001,
+            max=1e6,
+        ),
+    ] = None,
     levels: Annotated[str, typer.Option(help="Node labels of the topology, widest first.")] = LEVELS,
 ) -> None:
     """Run a Kubernetes control plane with simulated nodes on this machine until Ctrl-C."""
@@ -37,7 +45,7 @@ def cluster_command(
         named = tuple(filter(None, levels.split(",")))
         nodes = parse_fleet(fleet, named) if fleet else ()
         with running_cluster(typer.echo) as cluster:
-            add_nodes(cluster.kubeconfig, nodes, named)
+            add_nodes(cluster.kubeconfig, nodes, named, speed_up)
             typer.echo(f"kubeconfig: {cluster.kubeconfig}")
             cluster.watch()
     except _Stop:

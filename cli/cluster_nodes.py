@@ -8,21 +8,35 @@ import kubernetes
 from localcluster.nodes import simulated_node
 from orchestrator.core.observed import Node
 from orchestrator.kube_names import ACCELERATOR_TAINT, HARDWARE
+from orchestrator.profiles import load_accelerators
+from orchestrator.start_times import node_start
 
 
-def add_nodes(kubeconfig: Path, nodes: Iterable[Node], levels: Sequence[str]) -> None:
+def add_nodes(
+    kubeconfig: Path, nodes: Iterable[Node], levels: Sequence[str], speed_up: float | None = None
+) -> None:
     """Create nodes; KWOK makes them ready.
 
     Args:
         kubeconfig: Of the cluster.
         nodes: Theirs are hardware, accelerators and domain.
         levels: Labels that the domains are written into, widest first.
+        speed_up: How many times quicker than `data/accelerators.yaml` says; None: at once.
+
+    Raises:
+        FileError: That file is wrong.
     """
+    accelerators = load_accelerators()
     with kubernetes.config.new_client_from_config(str(kubeconfig)) as client:
         core = kubernetes.client.CoreV1Api(client)
         for node in nodes:
             labels = {HARDWARE: node.hardware, **dict(zip(levels, node.domain, strict=False))}
+            notes = node_start(accelerators[node.hardware], speed_up) if speed_up else {}
             manifest = simulated_node(
-                node.node_id, gpus=node.accelerators, labels=labels, taints=[ACCELERATOR_TAINT]
+                node.node_id,
+                gpus=node.accelerators,
+                labels=labels,
+                annotations=notes,
+                taints=[ACCELERATOR_TAINT],
             )
             core.create_node(manifest, _preload_content=False)

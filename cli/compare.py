@@ -26,7 +26,12 @@ from cli.subjects import (
 )
 from orchestrator.core.scaling import SCALERS
 from orchestrator.simulator.compare import Compared, comparable, compare_found, compare_policies
-from orchestrator.simulator.compare_report import comparison_figures, comparison_report, found_figures
+from orchestrator.simulator.compare_report import (
+    comparison_figures,
+    comparison_report,
+    found_figures,
+    shortfalls,
+)
 from orchestrator.simulator.scenario import Subject
 from orchestrator.simulator.search import Found
 from orchestrator.simulator.variant import Variant
@@ -115,6 +120,8 @@ def _comparison(subjects: Sequence[Subject], compared: Mapping[str, Compared]) -
                 "ttft_p99_s": summary.groups["all"].ttft_s[99],
                 "tpot_p99_s": summary.groups["all"].tpot_s[99],
                 "refused": summary.endings["refused"],
+                "refusals": summary.refusals,
+                "unplaced_hours": summary.unplaced_hours,
                 "scale_events": sum(summary.scale_events.values()),
             }
             for name, summary in summaries.items()
@@ -126,6 +133,8 @@ def _comparison(subjects: Sequence[Subject], compared: Mapping[str, Compared]) -
 def _print_comparison(subjects: Sequence[Subject], compared: Mapping[str, Compared]) -> None:
     console = Console()
     console.print(figures_table(comparison_figures(compared)))
+    for text in shortfalls(compared):
+        console.print(text)
     requests = " and ".join(requests_text(s.workload) for s in subjects)
     console.print(f"{requests}; profile-driven simulation")
     print_notes(subjects)

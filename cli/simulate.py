@@ -28,7 +28,13 @@ from cli.subjects import (
 )
 from orchestrator.core.scaling.static import StaticParams
 from orchestrator.simulator.faults import kind_of
-from orchestrator.simulator.figures import percent_text, request_figures, stage_figures, strike_texts
+from orchestrator.simulator.figures import (
+    percent_text,
+    request_figures,
+    shortfall_texts,
+    stage_figures,
+    strike_texts,
+)
 from orchestrator.simulator.outages import Strike
 from orchestrator.simulator.report import report as report_of
 from orchestrator.simulator.run import Run, simulate
@@ -147,6 +153,8 @@ def _print_run(subject: Subject, run: Run) -> None:
     print_notes([subject])
     console.print(figures_table(request_figures(summary)))
     console.print(figures_table(stage_figures(summary)))
+    for text in shortfall_texts(summary):
+        console.print(text)
     console.print(_timeline_table(run.only.timeline))
     if summary.embedding_hits or summary.prefix_hits:
         console.print(

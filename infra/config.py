@@ -12,7 +12,7 @@ from infra.config_fields import DnsLabel
 from infra.node_config import NodePoolConfig
 from infra.preview_config import PreviewConfig
 from infra.service_config import ServiceConfig
-from infra.shared_config import BrokerConfig, ObservabilityConfig
+from infra.shared_config import BrokerConfig, ObservabilityConfig, StartsConfig
 from orchestrator.yaml_fields import STRICT, InfeasibleError, Name
 from orchestrator.yaml_file import FileError, load_yaml
 
@@ -55,6 +55,7 @@ class StackConfig:
         keys_secret: Name of a Secret with the key `keys.yaml`: the gateways' API keys.
         observability: Null: none.
         preview: What is predicted.
+        starts: How long simulated nodes and their pods take to start; null: no time.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
@@ -68,6 +69,7 @@ class StackConfig:
     keys_secret: DnsLabel = "tercet-keys"  # noqa: S105  # the name of a secret, not one
     observability: ObservabilityConfig | None = None
     preview: PreviewConfig = field(default_factory=PreviewConfig)
+    starts: StartsConfig | None = None
 
     def __post_init__(self) -> None:
         scalers = {service.autoscaler for service in self.services.values()}

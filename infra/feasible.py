@@ -9,13 +9,15 @@ from infra.objects.service import ModelServiceArgs
 from infra.room import Least, too_few
 from infra.stack import StackArgs
 from orchestrator.control_policy import Hardware, control_policy, policy_profile, refusals
-from orchestrator.core.observed import Node, Snapshot
-from orchestrator.core.planned import ControlPolicy, ScalePlan, ScaleReason, StagePlan
-from orchestrator.core.scheduler import place
 from orchestrator.kube_names import PROCESSORS
 from orchestrator.policy import PolicyError, load_policy
-from orchestrator.simulator.fleet_check import too_far_apart
+from orchestrator.simulator.fleet_check import too_far_apart, too_little_room
 from stages.types import Stage
+
+_APART = (
+    "a node that Karpenter would make is known to be near no other below the zone, so name a wider level in "
+    "topology.edges, larger nodes, a smaller tp, or what the pool's nodes share in its `labels`"
+)
 
 
 def check_feasible(stack: StackArgs, hardware: Hardware) -> None:
@@ -112,28 +114,13 @@ def _apart(service: ModelServiceArgs, pools: Sequence[NodePoolArgs], hardware: H
     if not _scaled(service):
         return
     policy = service.policy
-    profile = policy_profile(policy, service.file, hardware)
+    profile = policy_profile(policy, service.file, hardware.accelerators)
     control = control_policy(policy, profile, hardware.accelerators, hardware.links)
     nodes = fleet_of(pools, policy.topology.levels)
     problems = list(too_far_apart(control, nodes))
     if not problems and any(pool.config.karpenter for pool in pools):
-        problems = list(_too_tight(control, nodes))
+        problems = [f"{problem}: {_APART}" for problem in too_little_room([control], nodes)]
     yield from (f"{_key(service)}: {problem}" for problem in problems)
-
-
-def _too_tight(control: ControlPolicy, nodes: tuple[Node, ...]) -> Iterator[str]:
-    """Yield that the controller would find no place for one replica of each stage on empty nodes."""
-    one = StagePlan(replicas=1, need=1.0, reason=ScaleReason.FIXED)
-    plan = ScalePlan(stages=dict.fromkeys(Stage, one))
-    found = place({control.service: plan}, {control.service: control}, Snapshot(services={}, nodes=nodes))
-    if found.unplaced:
-        sizes = ", ".join(f"{stage} {control.stages[stage].tp}" for stage in Stage)
-        why = ", ".join(f"{each.stage} ({each.reason})" for each in found.unplaced)
-        yield (
-            f"no place for one replica of each stage (accelerators: {sizes}) as near to each other as the "
-            f"edges require; left over: {why}. A node that Karpenter would make is known to be near no other "
-            f"below the zone: name a wider level in topology.edges, larger nodes, or a smaller tp"
-        )
 
 
 def _least(service: ModelServiceArgs) -> Iterator[Least]:

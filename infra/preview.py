@@ -80,7 +80,7 @@ def _left_out(service: ModelServiceArgs, pools: Sequence[NodePoolArgs], hardware
     """Return why a service cannot be simulated; nothing if it can."""
     name, there = service.policy.service, {pool.config.hardware for pool in pools}
     try:
-        policy_profile(service.policy, service.file, hardware)
+        policy_profile(service.policy, service.file, hardware.accelerators)
     except NoProfileError:
         return f"{name}: its model has no profile"
     housed = all(there.intersection(service.policy.stages[stage].hardware) for stage in Stage)

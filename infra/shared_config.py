@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from ipaddress import ip_network
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
-from pydantic import ConfigDict
+from pydantic import ConfigDict, Field
 
 from infra.config_fields import Cidr, DnsLabel, HttpUrl, LabelValue, Port
 from orchestrator.yaml_fields import STRICT, Count, InfeasibleError, Name
@@ -55,6 +55,19 @@ class BrokerConfig:
                 ip_network(each)
             except ValueError as error:
                 raise InfeasibleError(str(error), "outside", str(number)) from error
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StartsConfig:
+    """How long simulated nodes and their pods take to start: as accelerators' facts and models' profiles say.
+
+    Attributes:
+        speed_up: So many times quicker.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+
+    speed_up: Annotated[float, Field(ge=0.001, le=1e6)] = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,8 +16,11 @@ from infra.objects.publisher import PublisherArgs, publisher_objects
 from infra.objects.service import ModelServiceArgs, service_objects
 from infra.objects.stage_pool import pool_objects
 from infra.spans import spans
+from orchestrator.control_policy import policy_profile
 from orchestrator.core.profile import Accelerator
 from orchestrator.policy import Policy, PolicyError, load_policy
+from orchestrator.profiles import NoProfileError
+from orchestrator.start_times import pod_start
 from stages.types import Stage
 
 _PRIORITY = 100_000
@@ -135,8 +138,22 @@ def _service(
         priority_class=_priority_class(config.namespace),
         profile_text=(file.parent / profile).read_text() if profile else "",
         nodes=spans(config, policy),
+        starts=_starts(policy, file, config, accelerators),
         prometheus=(config.observability.prometheus if config.observability else None) or "",
     )
+
+
+def _starts(
+    policy: Policy, file: Path, config: StackConfig, accelerators: Mapping[str, Accelerator]
+) -> Mapping[Stage, Mapping[str, str]]:
+    """Return how long pods take on simulated nodes; of a model without a profile nothing is known."""
+    if config.starts is None:
+        return {}
+    try:
+        profile = policy_profile(policy, file, accelerators)
+    except NoProfileError:
+        return {}
+    return {stage: pod_start(profile.cold_start[stage], config.starts.speed_up) for stage in Stage}
 
 
 def _check_policy(name: str, policy: Policy, accelerators: Mapping[str, Accelerator]) -> None:
@@ -158,7 +175,11 @@ def _node_pool(name: str, config: StackConfig, accelerators: Mapping[str, Accele
     pool = config.node_pools[name]
     _check_hardware(f"node_pools.{name}.hardware", pool.hardware, accelerators)
     return NodePoolArgs(
-        name=name, stack=config.namespace, config=pool, accelerator=accelerators[pool.hardware]
+        name=name,
+        stack=config.namespace,
+        config=pool,
+        accelerator=accelerators[pool.hardware],
+        speed_up=config.starts.speed_up if config.starts else None,
     )
 
 

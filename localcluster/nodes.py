@@ -5,12 +5,14 @@ from typing import Any
 
 FAKE = {"kwok.x-k8s.io/node": "fake"}
 """Annotation by which KWOK knows the nodes that it is to play."""
-COLD_START = "tercet.dev/cold-start"
-"""Annotation of a pod: how long it takes from bound to ready, a Go duration such as `45s`."""
-PROVISIONING = "tercet.dev/provisioning"
-"""Annotation of a node: how long it takes from created to ready, a Go duration."""
 FAIL = "tercet.dev/fail"
 """Annotation of a pod or node: fail, with the value as the reason."""
+UNREADY = "tercet.dev/unready"
+"""Annotation of a pod: run and not be ready, with the value as the reason."""
+WAITING = "tercet.dev/waiting"
+"""Annotation of a pod: do not start, its containers waiting with the value as the reason."""
+GONE = "tercet.dev/gone"
+"""Annotation of a node: be deleted, after the value, a Go duration."""
 
 
 def simulated_node(
@@ -27,7 +29,7 @@ def simulated_node(
         name: Its name, and its hostname.
         gpus: Allocatable `nvidia.com/gpu`.
         labels: Beside the hostname, such as those of topology.
-        annotations: Beside KWOK's own, such as `PROVISIONING`.
+        annotations: Beside KWOK's own, such as `FAIL`.
         taints: What keeps pods away that do not tolerate it.
     """
     room = {"cpu": "96", "memory": "1Ti", "pods": "110", "nvidia.com/gpu": str(gpus)}

@@ -64,12 +64,15 @@ def load_control_policy(
     policy = load_policy(
         path, lambda policy: refusals(policy, path, hardware, must_be_known=True, image_px=image_px)
     )
-    profile = policy_profile(policy, path, hardware, image_px)
+    profile = policy_profile(policy, path, hardware.accelerators, image_px)
     return control_policy(policy, profile, hardware.accelerators, hardware.links)
 
 
 def policy_profile(
-    policy: Policy, path: Path | str, hardware: Hardware, image_px: int | None = None
+    policy: Policy,
+    path: Path | str,
+    accelerators: Mapping[str, Accelerator],
+    image_px: int | None = None,
 ) -> ModelProfile:
     """Return the profile that a policy file names, or else the one that its model's name finds.
 
@@ -79,9 +82,9 @@ def policy_profile(
         ImageSizeError: It says nothing of images of `image_px`; None stands for its own size.
     """
     if policy.model.profile:
-        profile = load_profile(Path(path).parent / policy.model.profile, hardware.accelerators)
+        profile = load_profile(Path(path).parent / policy.model.profile, accelerators)
     else:
-        profile = find_profile(policy.model.name, hardware.accelerators)
+        profile = find_profile(policy.model.name, accelerators)
     return profile if image_px is None else for_images(profile, image_px)
 
 
@@ -103,7 +106,7 @@ def refusals(
         image_px: See `load_control_policy`.
     """
     try:
-        profile = policy_profile(policy, path, hardware, image_px)
+        profile = policy_profile(policy, path, hardware.accelerators, image_px)
     except NoProfileError as error:
         if must_be_known:
             yield InfeasibleError(str(error), "model", "name")

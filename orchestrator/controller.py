@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -118,9 +118,10 @@ class Controller:
         registry = await self._registry()
         seen = await asyncio.to_thread(self._cluster.look, now_s)
         replica_ids = _replica_ids(registry, seen.pods)
+        replicas = _replicas(seen.pods, replica_ids, registry)
         snapshot, self._observed = observe(
             {name: self._view(name, registry, seen) for name in policies},
-            _replicas(seen.pods, replica_ids, registry),
+            replicas,
             seen.nodes,
             self._observed,
             now_s,
@@ -133,7 +134,7 @@ class Controller:
         todo = steps(decision.changes, seen.pods, seen.counts, pod_of)
         _tell(decision, todo, seen)
         if self._clusters:
-            self._share(decision, policies, seen.pods)
+            self._share(decision, policies, zip(seen.pods, replicas, strict=True))
         if self._acts:
             await asyncio.to_thread(self._apply, seen.inform, todo, now_s)
         return decision
@@ -148,13 +149,17 @@ class Controller:
         view = service_view(registry, self._services[name].model)
         return replace(view, complete=view.complete and seen.complete)
 
-    def _share(self, decision: Decision, policies: Mapping[str, ControlPolicy], pods: Sequence[Pod]) -> None:
-        """Say which part of each service's requests each cluster can take."""
-        there = {
-            cluster: [as_replica(pod) for pod in pods if pod.pool.cluster == cluster]
-            for cluster in self._clusters
-        }
-        found = {name: shares(plan, policies[name], there) for name, plan in decision.plans.items()}
+    def _share(
+        self,
+        decision: Decision,
+        policies: Mapping[str, ControlPolicy],
+        there: Iterable[tuple[Pod, PlacedReplica]],
+    ) -> None:
+        """Say which part of each service's requests each cluster can take after the decision."""
+        going = {each.replica_id for each in decision.changes.remove}
+        staying = [(pod.pool.cluster, replica) for pod, replica in there if replica.replica_id not in going]
+        replicas = {name: [replica for at, replica in staying if at == name] for name in self._clusters}
+        found = {name: shares(plan, policies[name], replicas) for name, plan in decision.plans.items()}
         self.metrics.shared(found)
         told = {name: {at: round(part, 2) for at, part in each.items()} for name, each in found.items()}
         if told != self._shares:

@@ -35,6 +35,12 @@ KARPENTER_INITIALIZED = f"{KARPENTER}/initialized"
 POLICY_FILE = "policy.yaml"
 """Key of the ConfigMap that holds a service's policy; the other keys are files that the policy names."""
 
+COLD_START = f"{PREFIX}/cold-start"
+"""Annotation of a simulated pod: how long it takes from bound to ready, a Go duration such as `45s`."""
+
+PROVISIONING = f"{PREFIX}/provisioning"
+"""Annotation of a simulated node: how long it takes from created to ready, a Go duration."""
+
 DELETION_COST = "controller.kubernetes.io/pod-deletion-cost"
 ACCELERATOR_RESOURCE = "nvidia.com/gpu"
 

@@ -56,6 +56,6 @@ class CurrentKvRules:
 
     def _profile(self, policy: Policy, hardware: Hardware) -> ModelProfile | None:
         try:
-            return policy_profile(policy, self._path, hardware)
+            return policy_profile(policy, self._path, hardware.accelerators)
         except (NoProfileError, FileError):
             return None

@@ -1,6 +1,7 @@
 """What a stage pool is made of."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from infra.config import ImagesConfig
 from infra.objects.names import object_name, pool_labels
@@ -22,6 +23,7 @@ class StagePoolArgs:
         queue: Kueue's LocalQueue; empty for none.
         prometheus: Where KEDA asks; empty without it.
         priority_class: Name of the PriorityClass.
+        start: Annotations that say how long its pods take to start on simulated nodes.
     """
 
     policy: Policy
@@ -36,6 +38,7 @@ class StagePoolArgs:
     nodes: int = 1
     queue: str = ""
     prometheus: str = ""
+    start: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def name(self) -> str:

@@ -29,6 +29,7 @@ class ModelServiceArgs:
         priority_class: Name of the PriorityClass of its pods.
         nodes: Nodes that a replica spans on the stage's best hardware class, where one is too few.
         prometheus: Where KEDA asks; empty without it.
+        starts: Annotations of each stage's pods that say how long they take to start on simulated nodes.
     """
 
     policy: Policy
@@ -41,6 +42,7 @@ class ModelServiceArgs:
     profile_text: str = ""
     nodes: Mapping[Stage, int] = field(default_factory=dict)
     prometheus: str = ""
+    starts: Mapping[Stage, Mapping[str, str]] = field(default_factory=dict)
 
     @property
     def pools(self) -> list[StagePoolArgs]:
@@ -73,6 +75,7 @@ class ModelServiceArgs:
             nodes=self.nodes.get(stage, 1) if best else 1,
             queue=self.config.queue or "",
             prometheus=self.prometheus,
+            start=self.starts.get(stage, {}),
         )
 
 

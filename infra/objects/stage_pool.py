@@ -54,7 +54,7 @@ def _template(args: StagePoolArgs, pod: Object) -> Object:
     return {
         "metadata": {
             "labels": args.labels | {"llm-d.ai/role": args.stage.value},
-            "annotations": {DELETION_COST: "0", DOMAIN: "[]"},
+            "annotations": {DELETION_COST: "0", DOMAIN: "[]", **args.start},
         },
         "spec": pod,
     }

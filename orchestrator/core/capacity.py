@@ -29,6 +29,10 @@ class Mix:
     output_tokens: float
 
 
+PRIOR = Mix(prompt_tokens=1_000.0, context_tokens=1_000.0, output_tokens=200.0)
+"""What a request is taken to look like before the first has ended."""
+
+
 def kv_capacity_tokens(
     profile: ModelProfile, stage: Stage, where: HardwareClass, accelerators: Mapping[str, Accelerator]
 ) -> int:

@@ -2,10 +2,16 @@
 
 from typing import NamedTuple
 
-from orchestrator.core.capacity import Mix, decode_rate, encode_rate, kv_capacity_tokens, prefill_rate
+from orchestrator.core.capacity import (
+    PRIOR,
+    Mix,
+    decode_rate,
+    encode_rate,
+    kv_capacity_tokens,
+    prefill_rate,
+)
 from orchestrator.core.planned import ControlPolicy
 from orchestrator.core.profile import HardwareClass
-from orchestrator.core.signals import PRIOR
 from stages.types import Stage
 
 

@@ -4,11 +4,15 @@ Per service and stage, work is counted in the stage's unit: encode in image toke
 tokens that no cache supplied, decode in output tokens. A job is one image, one prompt or one completion.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
 from stages.types import Stage
+
+_ROUNDING = 1e-6
+"""What replicas are worth is summed in floating point."""
 
 
 class ReplicaState(StrEnum):
@@ -177,6 +181,8 @@ class StageSignals:
         budget_s: The policy's.
         kv_usage: 0 to 1.
         fresh: Whether this stage's samples have come as they should; if not, it may not shrink.
+        worth: Of all replicas, in those of the stage's first hardware class; None: each is one of these.
+        heaviest: The most that one of them is worth.
     """
 
     ready: int
@@ -193,11 +199,30 @@ class StageSignals:
     budget_s: float
     kv_usage: float = 0.0
     fresh: bool = True
+    worth: float | None = None
+    heaviest: float = 1.0
 
     @property
     def replicas(self) -> int:
-        """Replicas that take work or soon will."""
-        return self.ready + self.coming
+        """The lowest plan that gives up none of those that take work or soon will.
+
+        Plans count replicas of the first hardware class; several weaker ones may stand in for one of these.
+        """
+        if self.worth is None or not self.ready + self.coming:
+            return self.ready + self.coming
+        return max(1, math.floor(self.worth - self.heaviest + _ROUNDING) + 1)
+
+    @property
+    def capacity(self) -> float:
+        """Units per second of all replicas."""
+        return self.rate * (self.ready + self.coming if self.worth is None else self.worth)
+
+    @property
+    def ready_worth(self) -> float:
+        """What the replicas that take work are worth on average of all, in those of the first class."""
+        if self.worth is None or not self.ready:
+            return float(self.ready)
+        return self.ready * self.worth / (self.ready + self.coming)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

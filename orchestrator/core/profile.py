@@ -28,6 +28,7 @@ class Accelerator:
         memory_bytes_per_s: Bandwidth of that memory; 0.0 if unknown.
         host_bytes_per_s: Bandwidth to another accelerator of the same host; 0.0 if unknown.
         cost_per_h: US dollars for one accelerator and its share of the host.
+        provisioning_s: Between which seconds a node of them takes from asked for to ready.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Accelerator:
     memory_bytes_per_s: float = 0.0
     host_bytes_per_s: float = 0.0
     cost_per_h: float
+    provisioning_s: tuple[float, float] = (0.0, 0.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

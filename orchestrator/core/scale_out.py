@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+from itertools import islice, product
 from typing import NamedTuple
 
 from orchestrator.core.changes import Create, PlaceReason
@@ -66,7 +66,9 @@ class _Moves:
         self._found_for: dict[tuple[object, ...], Choice | None] = {}
 
     def __iter__(self) -> Iterator[tuple[Move, PlaceReason]]:
-        while (needs := self._needs()) and (found := self._complete(needs) or self._grow(needs)):
+        while (needs := self._needs()) and (
+            found := self._complete(needs) or self._grow(needs) or self._begin(needs)
+        ):
             yield found
 
     def _needs(self) -> Needs:
@@ -117,6 +119,17 @@ class _Moves:
             if lag > EPSILON and (move := self._extend(self._extensible({stage: lag}), {stage: lag})):
                 return move, PlaceReason.COMPLETES_GROUP
         return None
+
+    def _begin(self, needs: Needs) -> tuple[Move, PlaceReason] | None:
+        """Place less than one replica of the first hardware class, on a weaker one, for want of any more.
+
+        Only where a stage has not even that much: a service that is slow is better than none. All stages
+        begin together if they can, one replica each, and grow by one.
+        """
+        fewer = _weaker(self._layout, needs)
+        return next(filter(None, map(self._whole, fewer)), None) or next(
+            filter(None, map(self._grow, fewer)), None
+        )
 
     def _groups(self) -> list[Group]:
         return [group for _, group in sorted(self._layout.groups.items()) if group.site is not None]
@@ -234,6 +247,18 @@ def _portion(needs: Needs, steps: int, total: int) -> Needs:
     if steps == total:
         return needs
     return {stage: min(need, max(1.0, need * steps // total)) for stage, need in needs.items()}
+
+
+def _weaker(layout: Layout, needs: Needs) -> list[Needs]:
+    """Return needs of which stages that have less than one replica get one of a weaker class; least first."""
+    pieces = []
+    for stage, need in needs.items():
+        one = min(need, 1.0)
+        begins = layout.capacity[stage] < 1.0 - EPSILON
+        weights = {option.weight for option in layout.options[stage] if option.weight < one - EPSILON}
+        pieces.append([*sorted(weights), one] if begins else [one])
+    choices = [dict(zip(needs, choice, strict=True)) for choice in product(*pieces)]
+    return sorted(choices[:-1], key=lambda choice: sum(choice.values()))
 
 
 def _lacking(layout: Layout, group: Group, needs: Needs) -> Needs:

@@ -1,9 +1,19 @@
 """summarize(): cumulative samples of a service → smoothed signals that scaling policies read."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
-from orchestrator.core.capacity import Mix, decode_rate, encode_rate, kv_capacity_tokens, prefill_rate
+from orchestrator.core.capacity import (
+    PRIOR,
+    Mix,
+    decode_rate,
+    encode_rate,
+    kv_capacity_tokens,
+    prefill_rate,
+)
+from orchestrator.core.hardware import weight
 from orchestrator.core.observed import (
     PlacedReplica,
     ReplicaState,
@@ -27,8 +37,6 @@ STALE_S = 30.0
 """A sample older than this says nothing of now."""
 IDLE_S = 60.0
 """Without a request for so long and with none in the system, a service is idle."""
-PRIOR = Mix(prompt_tokens=1_000.0, context_tokens=1_000.0, output_tokens=200.0)
-"""What a request is taken to look like before the first has ended."""
 PRIOR_VARIABILITY = 10.0
 """ca² + cs² before it is measured: images come several at once, and a replica too many goes in minutes."""
 _VARIABILITY_RANGE = (0.2, 200.0)
@@ -220,34 +228,54 @@ def _mix(state: SignalState, policy: ControlPolicy) -> Mix:
     )
 
 
-def _counts(
-    replicas: Iterable[PlacedReplica], policy: ControlPolicy, now_s: float
-) -> dict[Stage, tuple[int, int]]:
-    """Return (ready, coming) by stage."""
+class _Counts(NamedTuple):
+    """Replicas of one stage; see `StageSignals`."""
+
+    ready: int
+    coming: int
+    worth: float
+    heaviest: float
+
+
+def _counts(replicas: Iterable[PlacedReplica], policy: ControlPolicy, now_s: float) -> dict[Stage, _Counts]:
     ready, coming = dict.fromkeys(Stage, 0), dict.fromkeys(Stage, 0)
+    classes: dict[Stage, Counter[tuple[str, int]]] = {stage: Counter() for stage in Stage}
     for replica in replicas:
         if replica.state is ReplicaState.READY:
             ready[replica.stage] += 1
         elif replica.state is not ReplicaState.DRAINING and not stuck(replica, policy, now_s):
             coming[replica.stage] += 1
-    return {stage: (ready[stage], coming[stage]) for stage in Stage}
+        else:
+            continue
+        classes[replica.stage][replica.hardware, replica.tp] += 1
+    return {
+        stage: _Counts(ready[stage], coming[stage], *_worth(policy, stage, classes[stage])) for stage in Stage
+    }
+
+
+def _worth(
+    policy: ControlPolicy, stage: Stage, classes: Mapping[tuple[str, int], int]
+) -> tuple[float, float]:
+    """Return what replicas of a stage are worth together, and the most that one of them is."""
+    weights = {at: weight(policy, stage, *at) for at in classes}
+    return sum(weights[at] * n for at, n in sorted(classes.items())), max(weights.values(), default=1.0)
 
 
 def _stage_signals(
     stage: Stage,
     sample: ServiceSample | None,
     memory: StageMemory,
-    counts: tuple[int, int],
+    counts: _Counts,
     mix: Mix,
     policy: ControlPolicy,
     fresh: bool,
 ) -> StageSignals:
-    ready, coming = counts
+    ready = counts.ready
     rate, job_s = _capacity(stage, mix, memory, policy)
     now = sample.stages[stage] if sample else StageSample()
     return StageSignals(
         ready=ready,
-        coming=coming,
+        coming=counts.coming,
         rate=rate,
         job_s=job_s,
         offered=memory.offered.mean(),
@@ -260,6 +288,8 @@ def _stage_signals(
         budget_s=policy.stages[stage].budget_s,
         kv_usage=now.kv_usage,
         fresh=fresh and now.complete,
+        worth=counts.worth,
+        heaviest=counts.heaviest,
     )
 
 

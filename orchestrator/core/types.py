@@ -18,6 +18,7 @@ class Reason(StrEnum):
     NO_REPLICA = "no-replica"
     PREFILL_BACKPRESSURE = "prefill-backpressure"
     DEADLINE_EXPIRED = "deadline-expired"
+    TOO_LARGE = "too-large"
     # route
     ONLY_CANDIDATE = "only-candidate"
     CACHE_AFFINITY = "cache-affinity"

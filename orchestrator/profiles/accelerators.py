@@ -8,6 +8,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import ConfigDict, Field, TypeAdapter
 
 from orchestrator.core.profile import Accelerator
+from orchestrator.profiles.format import Between, check_order
 from orchestrator.profiles.paths import DATA
 from orchestrator.yaml_fields import STRICT, Count, Name, NotNegative
 from orchestrator.yaml_file import load_yaml, read_text
@@ -35,7 +36,12 @@ class AcceleratorFacts:
     source: Name
     cost_per_h: NotNegative
     cost_source: Name
+    provisioning_s: Between
+    provisioning_source: Name
     checked: Day
+
+    def __post_init__(self) -> None:
+        check_order(self.provisioning_s, "provisioning_s")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +71,7 @@ def load_accelerators(path: Path | str = DATA / "accelerators.yaml") -> Mapping[
             memory_bytes_per_s=facts.memory_bytes_per_s,
             host_bytes_per_s=facts.host_bytes_per_s,
             cost_per_h=facts.cost_per_h,
+            provisioning_s=facts.provisioning_s,
         )
         for name, facts in file.accelerators.items()
     }

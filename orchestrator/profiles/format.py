@@ -22,7 +22,12 @@ def _ascending(spread: tuple[float, float, float]) -> tuple[float, float, float]
 Spread = Annotated[tuple[NotNegative, NotNegative, NotNegative], AfterValidator(_ascending)]
 
 
-def _check_order(pair: tuple[float, float] | None, key: str) -> None:
+def check_order(pair: tuple[float, float] | None, key: str) -> None:
+    """See that the lower of two bounds is first.
+
+    Raises:
+        InfeasibleError: It is not.
+    """
     if pair and pair[0] > pair[1]:
         raise InfeasibleError(f"{pair[0]:g} is above {pair[1]:g}: the lower comes first", key)
 
@@ -56,7 +61,7 @@ class Row:
     source: Name
 
     def __post_init__(self) -> None:
-        _check_order(self.error, "error")
+        check_order(self.error, "error")
         if (self.like is None) != (self.speed is None):
             raise InfeasibleError("`like` and `speed` go together")
         if (self.like is None) == (self.measured is None):
@@ -212,7 +217,7 @@ class ColdStartFacts:
 
     def __post_init__(self) -> None:
         for key in ("node_s", "pull_s", "load_s"):
-            _check_order(getattr(self, key), key)
+            check_order(getattr(self, key), key)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from orchestrator.core.observed import Node
 from orchestrator.core.planned import ControlPolicy
+from orchestrator.simulator.servable import servable
 from orchestrator.simulator.systems import SYSTEMS
 from orchestrator.simulator.tenant import speeds
 from orchestrator.simulator.traces import Notes
@@ -68,14 +69,18 @@ def auto_rate_scale(control: ControlPolicy, work: Workload, nodes: Sequence[Node
 
 
 def accelerator_s(control: ControlPolicy, work: Workload) -> dict[Stage, NDArray[np.float64]]:
-    """Return the accelerator-seconds of each request by stage at the saturated rates; float64 [requests]."""
-    asked, rates = work_from_rows(work, control.profile), speeds(control, work, SYSTEMS["e-p-d"]).rates
+    """Return the accelerator-seconds of each request by stage at the saturated rates; float64 [requests].
+
+    Of one that no replica has room for, 0.0.
+    """
+    asked, system = work_from_rows(work, control.profile), SYSTEMS["e-p-d"]
+    rates, fits = speeds(control, work, system).rates, servable(control, work, system)
     units: tuple[NDArray[np.int64], ...] = (
         asked.image_tokens,
         asked.prompt_tokens,
         work.output_tokens.astype(np.int64),
     )
     return {
-        stage: of_stage * np.float64(control.stages[stage].tp / rates[stage])
+        stage: fits * of_stage * np.float64(control.stages[stage].tp / rates[stage])
         for stage, of_stage in zip(Stage, units, strict=True)
     }

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 
 from orchestrator.simulator.charts import counts_plot
 from orchestrator.simulator.compare import Compared
-from orchestrator.simulator.figures import Figures, percent_text, times_text
-from orchestrator.simulator.page import facts, page, section, table
+from orchestrator.simulator.figures import Figures, percent_text, shortfall_texts, times_text
+from orchestrator.simulator.page import facts, note, page, section, table
 from orchestrator.simulator.scatter import Spent, scatter_plot
 from orchestrator.simulator.scenario import Subject, fleet_text
 from orchestrator.simulator.search import Found
@@ -30,6 +30,12 @@ def comparison_figures(compared: Mapping[str, Compared]) -> Figures:
     ]
     columns = ("policy", "GPU-h", "cost $", "attained", "TTFT p99 s", "TPOT p99 ms", "refused", "events")
     return Figures(columns, rows)
+
+
+def shortfalls(compared: Mapping[str, Compared]) -> list[str]:
+    """Return a line for each policy that was refused places, or refused requests; see `shortfall_texts`."""
+    texts = {name: "; ".join(shortfall_texts(each.summary)) for name, each in compared.items()}
+    return [f"{name}: {text}" for name, text in texts.items() if text]
 
 
 def found_figures(compared: Mapping[str, Compared]) -> Figures | None:
@@ -63,7 +69,7 @@ def comparison_report(
     found = found_figures(compared)
     parts = [
         _facts(subjects, compared, faults),
-        f"<h2>Policies</h2>\n{table(comparison_figures(compared))}",
+        f"<h2>Policies</h2>\n{table(comparison_figures(compared))}{''.join(map(note, shortfalls(compared)))}",
         f"<h2>Parameters found</h2>\n{table(found, 'decisions')}" if found else "",
         section(
             "GPU-hours against attainment",

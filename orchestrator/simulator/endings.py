@@ -46,6 +46,10 @@ class Endings:
         """The request of a row was not let in."""
         self._missed(index, Ending.REFUSED)
 
+    def turned_away(self, index: int) -> None:
+        """The request of a row can never be served: it is a miss, and control does not hear of it."""
+        self.outcomes.end(index, Ending.REFUSED)
+
     def expired(self, request: Request) -> None:
         """A request is past its deadline; no change if it has ended."""
         if not request.ended:

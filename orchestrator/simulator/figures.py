@@ -50,6 +50,18 @@ def stage_figures(summary: Summary) -> Figures:
     return Figures(("stage", "GPU-hours", "busy", "scale events"), rows)
 
 
+def shortfall_texts(summary: Summary) -> list[str]:
+    """Return a line for what was refused, and one for what was planned without a place, with why."""
+    refused = ", ".join(f"{count:,} {reason}" for reason, count in summary.refusals.items())
+    unplaced = ", ".join(
+        f"{hours:,.2f} replica-hours of {stage} ({reason})"
+        for stage, reasons in summary.unplaced_hours.items()
+        for reason, hours in reasons.items()
+    )
+    lines = (("refused", refused), ("planned without a place", unplaced))
+    return [f"{what}: {text}" for what, text in lines if text]
+
+
 def strike_texts(strikes: Sequence[Strike]) -> list[str]:
     """Return a line for each fault that happened, with up to five of those that it hit."""
     return [_strike_text(strike) for strike in strikes]

@@ -17,6 +17,8 @@ from orchestrator.core.observed import (
     StageSignals,
 )
 from orchestrator.core.planned import ControlPolicy
+from orchestrator.simulator.servable import served
+from orchestrator.simulator.systems import SYSTEMS
 from orchestrator.simulator.tenant import Tenant
 from orchestrator.simulator.work import work_from_rows
 from orchestrator.simulator.workload import Workload
@@ -45,7 +47,7 @@ def first_replicas(tenants: Sequence[Tenant], nodes: tuple[Node, ...]) -> Change
     workloads' first hour without variation.
     """
     policies = {tenant.name: tenant.control for tenant in tenants}
-    loads = [_Load(tenant.control, _mean_rates(tenant.control, tenant.workload)) for tenant in tenants]
+    loads = [_Load(tenant.control, _mean_rates(tenant.control, _served(tenant))) for tenant in tenants]
     plant, state = _Plant(loads, nodes), dict[str, ServiceState]()
     for step in range(int(SETTLING_S / _TICK_S)):
         now_s = step * _TICK_S
@@ -151,6 +153,10 @@ def _placed(name: str, create: Create) -> PlacedReplica:
         group=create.group,
         state=ReplicaState.READY,
     )
+
+
+def _served(tenant: Tenant) -> Workload:
+    return served(tenant.control, tenant.workload, SYSTEMS[tenant.system])
 
 
 def _mean_rates(control: ControlPolicy, work: Workload) -> _Rates:

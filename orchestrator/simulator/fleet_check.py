@@ -1,19 +1,33 @@
-"""Whether a fleet can hold a service at all: its hardware is there, and near enough to each other."""
+"""Whether a fleet can hold services at all: their hardware is there, near enough to each other, enough."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from orchestrator.core.observed import Node
-from orchestrator.core.planned import ControlPolicy
+from orchestrator.core.changes import PlaceReason
+from orchestrator.core.observed import Node, Snapshot
+from orchestrator.core.planned import ControlPolicy, ScalePlan, ScaleReason, StagePlan
+from orchestrator.core.scheduler import place
 from orchestrator.simulator.fleet_spec import FleetError
 from stages.types import Stage
 
 
-def check_fleet(control: ControlPolicy, nodes: tuple[Node, ...]) -> None:
-    """Return if every stage has hardware in the fleet, at the topology levels that the stages have to share.
+def check_fleet(controls: Sequence[ControlPolicy], nodes: tuple[Node, ...]) -> None:
+    """Return if the fleet can hold the services, each with `min` replicas of every stage and one at least.
 
     Raises:
-        FleetError: A stage has none, or no domain of a required level has hardware of both its stages.
+        FleetError: A stage has no hardware there, no domain of a required level has hardware of both its
+            stages, or there is too little room.
     """
+    for control in controls:
+        _check_hardware(control, nodes)
+    if problems := [*too_little_room(controls, nodes)]:
+        raise FleetError(
+            f"the fleet is too small: {'; '.join(problems)}. Name more with --fleet, or leave it out for "
+            f"room for every max"
+        )
+
+
+def _check_hardware(control: ControlPolicy, nodes: tuple[Node, ...]) -> None:
     there = {node.hardware for node in nodes}
     for stage in Stage:
         wanted = control.stages[stage].hardware
@@ -24,6 +38,40 @@ def check_fleet(control: ControlPolicy, nodes: tuple[Node, ...]) -> None:
             )
     for apart in too_far_apart(control, nodes):
         raise FleetError(f"{control.service}: {apart}")
+
+
+def too_little_room(controls: Sequence[ControlPolicy], nodes: Sequence[Node]) -> Iterator[str]:
+    """Yield, for each stage that gets fewer replicas than the least it may have, what is missing.
+
+    `place` itself is asked, on the empty fleet. Of weaker hardware as many replicas will do.
+    """
+    least = {control.service: _least(control) for control in controls}
+    policies = {control.service: control for control in controls}
+    found = place(least, policies, Snapshot(services={}, nodes=tuple(nodes)))
+    placed = Counter((create.service, create.stage) for create in found.create if create.node_id)
+    reasons = {(create.service, create.stage): create.reason for create in found.unplaced}
+    for (service, stage), reason in sorted(reasons.items()):
+        wanted, got = least[service].stages[stage].replicas, placed[service, stage]
+        if got < wanted:
+            yield _no_room(policies[service], stage, wanted, got, reason)
+
+
+def _least(control: ControlPolicy) -> ScalePlan:
+    counts = {stage: max(1, bounds.min) for stage, bounds in control.stages.items()}
+    return ScalePlan(
+        stages={
+            stage: StagePlan(replicas=count, need=float(count), reason=ScaleReason.BOUND)
+            for stage, count in counts.items()
+        }
+    )
+
+
+def _no_room(control: ControlPolicy, stage: Stage, wanted: int, got: int, reason: PlaceReason) -> str:
+    bounds = control.stages[stage]
+    return (
+        f"of {wanted} {stage} replicas, the least of {control.service}, each on {bounds.tp} "
+        f"{' or '.join(bounds.hardware)} of one node, there is room for {got} ({reason})"
+    )
 
 
 def too_far_apart(control: ControlPolicy, nodes: Sequence[Node]) -> Iterator[str]:

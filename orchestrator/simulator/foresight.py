@@ -1,6 +1,7 @@
 """What every window of a workload needs: for policies that are told the future, and to begin a search."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,6 +10,7 @@ from orchestrator.core.queueing import servers_needed
 from orchestrator.core.scaling.oracle import OracleParams
 from orchestrator.core.scaling.periodic import Hour, PeriodicParams
 from orchestrator.simulator.scenario import Subject
+from orchestrator.simulator.servable import served
 from orchestrator.simulator.summary import HOUR_S
 from orchestrator.simulator.systems import SYSTEMS
 from orchestrator.simulator.tenant import speeds
@@ -92,8 +94,10 @@ def unrounded(subject: Subject) -> Needs:
     variability that the window's own arrivals have. Decode: the output tokens that arrive, spread over
     their own decoding time, at the saturated rate.
     """
-    work, control = subject.workload, subject.control
-    rates = speeds(control, work, SYSTEMS["e-p-d"]).rates
+    control, system = subject.control, SYSTEMS["e-p-d"]
+    work = served(control, subject.workload, system)
+    subject = replace(subject, workload=work)
+    rates = speeds(control, work, system).rates
     windows = max(1, int(np.ceil(work.span_s / WINDOW_S)))
     window = np.minimum((work.arrival_s / WINDOW_S).astype(np.int64), windows - 1)
     asked, each = work_from_rows(work, control.profile), np.ones_like(work.images)

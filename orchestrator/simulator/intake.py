@@ -1,10 +1,10 @@
-"""How a simulated request comes in: tag → count → admit → due. The functions are the gateway's own."""
+"""How a simulated request comes in: fits → tag → count → admit → due; the functions are the gateway's."""
 
 from collections.abc import Callable
 
 from orchestrator.core.admission import admit
 from orchestrator.core.tagger import tag
-from orchestrator.core.types import MediaShape, Queued, Rejected, StageLoad, StageTag
+from orchestrator.core.types import MediaShape, Queued, Reason, Rejected, StageLoad, StageTag
 from orchestrator.core.waiting import due_s, isolated_by_rates_s
 from orchestrator.simulator.content import Content
 from orchestrator.simulator.endings import Endings
@@ -39,6 +39,7 @@ class Intake:
         self._profile = terms.profile
         self._promises = terms.promises
         self._speeds = terms.speeds
+        self._servable = terms.servable
         self._image = MediaShape(modality=Modality.IMAGE, tokens=terms.profile.image_tokens)
         self._load = load
         self._totals = totals
@@ -66,6 +67,11 @@ class Intake:
             sent_s: When its client sent it.
             now_s: When it arrives.
         """
+        if not self._servable[index]:
+            # A client's mistake, as a prompt beyond the context is for the gateway: nothing to scale for.
+            self._reasons[None, Reason.TOO_LARGE] += 1
+            self._endings.turned_away(index)
+            return None
         tagged = tag(
             text_tokens, (self._image,) * images, kappa=self._profile.kappa, max_tokens=output_tokens
         )

@@ -5,7 +5,14 @@ from collections.abc import Sequence
 from html import escape
 
 from orchestrator.simulator.charts import ratio_plot, replica_plot, ttft_plot, waiting_plot
-from orchestrator.simulator.figures import Figures, percent_text, request_figures, stage_figures, strike_texts
+from orchestrator.simulator.figures import (
+    Figures,
+    percent_text,
+    request_figures,
+    shortfall_texts,
+    stage_figures,
+    strike_texts,
+)
 from orchestrator.simulator.page import facts, note, page, section, table
 from orchestrator.simulator.run import Run
 from orchestrator.simulator.scenario import fleet_text
@@ -77,6 +84,7 @@ def _service_facts(run: Run, summary: Summary) -> str:
             "spent on it": _spent(summary),
             "attained": f"{percent_text(summary.groups['all'].attainment)} of the offered requests",
             "requests": ", ".join(f"{count:,} {ending}" for ending, count in summary.endings.items()),
+            "short of": "; ".join(shortfall_texts(summary)) or "nothing",
         }
     )
 

@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from orchestrator.core.changes import Changes
+from orchestrator.core.changes import Changes, PlaceReason
 from orchestrator.core.decide import Decision, decide
 from orchestrator.core.observed import Node, Snapshot
+from orchestrator.core.profile import HardwareClass
 from orchestrator.core.types import Reason
 from orchestrator.simulator.clock import Clock
 from orchestrator.simulator.content import NEW, Content, Hits
@@ -17,6 +18,7 @@ from orchestrator.simulator.faults import Fault
 from orchestrator.simulator.host_path import Arrive
 from orchestrator.simulator.outages import Injector, Strike
 from orchestrator.simulator.outcomes import Ending, Outcomes
+from orchestrator.simulator.servable import Classes, named_classes
 from orchestrator.simulator.service import Service
 from orchestrator.simulator.tenant import Tenant
 from orchestrator.simulator.timeline import Moment, Recorder, Timeline
@@ -79,6 +81,7 @@ class ServiceRun:
         reasons: Of admission (stage None) and of routing, with counts.
         hops: Hops that each replica was given, by stage and replica.
         hits: What caches supplied.
+        unplaced_s: Replica-seconds that were planned and had no place, by stage and why.
     """
 
     tenant: Tenant
@@ -91,6 +94,7 @@ class ServiceRun:
     reasons: Mapping[tuple[Stage | None, Reason], int]
     hops: Mapping[tuple[Stage, str], int]
     hits: Hits
+    unplaced_s: Mapping[tuple[Stage, PlaceReason], float]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,7 +178,10 @@ class Simulation:
         self.clock = Clock()
         # Of generators of their own, so that hosts and faults change nothing else that is random.
         host_rng = np.random.default_rng([scenario.seed, 2])
-        hosted = {t.name: t.hosted(self.clock, Outcomes(len(t.workload)), host_rng) for t in tenants}
+        hosted = {
+            t.name: t.hosted(self.clock, Outcomes(len(t.workload)), host_rng, _classes(t, scenario))
+            for t in tenants
+        }
         self.arrive = [hosted[tenant.name].arrive for tenant in tenants]
         self.services = [hosted[tenant.name].service for tenant in tenants]
         self.world = World(
@@ -212,6 +219,16 @@ class Simulation:
     def _heard(self, now_s: float, snapshot: Snapshot, decision: Decision) -> None:
         self._recorder.take(now_s, snapshot, decision)
         self._watch(now_s, snapshot, decision)
+
+
+def _classes(tenant: Tenant, scenario: Scenario) -> Classes:
+    """Return where a tenant's replicas may be: those of the start, and what its policy names of the fleet."""
+    named = named_classes(tenant.control, {node.hardware for node in scenario.nodes})
+    created = [create for create in scenario.first.create if create.service == tenant.name]
+    return {
+        stage: [*named[stage], *{HardwareClass(c.hardware, c.tp) for c in created if c.stage == stage}]
+        for stage in Stage
+    }
 
 
 def _feed(tenants: Sequence[Tenant], arrive: Sequence[Arrive], clock: Clock, progress: Progress) -> None:
@@ -293,4 +310,5 @@ def _service_run(
             prompt_tokens=totals.prompt_tokens,
             cached_prompt_tokens=totals.prompt_hit_tokens,
         ),
+        unplaced_s=dict(timeline.unplaced_s),
     )

@@ -21,6 +21,8 @@ from orchestrator.simulator.fleet_check import check_fleet
 from orchestrator.simulator.fleet_spec import FleetError, default_fleet, parse_fleet
 from orchestrator.simulator.load import load_workload
 from orchestrator.simulator.run import Scenario
+from orchestrator.simulator.servable import named_classes, servable, too_large_notes
+from orchestrator.simulator.systems import SYSTEMS
 from orchestrator.simulator.tenant import Tenant
 from orchestrator.simulator.traces import Notes
 from orchestrator.simulator.variant import Variant, as_variant
@@ -143,8 +145,8 @@ def load_subjects(
     Raises:
         PolicyError: A policy file is wrong or infeasible.
         TraceError: A trace is.
-        FleetError: The fleet is, it has none of a policy's hardware or not near enough to each other, or the
-            policies cannot share one.
+        FleetError: The fleet is, it has none of a policy's hardware or not near enough to each other, too
+            little for the least that the policies may have, or they cannot share one.
         NoTraceError: No trace is named for a policy.
         ImageSizeError: A profile says nothing of images of that size.
         RateError: There is no rate for `auto`.
@@ -156,8 +158,7 @@ def load_subjects(
     controls = [load_control_policy(file, hardware, image_px=image_px) for file in policy_files]
     levels = _common_levels(controls)
     nodes = _nodes(fleet, controls, levels)
-    for control in controls:
-        check_fleet(control, nodes)
+    check_fleet(controls, nodes)
     subjects = []
     for file, policy, control, trace in zip(policy_files, policies, controls, traces, strict=True):
         work, notes = load_workload(str(trace or _own_trace(file, policy)), seed=seed)
@@ -167,6 +168,7 @@ def load_subjects(
         rate, rate_notes = chosen_rate(rate_scale, control, work, nodes)
         if rate != 1.0:
             work = work.scaled(rate=rate, rng=np.random.default_rng(seed))
+        fits = servable(control, work, SYSTEMS["e-p-d"], named_classes(control, {n.hardware for n in nodes}))
         subjects.append(
             Subject(
                 policy=policy,
@@ -174,7 +176,7 @@ def load_subjects(
                 workload=work,
                 nodes=nodes,
                 hardware=hardware,
-                notes=(*notes, *rate_notes),
+                notes=(*notes, *rate_notes, *too_large_notes(work, fits)),
             )
         )
     return tuple(subjects)

@@ -1,17 +1,21 @@
 """What a run comes to: the figures that people compare."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from orchestrator.core.types import Reason
 from orchestrator.simulator.outcomes import Ending
 from orchestrator.simulator.run import Run, ServiceRun
 from stages.types import Stage
 
 HOUR_S = 3600.0
 QUANTILES = (50, 90, 99)
+LET_IN = frozenset({Reason.ADMITTED, Reason.PREFILL_BACKPRESSURE})
+"""What admission says of a request that it lets in, if later."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,10 +45,12 @@ class Summary:
         cost_usd: At the prices of data/accelerators.yaml.
         groups: `all`, `text` and `image`.
         endings: Requests by how they ended.
+        refusals: Those that were refused, by why.
         utilisation: Fraction of provisioned replica-seconds with work, by stage.
         fleet_provisioned: Fraction of the fleet's accelerator-seconds that replicas were provisioned for.
         fleet_busy: Fraction of them in which replicas had work.
         scale_events: Decisions that changed a count, by stage.
+        unplaced_hours: Replica-hours that were planned and had no place, by stage and why.
         embedding_hits: Fraction of image tokens that embedding caches supplied; 0.0 if no image repeats.
         prefix_hits: Likewise of prompt tokens and prefix caches.
         span_s: First arrival to last end.
@@ -59,10 +65,12 @@ class Summary:
     cost_usd: float
     groups: Mapping[str, Group]
     endings: Mapping[str, int]
+    refusals: Mapping[str, int]
     utilisation: Mapping[str, float]
     fleet_provisioned: float
     fleet_busy: float
     scale_events: Mapping[str, int]
+    unplaced_hours: Mapping[str, Mapping[str, float]]
     embedding_hits: float
     prefix_hits: float
     span_s: float
@@ -96,16 +104,36 @@ def summarise(run: Run) -> Summary:
             "image": columns.group(columns.with_images),
         },
         endings=columns.endings(),
+        refusals=_refusals(services),
         utilisation=_utilisation(services),
         fleet_provisioned=HOUR_S * gpu_hours / fleet_s if fleet_s else 0.0,
         fleet_busy=sum(_busy_accelerator_s(service) for service in services) / fleet_s if fleet_s else 0.0,
         scale_events={str(stage): sum(s.scale_events[stage] for s in services) for stage in Stage},
+        unplaced_hours=_unplaced_hours(services),
         embedding_hits=_share([(s.hits.cached_image_tokens, s.hits.image_tokens) for s in services]),
         prefix_hits=_share([(s.hits.cached_prompt_tokens, s.hits.prompt_tokens) for s in services]),
         span_s=run.span_s,
         events=run.events,
         wall_s=run.wall_s,
     )
+
+
+def _refusals(services: Sequence[ServiceRun]) -> dict[str, int]:
+    counts: Counter[str] = Counter()
+    for service in services:
+        for (stage, reason), count in service.reasons.items():
+            if stage is None and reason not in LET_IN:
+                counts[reason] += count
+    return dict(sorted(counts.items()))
+
+
+def _unplaced_hours(services: Sequence[ServiceRun]) -> dict[str, dict[str, float]]:
+    hours: dict[str, dict[str, float]] = {}
+    for service in services:
+        for (stage, reason), seconds in sorted(service.unplaced_s.items()):
+            of_stage = hours.setdefault(stage, {})
+            of_stage[reason] = of_stage.get(reason, 0.0) + seconds / HOUR_S
+    return hours
 
 
 def _share(parts: Sequence[tuple[float, float]]) -> float:

@@ -16,6 +16,7 @@ from orchestrator.simulator.host_path import HostPath
 from orchestrator.simulator.outcomes import Outcomes
 from orchestrator.simulator.pool import Pool
 from orchestrator.simulator.prefixes import Prefixes
+from orchestrator.simulator.servable import Classes, servable, served
 from orchestrator.simulator.service import Service
 from orchestrator.simulator.systems import SYSTEMS, System
 from orchestrator.simulator.terms import Promises, Speeds, Terms, Transfer
@@ -50,8 +51,15 @@ class Tenant:
         """The service's name."""
         return self.control.service
 
-    def hosted(self, clock: Clock, outcomes: Outcomes, rng: np.random.Generator) -> Hosted:
-        """Return the service ready to be put into a world, as yet without replicas."""
+    def hosted(self, clock: Clock, outcomes: Outcomes, rng: np.random.Generator, classes: Classes) -> Hosted:
+        """Return the service ready to be put into a world, as yet without replicas.
+
+        Args:
+            clock: The virtual clock.
+            outcomes: Records what becomes of each request.
+            rng: Of a shared host.
+            classes: Where its replicas may be.
+        """
         system, host = SYSTEMS[self.system], self.control.profile.host
         path = HostPath(clock, host, rng) if host else None
         pools = {self._pool(stages, system): stages for stages in system.pools}
@@ -63,6 +71,7 @@ class Tenant:
                 promises=self._promises(),
                 speeds=speeds(self.control, self.workload, system),
                 transfer=_at_once if path else _transfer_over(self.links),
+                servable=servable(self.control, self.workload, system, classes),
             ),
             ServiceTotals({stage: self.control.stages[stage].budget_s for stage in Stage}),
             outcomes,
@@ -102,8 +111,12 @@ class Tenant:
 
 
 def speeds(control: ControlPolicy, work: Workload, system: System) -> Speeds:
-    """Return what one replica of each stage does per second at the workload's mean request."""
+    """Return what one replica of each stage does per second at the mean request of those it can serve.
+
+    Where that one is too long for its time per token even alone, decode is at the rate of one sequence.
+    """
     profile = control.profile
+    work = served(control, work, system)
     at = {stage: HardwareClass(b.hardware[0], b.tp) for stage, b in control.stages.items()}
     mix = _mean_request(profile, work)
     decode = at[Stage.DECODE]
@@ -116,7 +129,8 @@ def speeds(control: ControlPolicy, work: Workload, system: System) -> Speeds:
             Stage.PREFILL: prefill_rate(profile, at[Stage.PREFILL]),
             Stage.DECODE: decode_rate(
                 profile, decode, mix, tpot_s=control.tpot_s, slots=slots, kv_tokens=kv_tokens
-            ),
+            )
+            or 1.0 / profile.decode[decode].itl_s(1, mix.context_tokens + mix.output_tokens / 2.0),
         },
         image_s=profile.encode[encode].image_s,
         images_at_once=at[Stage.PREFILL].tp,

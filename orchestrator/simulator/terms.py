@@ -3,6 +3,9 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from orchestrator.core.admission import AdmissionBounds
 from orchestrator.core.profile import ModelProfile
 from orchestrator.core.waiting import WaitingParams
@@ -51,9 +54,11 @@ class Terms:
         promises: From the policy file.
         speeds: From the profile at the service's mix.
         transfer: How long moving bytes takes.
+        servable: Whether each request of the workload fits into a replica; bool [requests].
     """
 
     profile: ModelProfile
     promises: Promises
     speeds: Speeds
     transfer: Transfer
+    servable: NDArray[np.bool_]

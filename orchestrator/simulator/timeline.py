@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from orchestrator.core.changes import Create, PlaceReason
 from orchestrator.core.decide import Decision
 from orchestrator.core.observed import ReplicaState, Signals, Snapshot
 from stages.types import Stage
@@ -39,10 +40,12 @@ class Timeline:
     Attributes:
         moments: One for each decision that changed something, and the first.
         scale_events: Decisions that changed a stage's count, by stage.
+        unplaced_s: Replica-seconds that were planned and had no place, by stage and why.
     """
 
     moments: list[Moment] = field(default_factory=list)
     scale_events: dict[Stage, int] = field(default_factory=lambda: dict.fromkeys(Stage, 0))
+    unplaced_s: dict[tuple[Stage, PlaceReason], float] = field(default_factory=dict)
 
     def take(self, moment: Moment, changed: Iterable[Stage]) -> None:
         """Keep a moment if it differs from the one before, or stages changed."""
@@ -50,6 +53,11 @@ class Timeline:
             self.scale_events[stage] += 1
         if changed or not self.moments or moment.counts != self.moments[-1].counts:
             self.moments.append(moment)
+
+    def lacks(self, create: Create, passed_s: float) -> None:
+        """Count a replica that has no place."""
+        why = create.stage, create.reason
+        self.unplaced_s[why] = self.unplaced_s.get(why, 0.0) + passed_s
 
 
 class Recorder:
@@ -61,9 +69,13 @@ class Recorder:
 
     def __init__(self, services: Iterable[str]) -> None:
         self.timelines = {service: Timeline() for service in services}
+        self._before_s = 0.0
 
     def take(self, now_s: float, snapshot: Snapshot, decision: Decision) -> None:
         """Hear of a decision."""
+        for create in decision.placement.unplaced:
+            self.timelines[create.service].lacks(create, now_s - self._before_s)
+        self._before_s = now_s
         changes = decision.changes
         changed = {(create.service, create.stage) for create in changes.create}
         changed |= {(remove.service, remove.stage) for remove in changes.remove}

@@ -50,6 +50,32 @@ def test_a_level_that_no_domain_of_the_fleet_has_for_both_stages_is_refused(tmp_
     assert "together in domains of topology.kubernetes.io/zone, example.com/block" in said
 
 
+@pytest.mark.parametrize("command", ["simulate", "compare", "tune"])
+@pytest.mark.parametrize(
+    ("fleet", "words"),
+    [
+        pytest.param("l40s=1x8,h100=4x2", "1 decode replicas", id="nodes-too-small"),
+        pytest.param("l40s=1x8,h100=1x4", "1 prefill replicas", id="no-room-for-both"),
+    ],
+)
+def test_a_fleet_without_room_for_the_least_is_refused(command, fleet, words):
+    result = run(command, *ARGS, "--fleet", fleet)
+    said = " ".join(result.output.split())
+    assert result.exit_code == 2
+    assert words in said
+    assert "there is room for 0" in said
+
+
+def test_what_has_no_place_and_what_is_refused_is_counted_with_its_reason():
+    """Room for one prefill and one decode; under hpa more is asked for, and requests are turned away."""
+    small = ["--only", "hpa", "--fleet", "l40s=1x8,h100=1x8"]
+    found = json.loads(run("compare", *ARGS, *small, "--json").output)["policies"]["hpa"]
+    assert found["refusals"] == {"backlog-full": found["refused"]}
+    assert sum(hours for reasons in found["unplaced_hours"].values() for hours in reasons.values()) > 0.0
+    said = " ".join(run("compare", *ARGS, *small).output.split())
+    assert f"refused: {found['refused']} backlog-full; planned without a place: " in said
+
+
 def test_compare_has_a_row_for_each_policy_that_was_asked_for():
     result = run("compare", *ARGS, "--only", "coupled,hpa", "--json")
     found = json.loads(result.output)["policies"]

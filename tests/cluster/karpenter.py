@@ -14,8 +14,8 @@ from collections import defaultdict
 import kubernetes
 from kubernetes.client.exceptions import ApiException
 
-from localcluster.nodes import FAKE, PROVISIONING
-from orchestrator.kube_names import ACCELERATOR_RESOURCE, KARPENTER_INITIALIZED, KARPENTER_POOL
+from localcluster.nodes import FAKE
+from orchestrator.kube_names import ACCELERATOR_RESOURCE, KARPENTER_INITIALIZED, KARPENTER_POOL, PROVISIONING
 from tests.cluster.objects import LEVELS, is_ready
 
 GPUS = {"p5.48xlarge": 8, "p4d.24xlarge": 8, "g6e.12xlarge": 4}

@@ -14,8 +14,9 @@ from kubernetes import client
 from localcluster import layout
 from localcluster.cluster import running_cluster
 from localcluster.layout import free_ports
-from localcluster.nodes import COLD_START, FAIL, PROVISIONING, simulated_node
+from localcluster.nodes import FAIL, GONE, UNREADY, WAITING, simulated_node
 from localcluster.processes import ProcessDied
+from orchestrator.kube_names import COLD_START, PROVISIONING
 from tests.cluster.conftest import api, until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]  # the first run builds the programs
@@ -148,6 +149,54 @@ def test_a_pod_fails_by_annotation(core, namespace):
     assert core.read_namespaced_pod("doomed", namespace).status.reason == "OOMKilled"
     core.delete_namespaced_pod("doomed", namespace)
     until(lambda: not core.list_namespaced_pod(namespace).items)
+
+
+@pytest.mark.usefixtures("racks")
+def test_a_pod_runs_and_is_not_ready_by_annotation(core, namespace):
+    """From its start or later; it is ready when the annotation goes."""
+    core.create_namespaced_pod(namespace, pod("stuck", **{UNREADY: "ProbeFailed"}))
+
+    def reason():
+        found = condition(core.read_namespaced_pod("stuck", namespace), "Ready")
+        return found and found.reason
+
+    def annotate(value):
+        core.patch_namespaced_pod("stuck", namespace, {"metadata": {"annotations": {UNREADY: value}}})
+
+    until(lambda: reason() == "ProbeFailed")
+    assert core.read_namespaced_pod("stuck", namespace).status.phase == "Running"
+    annotate(None)
+    until(lambda: is_ready(core.read_namespaced_pod("stuck", namespace)))
+    annotate("Overloaded")
+    until(lambda: reason() == "Overloaded")
+
+
+@pytest.mark.usefixtures("racks")
+def test_a_pod_waits_for_its_image_by_annotation(core, namespace):
+    """With the reason given, without starting, until the annotation goes."""
+    core.create_namespaced_pod(namespace, pod("imageless", **{WAITING: "ErrImagePull"}))
+
+    def waits():
+        found = core.read_namespaced_pod("imageless", namespace).status
+        return [each.state.waiting.reason for each in found.container_statuses or ()] == ["ErrImagePull"]
+
+    until(waits)
+    assert core.read_namespaced_pod("imageless", namespace).status.phase == "Pending"
+    core.patch_namespaced_pod("imageless", namespace, {"metadata": {"annotations": {WAITING: None}}})
+    until(lambda: is_ready(core.read_namespaced_pod("imageless", namespace)))
+
+
+def test_a_node_goes_by_annotation_and_its_pods_after_it(core, namespace):
+    """Kubernetes notices the pods that have no node any more, after most of a minute."""
+    core.create_node(simulated_node("spot-0"))
+    until(lambda: is_ready(core.read_node("spot-0")))
+    lost = pod("lost")
+    lost["spec"]["nodeSelector"] = {"kubernetes.io/hostname": "spot-0"}
+    core.create_namespaced_pod(namespace, lost)
+    until(lambda: is_ready(core.read_namespaced_pod("lost", namespace)))
+    core.patch_node("spot-0", {"metadata": {"annotations": {GONE: "1s"}}})
+    until(lambda: "spot-0" not in {node.metadata.name for node in core.list_node().items})
+    until(lambda: not core.list_namespaced_pod(namespace).items, 120.0)
 
 
 @pytest.mark.usefixtures("racks")

@@ -136,7 +136,10 @@ def test_two_clusters_follow_their_common_load_each_with_whole_groups(apis, redi
     both.come(0.1)
 
     def shrunk():
-        return all(2 * sum(now.values()) <= sum(peak[name].values()) for name, now in both.ready().items())
+        counts = [(sum(now.values()), sum(peak[name].values())) for name, now in both.ready().items()]
+        return all(now < before for now, before in counts) and 2 * sum(now for now, _ in counts) <= sum(
+            before for _, before in counts
+        )
 
-    serve_until(both, "each has shrunk to half", shrunk, controller)
+    serve_until(both, "each has shrunk, and both together to half", shrunk, controller)
     assert all(count >= 1 for count in ready(both).values())

@@ -26,6 +26,7 @@ from tests.infra.kit import ACCELERATORS, ROOT, config_of, example
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]
 
 SERVICE, GATED, FREE = "internvl-26b", "tercet", "free"
+AT_ONCE = dataclasses.replace(example("simulated"), starts=None)
 RACKS = {(f"d-{z}", f"d-{z}-{b}", f"d-{z}-{b}-{r}") for z in range(2) for b in range(2) for r in range(4)}
 POOLS = [
     Pool(SERVICE, Stage.ENCODE, "l40s"),
@@ -38,7 +39,7 @@ POOLS = [
 def raw(cluster, core):
     """A cluster with the whole stack."""
     with Raw(cluster) as raw:
-        create(raw, core, stack_args(example("simulated"), ROOT, ACCELERATORS).objects(), GATED)
+        create(raw, core, stack_args(AT_ONCE, ROOT, ACCELERATORS).objects(), GATED)
         until(lambda: all(is_ready(node) for node in core.list_node().items))
         yield raw
 
@@ -172,9 +173,8 @@ def test_the_controller_places_replicas_on_processors(cluster, raw, core, tmp_pa
 
 def test_without_a_gate_pods_find_their_hardware_by_themselves(raw, core):
     """Pools by affinity, all else on nodes without accelerators; what no node has waits and says so."""
-    config = example("simulated")
-    services = {SERVICE: dataclasses.replace(config.services[SERVICE], autoscaler="none")}
-    free = dataclasses.replace(config, namespace=FREE, node_pools={}, services=services)
+    services = {SERVICE: dataclasses.replace(AT_ONCE.services[SERVICE], autoscaler="none")}
+    free = dataclasses.replace(AT_ONCE, namespace=FREE, node_pools={}, services=services)
     objects = list(stack_args(free, ROOT, ACCELERATORS).objects())
     for thing in objects:
         if thing["kind"] == "Deployment" and STAGE in thing["metadata"]["labels"]:

@@ -7,8 +7,7 @@ import pytest
 
 from infra.objects.nodes import node_objects
 from infra.stack import stack_args
-from localcluster.nodes import COLD_START
-from orchestrator.kube_names import DOMAIN, GROUP, HARDWARE, ORDER, STAGE
+from orchestrator.kube_names import COLD_START, DOMAIN, GROUP, HARDWARE, ORDER, STAGE
 from stages.types import Stage
 from tests.cluster.karpenter import Karpenter
 from tests.cluster.loop import MODEL, ready, running_controller, serve_until

@@ -124,9 +124,10 @@ def test_what_has_no_room_in_one_cluster_is_in_the_other_whole_and_shrinks_again
     assert stand.share("east") + stand.share("west") == pytest.approx(1.0)
     assert 0.0 < stand.share("east") < 1.0
     stand.set_counts(1, 1, 1)
+    stand.ticks(1)
+    assert sorted(map(stand.share, CLUSTERS)) == [0.0, 1.0], "told before the first replica goes"
     stand.ticks()
     assert sorted(map(stand.ready, CLUSTERS)) == [(0, 0, 0), (1, 1, 1)]
-    assert sorted(map(stand.share, CLUSTERS)) == [0.0, 1.0]
 
 
 def test_a_share_is_told_when_it_changes(tmp_path, caplog):

@@ -129,10 +129,9 @@ class Flow:
     def _backlog_drain(self, stage: Stage, inflow: float) -> float:
         """Return q / T_drain, with q the backlog by the time that a start takes."""
         seen, lead_s = self.signals.stages[stage], self.policy.stages[stage].lead_s
-        capacity = seen.replicas * seen.rate
         return self._drain(
             stage,
-            demand.backlog_ahead(seen.waiting_units, inflow, capacity, lead_s, self.policy.queue_s),
+            demand.backlog_ahead(seen.waiting_units, inflow, seen.capacity, lead_s, self.policy.queue_s),
         )
 
     def _drain(self, stage: Stage, backlog: float) -> float:

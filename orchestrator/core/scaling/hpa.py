@@ -72,7 +72,7 @@ def _need(seen: StageSignals, now: int, target: float) -> float | None:
     if seen.utilisation is None:
         return None
     ratio = seen.utilisation / target
-    return (seen.ready if ratio > 1.0 else now) * ratio
+    return (seen.ready_worth if ratio > 1.0 else now) * ratio
 
 
 def _stabilised(now: int, wants: int, need: float | None, recent: Recent[int]) -> StagePlan:

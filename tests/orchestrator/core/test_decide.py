@@ -10,6 +10,7 @@ from orchestrator.core.decide import decide
 from orchestrator.core.observed import ReplicaState, Snapshot
 from orchestrator.core.placement import apply
 from orchestrator.core.planned import PENDING_TIMEOUT_S, ScaleReason
+from orchestrator.core.scaling.coupled_params import CoupledParams
 from orchestrator.core.scaling.static import StaticParams
 from orchestrator.core.signals import STALE_S
 from orchestrator.totals import ServiceTotals
@@ -125,3 +126,17 @@ def test_while_a_gateway_is_missing_no_stage_is_known_well_enough_to_shrink():
     assert [at_s for at_s, fresh in seen.items() if fresh == {False}] == [100.0 + 5.0 * n for n in range(5)]
     assert seen[95.0 + GONE_S] == {True}
     assert GONE_S <= STALE_S
+
+
+@pytest.mark.parametrize("counts", [ONE_EACH, StaticParams(encode=3, prefill=2, decode=1)])
+def test_weaker_replicas_that_stand_in_are_not_added_to_without_signals(counts):
+    """Five l4 do what a plan of one h100 asks for. Counted as five h100 they would call for 25 l4."""
+    weak = policy(hardware=["h100", "l4"])
+    there = Snapshot(services={"s": None}, nodes=(node("n", "l4", accelerators=200),))
+    there = apply(decide(there, {"s": replace(weak, params=counts)}, {}, 0.0).changes, there, 0.0)
+    assert len(there.replicas) == 5 * (counts.encode + counts.prefill + counts.decode)
+    policies, state = {"s": replace(weak, scaling="coupled", params=CoupledParams())}, {}
+    for tick in range(1, 100):
+        decision = decide(there, policies, state, tick * 5.0)
+        assert decision.changes == Changes()
+        state = decision.state

@@ -78,6 +78,23 @@ def where(placement):
             [(stage, "a100", name) for stage in (D, P) for name in ("n1", "n1", "n2", "n2")],
             id="groups-of-the-same-mixture-where-one-is-too-small",
         ),
+        pytest.param(
+            (1, 1, 1),
+            policy(hardware=["h100", "l4"]),
+            [node("n1", "l4", accelerators=5)],
+            [(E, "l4", "n1"), (D, "l4", "n1"), (D, "l4", "n1"), (P, "l4", "n1"), (P, "l4", "n1")],
+            id="less-than-one-of-the-first-class-for-want-of-more",
+        ),
+        pytest.param(
+            (0, 1, 1),
+            policy(hardware=["h100", "l4"], edges=(0, 3)),
+            [
+                node("n1", "l4", accelerators=1, domain="c/b/1"),
+                node("n2", "l4", accelerators=1, domain="c/b/2"),
+            ],
+            [],
+            id="and-all-or-nothing-then-too",
+        ),
     ],
 )
 def test_from_nothing(counts, its_policy, nodes, found):

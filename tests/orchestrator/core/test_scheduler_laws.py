@@ -239,6 +239,24 @@ def test_capacity_is_what_was_planned(situation):
             assert sum(weights) < planned + max(weights, default=1e-3)
 
 
+@given(
+    hardware=st.lists(fleets.HARDWARE, min_size=1, max_size=3, unique=True),
+    here=st.sampled_from(["a100", "h100", "l4"]),
+    room=st.integers(0, 9),
+    counts=st.tuples(*[st.integers(1, 9)] * 3),
+)
+def test_a_service_starts_wherever_one_replica_of_each_stage_fits(hardware, here, room, counts):
+    """Law 11: on any class that its policy names, however weak, and though the plan asks for more."""
+    its_policy = fleets.policy(hardware=hardware)
+    nodes = [fleets.node("n", here, accelerators=room)]
+    found = place({"s": fleets.plan(*counts)}, {"s": its_policy}, fleets.snapshot(nodes))
+    started = {create.stage for create in found.create if create.node_id}
+    if here not in hardware or room < 2:
+        assert not started & {Stage.PREFILL, Stage.DECODE}
+    else:
+        assert started >= {Stage.PREFILL, Stage.DECODE}
+
+
 @given(situations())
 def test_every_choice_has_its_reason(situation):
     """Law 9: from the closed set, of the right kind."""
