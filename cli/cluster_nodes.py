@@ -1,7 +1,10 @@
 """Simulated nodes for `tercet cluster`, as the simulator's fleets have them."""
 
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import kubernetes
 
@@ -10,6 +13,9 @@ from orchestrator.core.observed import Node
 from orchestrator.kube_names import ACCELERATOR_TAINT, HARDWARE
 from orchestrator.profiles import load_accelerators
 from orchestrator.start_times import node_start
+
+_AT_ONCE = 8
+"""The API server takes about as many at a time; a request alone mostly waits."""
 
 
 def add_nodes(
@@ -27,16 +33,19 @@ def add_nodes(
         FileError: That file is wrong.
     """
     accelerators = load_accelerators()
-    with kubernetes.config.new_client_from_config(str(kubeconfig)) as client:
-        core = kubernetes.client.CoreV1Api(client)
-        for node in nodes:
-            labels = {HARDWARE: node.hardware, **dict(zip(levels, node.domain, strict=False))}
-            notes = node_start(accelerators[node.hardware], speed_up) if speed_up else {}
-            manifest = simulated_node(
-                node.node_id,
-                gpus=node.accelerators,
-                labels=labels,
-                annotations=notes,
-                taints=[ACCELERATOR_TAINT],
-            )
-            core.create_node(manifest, _preload_content=False)
+
+    def manifest(node: Node) -> dict[str, Any]:
+        return simulated_node(
+            node.node_id,
+            gpus=node.accelerators,
+            labels={HARDWARE: node.hardware, **dict(zip(levels, node.domain, strict=False))},
+            annotations=node_start(accelerators[node.hardware], speed_up) if speed_up else {},
+            taints=[ACCELERATOR_TAINT],
+        )
+
+    with (
+        kubernetes.config.new_client_from_config(str(kubeconfig)) as client,
+        ThreadPoolExecutor(_AT_ONCE) as threads,
+    ):
+        create = partial(kubernetes.client.CoreV1Api(client).create_node, _preload_content=False)
+        list(threads.map(create, map(manifest, nodes)))

@@ -8,7 +8,8 @@ from pulumi.automation import CommandError
 from infra.automation import open_stack
 from infra.components.kube import KubeObject
 from infra.provider import use_stand_in
-from localcluster.nodes import COLD_START, FAIL, simulated_node
+from localcluster.nodes import FAIL, simulated_node
+from orchestrator.kube_names import COLD_START
 from tests.cluster.conftest import api
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]  # the first run builds the programs
