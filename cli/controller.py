@@ -68,7 +68,6 @@ def controller_command(
     act: Annotated[bool, typer.Option(help="Carry decisions out, or only tell them.")] = True,
 ) -> None:
     """Observe, decide and apply every 5 seconds, until Ctrl-C; decisions are logged as JSON lines."""
-    configure_logs(process="controller")
     try:
         members = members_of(cluster or (), redis_url, namespace or ("default",), kubeconfig)
     except Mistaken as error:
@@ -90,6 +89,7 @@ def controller_command(
         named = " and ".join(", ".join(names) or "none" for names in sorted(levels))
         refuse(f"topology.levels differ ({named}); services of one cluster share its levels", MISTAKEN)
     whole = _cluster(members, tuple(services), next(iter(levels)), karpenter=karpenter)
+    configure_logs(process="controller")
     asyncio.run(_run(whole, members, services, followed, metrics_port, act=act))
 
 
