@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from orchestrator.adapters.redis import connect
+from orchestrator.adapters.redis import RedisLedger, connect
 from orchestrator.adapters.redis_policies import RedisPolicies
 from orchestrator.ports import PolicyEdition, PublishResult
 from tests.fakes.redis_process import RedisProcess
@@ -71,6 +71,17 @@ class Gateway:
         url = f"{self._url}/v1/chat/completions"
         return httpx.post(url, json=LONG, verify=False, trust_env=False).status_code
 
+    def version(self) -> list[int] | None:
+        """Return the version that the gateway tells others it goes by; None for the mounted file."""
+
+        async def look() -> list[int] | None:
+            client = connect(self._redis_url)
+            (report,) = (await RedisLedger(client).snapshot()).gateways.values()
+            await client.aclose()
+            return report.get("policy_version")
+
+        return asyncio.run(look())
+
     def publish(self, version: int, text: str) -> PublishResult:
         async def publish() -> PublishResult:
             client = connect(self._redis_url)
@@ -97,8 +108,10 @@ def gateway(tmp_path: Path) -> Iterator[Gateway]:
 def test_a_published_policy_is_in_force_in_seconds_and_after_a_restart(gateway: Gateway) -> None:
     """Though what is mounted is older: kubelets take a minute over an edit."""
     assert gateway.status_of_a_long_request() != 413
+    assert gateway.version() is None
     gateway.publish(2, limited_to(0.001))
     until("the limit holds", lambda: gateway.status_of_a_long_request() == 413, 10.0)
+    until("others are told", lambda: gateway.version() == [1, 2], 10.0)
     gateway.end()
     gateway.begin()
     assert gateway.status_of_a_long_request() == 413
