@@ -83,6 +83,7 @@ def _print(found: Explanation) -> None:
     console.print("What it saw:")
     console.print(_seen(found))
     others = plain_table("policy", *Stage, "because")
+    others.columns[-1].no_wrap = False
     for name, plan in found.others.items():
         reasons = ", ".join(plan.stages[stage].reason for stage in Stage)
         others.add_row(name, *[str(plan.stages[stage].replicas) for stage in Stage], reasons)
@@ -112,11 +113,19 @@ def _seen(found: Explanation) -> Table:
     for stage, seen in found.signals.stages.items():
         table.add_row(
             stage,
-            f"{seen.offered:,.0f}",
-            f"{seen.ready * seen.rate:,.0f}",
+            f"{_offered(found, stage):,.0f}",
+            f"{seen.ready_worth * seen.rate:,.0f}",
             f"{seen.waiting_jobs:,.0f}",
             "–" if seen.wait_s is None else f"{seen.wait_s:.2f}",
             f"{seen.budget_s:g}",
             percent_text(seen.utilisation),
         )
     return table
+
+
+def _offered(found: Explanation, stage: Stage) -> float:
+    """Return a stage's units offered per second; of decode nobody counts them before they are made."""
+    signals = found.signals
+    if stage is Stage.DECODE:
+        return signals.requests * signals.output_tokens
+    return signals.stages[stage].offered

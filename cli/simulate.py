@@ -26,6 +26,7 @@ from cli.subjects import (
     load_all,
     rate_scale_of,
 )
+from orchestrator.core.planned import ControlPolicy
 from orchestrator.core.scaling.static import StaticParams
 from orchestrator.simulator.faults import kind_of
 from orchestrator.simulator.figures import (
@@ -67,7 +68,7 @@ def simulate_command(
         refuse("--replicas is for one --policy", MISTAKEN)
     rate = rate_scale_of(rate_scale)
     subjects = load_all(policy, trace, fleet, rate, seed, variant, image_px)
-    fixed = _fixed(replicas) if replicas else None
+    fixed = _fixed(replicas, subjects[0].control) if replicas else None
     faults = faults_of(fault or [], subjects)
     report_asked(report)
     with progress_bar(as_json) as progress:
@@ -96,13 +97,18 @@ def simulate_command(
     keep_report(report, lambda: report_of(run, summarise(run), notes), quiet=as_json)
 
 
-def _fixed(text: str) -> StaticParams:
-    counts = dict.fromkeys(Stage, 1)
+def _fixed(text: str, control: ControlPolicy) -> StaticParams:
+    """Return the counts of `--replicas`; a stage that it does not name has its `min`, and one at least."""
+    counts = {stage: max(1, control.stages[stage].min) for stage in Stage}
     for part in filter(None, text.split(",")):
         name, _, count = part.partition("=")
         if name.strip() not in tuple(Stage) or not count.strip().isdigit():
             refuse(f"--replicas: {part!r} is not STAGE=COUNT with a stage of {', '.join(Stage)}", MISTAKEN)
         counts[Stage(name.strip())] = int(count)
+    for stage, replicas in counts.items():
+        least, most = control.stages[stage].min, control.stages[stage].max
+        if not least <= replicas <= most:
+            refuse(f"--replicas: {stage}={replicas} is outside the policy's {least} to {most}", MISTAKEN)
     encode, prefill, decode = counts.values()
     return StaticParams(encode=encode, prefill=prefill, decode=decode)
 

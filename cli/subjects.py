@@ -46,7 +46,8 @@ Seed = Annotated[int, typer.Option(help="Of everything random.", min=0)]
 RateScale = Annotated[
     str,
     typer.Option(
-        help="Factor on the requests per second; auto: the busiest 5 minutes take 80 % of the fleet.",
+        help="Factor on the requests per second; auto: the busiest 5 minutes take 80 % of the fleet "
+        "under its best fixed counts.",
         metavar="NUMBER|auto",
     ),
 ]

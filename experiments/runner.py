@@ -10,6 +10,7 @@ from multiprocessing import get_context
 from experiments.point import Experiment, Findings, Measured, Point, Row, Scale
 from experiments.stats import precise
 from experiments.store import Store
+from stages.orphans import die_with_parent
 
 Report = Callable[[str, Measured, float], None]
 """Hears of each measurement: the experiment's name, what came out, and the seconds of work that remain."""
@@ -91,7 +92,7 @@ def run_all(progresses: Sequence[Progress], jobs: int, report: Report) -> None:
     Raises:
         KeyboardInterrupt: It was stopped; what was measured is kept and the processes are gone.
     """
-    pool = ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=_deaf)
+    pool = ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=_as_child)
     try:
         for progress in progresses:
             _run(progress, pool, jobs, report)
@@ -122,6 +123,7 @@ def _run(progress: Progress, pool: ProcessPoolExecutor, jobs: int, report: Repor
             report(progress.experiment.name, measured, progress.budget().work_s)
 
 
-def _deaf() -> None:
-    """Leave Ctrl-C to the process that began it all."""
+def _as_child() -> None:
+    """Leave Ctrl-C to the process that began it all, and do not outlive it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    die_with_parent()

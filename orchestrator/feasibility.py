@@ -19,6 +19,7 @@ def infeasibilities(
     if policy.model.kappa != profile.kappa:
         message = f"{policy.model.kappa}, but the profile of {profile.model} has {profile.kappa}"
         yield InfeasibleError(message, "model", "kappa")
+    yield from _role_switch(policy)
     unusable = [error for stage in Stage for error in _hardware(policy, profile, accelerators, stage)]
     yield from unusable
     if not unusable:
@@ -97,6 +98,13 @@ def _pending_timeout(policy: Policy, profile: ModelProfile) -> Iterator[Infeasib
         timeout_s = policy.scaling.pending_timeout_s
         message = f"{timeout_s:g} is not above the {start_s:g} s that {stage.value} may take to start"
         yield InfeasibleError(message, "scaling", "pending_timeout_s")
+
+
+def _role_switch(policy: Policy) -> Iterator[InfeasibleError]:
+    engines = sorted({policy.stages[stage].engine for stage in (Stage.PREFILL, Stage.DECODE)})
+    if getattr(policy.scaling.params, "role_switch", False) and engines != ["sglang"]:
+        message = f"a replica of {' or '.join(engines)} keeps its role; one of sglang can"
+        yield InfeasibleError(message, "scaling", "params", "role_switch")
 
 
 def _classes(policy: Policy, stage: Stage) -> list[HardwareClass]:

@@ -1,12 +1,13 @@
 """decide(): the whole control path in one pure function, run live, in shadow and in the simulator."""
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from orchestrator.core.autoscaler import plan
-from orchestrator.core.changes import Changes
-from orchestrator.core.observed import PlacedReplica, Signals, Snapshot
+from orchestrator.core.changes import Changes, Remove
+from orchestrator.core.observed import Node, PlacedReplica, Signals, Snapshot
+from orchestrator.core.orders import Site, is_order, shun, shunning
 from orchestrator.core.pending import given_up
 from orchestrator.core.planned import ControlPolicy, ScalePlan, ScalerState
 from orchestrator.core.scheduler import Placement, apply, diff, place
@@ -15,10 +16,15 @@ from orchestrator.core.signals import SignalState, summarize
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceState:
-    """What is remembered of one service from one decision to the next."""
+    """What is remembered of one service from one decision to the next.
+
+    Attributes:
+        shunned: Where orders have come to nothing, and until when no more are placed there.
+    """
 
     signals: SignalState = field(default_factory=SignalState)
     scaler: ScalerState = field(default_factory=ScalerState)
+    shunned: Mapping[Site, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +65,7 @@ def decide(
         now_s: On the clock of the samples.
     """
     overdue = given_up(snapshot.replicas, policies, now_s)
+    failed = _failed_orders(overdue, snapshot)
     snapshot = apply(Changes(remove=overdue), snapshot) if overdue else snapshot
     own: defaultdict[str, list[PlacedReplica]] = defaultdict(list)
     for replica in snapshot.replicas:
@@ -72,8 +79,11 @@ def decide(
             snapshot.services.get(name), own[name], policy, before.signals, now_s
         )
         plans[name], scaler = plan(signals[name], policy, before.scaler, now_s)
-        states[name] = ServiceState(signals=memory, scaler=scaler)
-    placement = place(plans, policies, snapshot)
+        shunned = shun(before.shunned, failed.get(name, ()), now_s, policy.pending_timeout_s)
+        states[name] = ServiceState(signals=memory, scaler=scaler, shunned=shunned)
+    sites = {site for each in states.values() for site in each.shunned}
+    useless = {node.node_id for nodes in failed.values() for node in nodes}
+    placement = place(plans, policies, shunning(snapshot, sites, useless))
     changes = diff(placement, snapshot)
     return Decision(
         signals=signals,
@@ -82,3 +92,16 @@ def decide(
         changes=replace(changes, remove=(*overdue, *changes.remove)),
         state=states,
     )
+
+
+def _failed_orders(overdue: Iterable[Remove], snapshot: Snapshot) -> Mapping[str, list[Node]]:
+    """Return the orders that nodes were not made for in time, by service."""
+    if not overdue:
+        return {}
+    nodes = {node.node_id: node for node in snapshot.nodes if is_order(node.node_id)}
+    place_of = {replica.replica_id: replica.node_id for replica in snapshot.replicas}
+    failed: defaultdict[str, list[Node]] = defaultdict(list)
+    for remove in overdue:
+        if order := nodes.get(place_of[remove.replica_id]):
+            failed[remove.service].append(order)
+    return failed

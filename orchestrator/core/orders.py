@@ -14,6 +14,9 @@ from itertools import count, islice
 from orchestrator.core.changes import Create
 from orchestrator.core.observed import Node, Snapshot
 
+Site = tuple[str, ...]
+"""A node pool and what is known of a new node's domain: where a type may have run out."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodePool:
@@ -114,13 +117,52 @@ def within_limits(create: Iterable[Create], snapshot: Snapshot) -> Snapshot:
         ordered[offered[node_id]].append(node_id)
     left = {pool: _left(snapshot, pool) for pool in ordered}
     kept = {pool: ids[: left[pool]] for pool, ids in ordered.items() if len(ids) > left[pool]}
-    if not kept:
-        return snapshot
-    gone = {node_id for node_id, pool in offered.items() if pool in kept and node_id not in kept[pool]}
-    return replace(snapshot, nodes=tuple(node for node in snapshot.nodes if node.node_id not in gone))
+    return _without(
+        snapshot, {node_id for node_id, pool in offered.items() if pool in kept and node_id not in kept[pool]}
+    )
 
 
 def _left(snapshot: Snapshot, pool: str) -> int:
     held = {replica.node_id for replica in snapshot.replicas}
     ordered = [node for node in snapshot.nodes if node.node_pool == pool and node.node_id in held]
     return max(0, snapshot.orders[pool] - len(ordered))
+
+
+def _without(snapshot: Snapshot, gone: Collection[str]) -> Snapshot:
+    if not gone:
+        return snapshot
+    return replace(snapshot, nodes=tuple(node for node in snapshot.nodes if node.node_id not in gone))
+
+
+def shun(
+    before: Mapping[Site, float], failed: Iterable[Node], now_s: float, for_s: float
+) -> Mapping[Site, float]:
+    """Return until when which sites are shunned, now that orders have come to nothing.
+
+    Args:
+        before: What this returned last.
+        failed: Those orders, as nodes.
+        now_s: Now.
+        for_s: How long a site is shunned.
+    """
+    lasting = {site: until_s for site, until_s in before.items() if until_s > now_s}
+    return lasting | {_site(node): now_s + for_s for node in failed}
+
+
+def shunning(snapshot: Snapshot, sites: Collection[Site], failed: Collection[str]) -> Snapshot:
+    """Return the snapshot without offers at these sites, and with nothing free on failed orders.
+
+    A site is asked again all the same if there is no other for its hardware.
+    """
+    if not sites and not failed:
+        return snapshot
+    apart = {node.node_id: _site(node) in sites for node in offers(snapshot)}
+    other = {node.hardware for node in offers(snapshot) if not apart[node.node_id]}
+    gone = {node.node_id for node in offers(snapshot) if apart[node.node_id] and node.hardware in other}
+    nodes = [replace(node, ready=False) if node.node_id in failed else node for node in snapshot.nodes]
+    return _without(replace(snapshot, nodes=tuple(nodes)), gone)
+
+
+def _site(order: Node) -> Site:
+    pool, _ = pool_and_number(order.node_id)
+    return (pool, *[value for value in order.domain if not is_order(value)])

@@ -47,23 +47,27 @@ def place(
         policies: By service.
         snapshot: Order of replicas and nodes does not matter.
     """
-    while True:
-        found = _place(plans, policies, snapshot)
-        within = within_limits(found.create, snapshot)
-        if within is snapshot:
-            return found
-        snapshot = within  # of one more node pool there is no more on offer than it would make
-
-
-def _place(
-    plans: Mapping[str, ScalePlan], policies: Mapping[str, ControlPolicy], snapshot: Snapshot
-) -> Placement:
-    """Place, once more with those first that found no place if that is better."""
-    first = _attempt(plans, policies, snapshot, frozenset())
+    first, snapshot = _orderly(plans, policies, snapshot, frozenset())
     stuck = frozenset([each.service for each in first.unplaced])
     if not stuck or {each.service for each in first.create} <= stuck:
         return first
-    return min(first, _attempt(plans, policies, snapshot, stuck), key=lambda p: _loss(p, policies))
+    second, _ = _orderly(plans, policies, snapshot, stuck)
+    return min(first, second, key=lambda p: _loss(p, policies))
+
+
+def _orderly(
+    plans: Mapping[str, ScalePlan],
+    policies: Mapping[str, ControlPolicy],
+    snapshot: Snapshot,
+    ahead: frozenset[str],
+) -> tuple[Placement, Snapshot]:
+    """Return an attempt that orders no more than each node pool would make, and what it chose from."""
+    while True:
+        found = _attempt(plans, policies, snapshot, ahead)
+        within = within_limits(found.create, snapshot)
+        if within is snapshot:
+            return found, snapshot
+        snapshot = within  # of one more node pool there is no more on offer than it would make
 
 
 def _attempt(

@@ -20,8 +20,10 @@ from pydantic import (
 from orchestrator.core.infeasible import InfeasibleError
 from orchestrator.core.planned import PENDING_TIMEOUT_S
 from orchestrator.core.scaling import SCALERS, Params
+from orchestrator.core.scaling.periodic import PeriodicParams
 from orchestrator.core.scaling.static import StaticParams
 from orchestrator.yaml_fields import STRICT, Count, Seconds
+from stages.types import Stage
 
 ScalingName = Literal[
     "static",
@@ -109,6 +111,19 @@ def _inlined(node: Any, definitions: Mapping[str, Any]) -> Any:
     if isinstance(node, dict):
         return {key: _inlined(child, definitions) for key, child in node.items()}
     return [_inlined(child, definitions) for child in node] if isinstance(node, list) else node
+
+
+def named_counts(params: Params) -> Iterator[tuple[tuple[str | int, ...], Stage, int]]:
+    """Yield the counts that parameters name, each after where it stands and its stage."""
+    tables: dict[tuple[str | int, ...], object] = {}
+    if isinstance(params, StaticParams):
+        tables[()] = params
+    if isinstance(params, PeriodicParams):
+        tables = {("hours", at): hour for at, hour in enumerate(params.hours)}
+    for path, table in tables.items():
+        for stage in Stage:
+            if (count := getattr(table, stage)) is not None:
+                yield (*path, str(stage)), stage, count
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

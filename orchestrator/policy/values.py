@@ -13,7 +13,7 @@ from pydantic import AfterValidator, ConfigDict, Field
 from orchestrator.core.admission import AdmissionBounds
 from orchestrator.core.waiting import WaitingParams
 from orchestrator.policy.requests import AdmissionPolicy, SloPolicy
-from orchestrator.policy.scaling import ScalingPolicy
+from orchestrator.policy.scaling import ScalingPolicy, named_counts
 from orchestrator.yaml_fields import STRICT, Count, InfeasibleError, Name, NotNegative, Seconds
 from stages.types import Stage
 
@@ -197,10 +197,17 @@ class Policy:
         if budgets_s > self.slo.ttft_s:
             message = f"{self.slo.ttft_s:g} is below the stages' budgets, {budgets_s:g} together"
             raise InfeasibleError(message, "slo", "ttft_s")
-        least = sum(self.stages[stage].min * self.stages[stage].tp for stage in Stage)
+        # With traffic no stage is without a replica, whatever its min.
+        least = sum(max(1, self.stages[stage].min) * self.stages[stage].tp for stage in Stage)
         if self.scaling.budget is not None and self.scaling.budget < least:
-            message = f"{self.scaling.budget} accelerators are fewer than the {least} of min replicas"
+            budget = self.scaling.budget
+            message = f"{budget} accelerators are fewer than the {least} of min replicas, one at least"
             raise InfeasibleError(message, "scaling", "budget")
+        for path, stage, count in named_counts(self.scaling.params):
+            least, most = self.stages[stage].min, self.stages[stage].max
+            if not least <= count <= most:
+                message = f"{count} is outside stages.{stage}.min {least} and max {most}"
+                raise InfeasibleError(message, "scaling", "params", *path)
 
     @property
     def admission_bounds(self) -> AdmissionBounds:

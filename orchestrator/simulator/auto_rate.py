@@ -38,14 +38,21 @@ def chosen_rate(
     if wanted != "auto":
         return wanted, ()
     rate = float(f"{auto_rate_scale(control, work, nodes):.4g}")
-    return rate, (f"rate scale {rate:g}: the busiest 5 minutes take {100 * FULL:g} % of the fleet",)
+    counts = {s: rate * peak / FULL / control.stages[s].tp for s, peak in _peaks(control, work).items()}
+    best = ", ".join(f"{stage} {count:.1f}" for stage, count in counts.items())
+    return rate, (
+        f"rate scale {rate:g}: each stage's busiest 5 minutes take {100 * FULL:g} % of the best fixed counts "
+        f"that the fleet has room for, not rounded: {best}",
+    )
 
 
 def auto_rate_scale(control: ControlPolicy, work: Workload, nodes: Sequence[Node]) -> float:
     """Return the factor on the rate at which the busiest five minutes take `FULL` of the fleet.
 
-    Demand is counted in accelerators that would be busy all the time at the saturated rates: the fewest
-    that fixed counts could do with. Each stage is on its first hardware; the scarcest hardware decides.
+    That is of the fleet under the best fixed counts: those in proportion to what each stage's own busiest
+    five minutes take, whenever these are, since fixed counts cannot follow. Demand is counted in
+    accelerators that would be busy all the time at the saturated rates, and counts are not rounded. Each
+    stage is on its first hardware; the scarcest hardware decides.
 
     Raises:
         RateError: There are no requests, or none of the hardware.
@@ -53,12 +60,10 @@ def auto_rate_scale(control: ControlPolicy, work: Workload, nodes: Sequence[Node
     there: dict[str, int] = {}
     for node in nodes:
         there[node.hardware] = there.get(node.hardware, 0) + node.accelerators
-    window = (work.arrival_s // PEAK_S).astype(np.int64)
-    taken: dict[str, NDArray[np.float64]] = {}
-    for stage, each_s in accelerator_s(control, work).items():
+    peaks: dict[str, float] = {}
+    for stage, peak in _peaks(control, work).items():
         hardware = control.stages[stage].hardware[0]
-        taken[hardware] = taken.get(hardware, 0.0) + np.bincount(window, each_s) / PEAK_S
-    peaks = {hardware: float(each.max(initial=0.0)) for hardware, each in taken.items()}
+        peaks[hardware] = peaks.get(hardware, 0.0) + peak
     missing = sorted(peaks.keys() - there.keys())
     if missing:
         raise RateError(f"auto counts stages on the first hardware they name; the fleet lacks {missing[0]}")
@@ -66,6 +71,15 @@ def auto_rate_scale(control: ControlPolicy, work: Workload, nodes: Sequence[Node
     if not factors:
         raise RateError("auto needs requests")
     return min(factors)
+
+
+def _peaks(control: ControlPolicy, work: Workload) -> dict[Stage, float]:
+    """Return the accelerators that each stage keeps busy in its busiest five minutes."""
+    window = (work.arrival_s // PEAK_S).astype(np.int64)
+    return {
+        stage: float((np.bincount(window, each_s) / PEAK_S).max(initial=0.0))
+        for stage, each_s in accelerator_s(control, work).items()
+    }
 
 
 def accelerator_s(control: ControlPolicy, work: Workload) -> dict[Stage, NDArray[np.float64]]:

@@ -54,6 +54,15 @@ def test_people_get_tables(run):
     assert "regret" in result.output
 
 
+def test_every_stage_shows_what_is_offered_and_names_are_whole_on_a_narrow_terminal(run):
+    """One request a second of 50 output tokens, once the mean has settled."""
+    result = CliRunner().invoke(app, ["explain", str(run), "--at", "110"], env={"COLUMNS": "80"})
+    seen = result.output.partition("What it saw:")[2].partition("What others")[0]
+    offered = {words[0]: words[1] for words in map(str.split, seen.splitlines()) if len(words) > 2}
+    assert float(offered["decode"]) == pytest.approx(50, rel=0.15)
+    assert {"independent-tps", "threshold-or"} <= set(result.output.split())
+
+
 def test_a_time_after_the_end_is_refused_with_the_times_there_are(run):
     result = explained(run, "--at", 1e6)
     assert result.exit_code == 2

@@ -66,6 +66,12 @@ def test_a_fleet_without_room_for_the_least_is_refused(command, fleet, words):
     assert "there is room for 0" in said
 
 
+def test_fixed_counts_outside_the_bounds_are_refused():
+    result = run("simulate", *ARGS, "--replicas", "encode=65")
+    assert result.exit_code == 2
+    assert "encode=65 is outside the policy's 1 to 64" in result.output
+
+
 def test_what_has_no_place_and_what_is_refused_is_counted_with_its_reason():
     """Room for one prefill and one decode; under hpa more is asked for, and requests are turned away."""
     small = ["--only", "hpa", "--fleet", "l40s=1x8,h100=1x8"]

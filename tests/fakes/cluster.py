@@ -19,6 +19,7 @@ class FakeCluster:
         starts: Whether pods that are bound become ready.
         away: Nobody can reach the cluster.
         node_pools: Who makes nodes that pods ask for; when, `make` says.
+        sold_out: Zone in which they make none.
         depth: Topology levels.
         made: Nodes that were made, by order.
     """
@@ -32,6 +33,7 @@ class FakeCluster:
     victims: set[str] = field(default_factory=set)
     node_pools: tuple[NodePool, ...] = ()
     depth: int = 0
+    sold_out: str = ""
     made: dict[str, Node] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -69,7 +71,8 @@ class FakeCluster:
                 assert number < pool.most, "more was ordered than the pool makes"
                 ordered, _ = orderable(self.node_pools, self.made, {pod.node_id}, self.depth)
                 (node,) = [node for node in ordered if node.node_id == pod.node_id]
-                self.made[node.node_id] = replace(node, node_id=node.node_id.replace("/", "-"))
+                if node.domain[:1] != (self.sold_out,):
+                    self.made[node.node_id] = replace(node, node_id=node.node_id.replace("/", "-"))
         for name, pod in self.pods.items():
             if pod.node_id in self.made:
                 self.pods[name] = replace(pod, node_id=self.made[pod.node_id].node_id)

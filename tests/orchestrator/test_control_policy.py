@@ -188,8 +188,26 @@ def test_a_policy_may_name_its_profile(load, tmp_path):
         pytest.param(
             [],
             "scaling: {budget: 12}\n",
-            "`scaling.budget`: 12 accelerators are fewer than the 13 of min replicas",
+            "`scaling.budget`: 12 accelerators are fewer than the 13 of min replicas, one at least",
             id="budget",
+        ),
+        pytest.param(
+            [("min: 2", "min: 0")],
+            "scaling: {budget: 8}\n",
+            "`scaling.budget`: 8 accelerators are fewer than the 9 of min replicas, one at least",
+            id="budget-from-zero",
+        ),
+        pytest.param(
+            [],
+            "scaling: {policy: static, params: {prefill: 400}}\n",
+            "`scaling.params.prefill`: 400 is outside stages.prefill.min ",
+            id="fixed-count",
+        ),
+        pytest.param(
+            [],
+            "scaling: {policy: periodic, params: {hours: [{hour: 3, encode: 400, prefill: 1, decode: 1}]}}\n",
+            "`scaling.params.hours.0.encode`: 400 is outside stages.encode.min ",
+            id="count-of-an-hour",
         ),
         pytest.param([], "scaling: {budget: 0}\n", "`scaling.budget`: must be greater", id="no-budget"),
     ],
@@ -232,3 +250,13 @@ def test_edges_follow_the_bytes_of_larger_images(write):
     usual, large = (load_control_policy(path, HARDWARE, image_px=px) for px in (None, 5 * 384))
     assert large.profile.embedding_bytes == 26 * usual.profile.embedding_bytes // 10
     assert (usual.edges.encode_prefill, large.edges.encode_prefill) == (0, 1)
+
+
+def test_only_an_engine_that_can_change_its_role_is_planned_to(write, load):
+    switching = "scaling: {policy: coupled, params: {role_switch: true}}\n"
+    with pytest.raises(PolicyError, match=r"role_switch.*a replica of vllm keeps its role"):
+        load(more=switching)
+    both = [(f"{stage} {{engine: vllm", f"{stage} {{engine: sglang") for stage in ("prefill:", "decode: ")]
+    with pytest.raises(PolicyError, match="a replica of sglang or vllm keeps its role"):
+        load(both[0], more=switching)
+    assert load(*both, more=switching).switches_roles

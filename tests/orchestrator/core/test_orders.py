@@ -2,7 +2,7 @@
 
 import pytest
 
-from orchestrator.core.orders import NodePool, orderable
+from orchestrator.core.orders import NodePool, orderable, shun, shunning
 from orchestrator.core.scheduler import place
 from tests.fakes.cluster import FakeCluster
 from tests.orchestrator.core.fleets import D, E, P, node, plan, policy, snapshot
@@ -141,3 +141,22 @@ def test_what_is_never_made_is_given_up_and_ordered_anew():
     assert not first & set(there.pods)
     assert {pod.node_id.partition("/")[0] for pod in there.pods.values() if not pod.gated} == {"p"}
     assert sum(bool(todo.admit) for todo in taken) == 1
+
+
+def test_where_orders_come_to_nothing_no_more_are_placed_for_a_while():
+    """A zone that has none left: the next order is for another zone, and none waits on the failed one."""
+    there = cluster(sold_out="A")
+    settle = there.settle
+    there.settle = lambda: (there.make(), settle())
+    ticks(there, 1, 1, 1, number=190)
+    assert by_stage(there) == {E: 1, P: 1, D: 1}
+    assert {pod.node_id for pod in there.pods.values()} == {"p-1"}
+
+
+def test_a_site_that_has_no_other_beside_it_is_asked_again():
+    nodes, left = orderable([pool()], (), (), 0)
+    there = snapshot(nodes, orders=left)
+    shunned = shun({}, nodes[:1], 100.0, 50.0)
+    assert shunning(there, shunned, ()) == there
+    assert shun(shunned, (), 149.0, 50.0) == {("p",): 150.0}
+    assert shun(shunned, (), 150.0, 50.0) == {}

@@ -1,14 +1,17 @@
-"""The rate `auto`: the busiest five minutes take 80 % of the fleet."""
+"""The rate `auto`: the busiest five minutes take 80 % of the fleet under its best fixed counts."""
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from orchestrator.simulator.auto_rate import PEAK_S, RateError, accelerator_s
+from orchestrator.simulator.auto_rate import PEAK_S, RateError, accelerator_s, auto_rate_scale
 from orchestrator.simulator.scenario import load_subject, load_subjects
-from tests.orchestrator.simulator.test_simulate import POLICY, TRACE
+from tests.orchestrator.simulator.test_simulate import POLICY, ROOT, TRACE
 
 FLEET = "l40s=2x8,h100=8x8,h20=8x8"
 ENCODERS = 16
+ONE_TYPE = ROOT / "policies/examples/scaling/coupled.yaml"
 
 
 @pytest.fixture(scope="module")
@@ -25,11 +28,30 @@ def test_the_scarcest_hardware_is_taken_to_80_percent(found):
 
 def test_the_printed_number_gives_the_same_requests(found):
     note = found.notes[-1]
-    assert note.endswith("the busiest 5 minutes take 80 % of the fleet")
+    assert "take 80 % of the best fixed counts" in note
+    assert "encode 16.0, prefill" in note
     rate = float(note.removeprefix("rate scale ").split(":")[0])
     again = load_subject(POLICY, TRACE, fleet=FLEET, rate_scale=rate)
     assert again.workload.label == found.workload.label
     assert np.array_equal(again.workload.arrival_s, found.workload.arrival_s)
+
+
+def test_stages_whose_peaks_are_at_different_times_share_the_fleet_by_their_own_peaks():
+    """Images in the first five minutes, long completions in the last: fixed counts are for both."""
+    given = load_subject(ONE_TYPE, TRACE, fleet="a100=16x8")
+    work = given.workload
+    early = work.arrival_s < PEAK_S
+    work = replace(
+        work,
+        images=np.where(early, work.images, 0).astype(np.int32),
+        output_tokens=np.where(early, 1, 2_000).astype(np.int32),
+    )
+    rate = auto_rate_scale(given.control, work, given.nodes)
+    window = (work.arrival_s // PEAK_S).astype(int)
+    busy = [np.bincount(window, each_s) / PEAK_S for each_s in accelerator_s(given.control, work).values()]
+    assert {int(each.argmax()) for each in busy} == {0, 1}
+    assert rate * sum(each.max() for each in busy) == pytest.approx(0.8 * 128)
+    assert rate * sum(busy).max() < 0.75 * 128
 
 
 def test_of_several_services_none_has_a_rate_of_its_own():

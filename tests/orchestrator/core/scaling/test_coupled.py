@@ -6,7 +6,7 @@ import pytest
 
 from orchestrator.core.autoscaler import plan
 from orchestrator.core.planned import ScaleReason, ScalerState
-from tests.orchestrator.core.scaling.service import D, E, P, control, counts_of, service
+from tests.orchestrator.core.scaling.service import LEADS_S, D, E, P, control, counts_of, service
 
 
 def decide(seen, now_s=0.0, state=None, policy=None, **params):
@@ -56,6 +56,12 @@ def test_a_backlog_is_drained():
     for which in (E, P, D):
         assert need(which, stuck) > need(which, full)
         assert need(which, stuck, drain=False) == need(which, full, drain=False)
+
+
+def test_a_backlog_is_drained_no_faster_than_replicas_start():
+    """T_drain ≥ lead: what cannot be there sooner is not asked for in plenty."""
+    stuck = service(counts=(1, 2, 2), stages={P: {"waiting_units": 1e5, "waiting_jobs": 100}})
+    assert need(P, stuck, drain_s=1.0) == need(P, stuck, drain_s=LEADS_S[P]) > need(P, stuck, drain_s=900.0)
 
 
 def test_a_backlog_that_will_be_gone_by_the_time_of_a_start_is_not():
