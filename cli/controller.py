@@ -1,18 +1,21 @@
-"""`tercet controller`: scales and places the services of one cluster."""
+"""`tercet controller`: scales and places the services of one cluster, or of several as one."""
 
 import asyncio
 import signal
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from prometheus_client import start_http_server
 
+from cli.members import Member, Mistaken, members_of
 from cli.refuse import MISTAKEN, refuse
 from orchestrator.adapters.redis_shards import RedisShards
 from orchestrator.control_policy import Hardware
 from orchestrator.controller import Controller, ServicePolicy
 from orchestrator.counting import steady_unix_s
+from orchestrator.federation import Federation, MemberSource
 from orchestrator.logs import configure_logs
 from orchestrator.policy_copy import PolicyCopy, follow, look
 from orchestrator.ports import Cluster
@@ -25,11 +28,25 @@ def controller_command(
     ],
     redis_url: Annotated[
         list[str],
-        typer.Option(envvar="TERCET_REDIS_URL", help="Redis of the stack; of several shards each, in order."),
+        typer.Option(
+            envvar="TERCET_REDIS_URL",
+            help="Redis of the stack; of several shards each, in order. Of a named cluster NAME=URL.",
+        ),
     ],
+    cluster: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=KUBECONFIG",
+            help="One of several clusters that are controlled as one; once for each. None: one cluster.",
+        ),
+    ] = None,
     namespace: Annotated[
-        str, typer.Option(envvar="TERCET_NAMESPACE", help="Where the pools are.")
-    ] = "default",
+        list[str] | None,
+        typer.Option(
+            envvar="TERCET_NAMESPACE",
+            help="Where the pools are; `default` by default. Of a named cluster NAME=NAMESPACE.",
+        ),
+    ] = None,
     kubeconfig: Annotated[
         Path | None,
         typer.Option(
@@ -51,7 +68,12 @@ def controller_command(
     act: Annotated[bool, typer.Option(help="Carry decisions out, or only tell them.")] = True,
 ) -> None:
     """Observe, decide and apply every 5 seconds, until Ctrl-C; decisions are logged as JSON lines."""
-    configure_logs(process="controller")
+    try:
+        members = members_of(cluster or (), redis_url, namespace or ("default",), kubeconfig)
+    except Mistaken as error:
+        refuse(str(error), MISTAKEN)
+    if published and cluster:
+        refuse("each cluster publishes its own policies; leave out --published", MISTAKEN)
     copies = [PolicyCopy(path) for path in policy] if published else []
     try:
         hardware = Hardware.load()
@@ -66,36 +88,51 @@ def controller_command(
     if len(levels) > 1:
         named = " and ".join(", ".join(names) or "none" for names in sorted(levels))
         refuse(f"topology.levels differ ({named}); services of one cluster share its levels", MISTAKEN)
+    whole = _cluster(members, tuple(services), next(iter(levels)), karpenter=karpenter)
+    configure_logs(process="controller")
+    asyncio.run(_run(whole, members, services, followed, metrics_port, act=act))
+
+
+def _cluster(
+    members: Sequence[Member], services: Sequence[str], levels: Sequence[str], *, karpenter: bool
+) -> Cluster:
     from orchestrator.adapters.kube import (  # heavy, and nothing else needs it
         KubeCluster,
         NoCluster,
         client_of,
     )
 
-    try:
-        cluster = KubeCluster(
-            client_of(kubeconfig), namespace, tuple(services), next(iter(levels)), karpenter=karpenter
-        )
-    except NoCluster as error:
-        refuse(str(error), MISTAKEN)
-    asyncio.run(_run(cluster, services, followed, redis_url, metrics_port, act=act))
+    found: dict[str, Cluster] = {}
+    for each in members:
+        try:
+            client = client_of(each.kubeconfig)
+        except NoCluster as error:
+            refuse(str(error), MISTAKEN)
+        found[each.name] = KubeCluster(client, each.namespace, services, levels, karpenter=karpenter)
+    return Federation(found) if members[0].name else found[""]
 
 
 async def _run(
     cluster: Cluster,
+    members: Sequence[Member],
     services: dict[str, ServicePolicy],
     followed: dict[str, PolicyCopy],
-    redis_urls: list[str],
     metrics_port: int,
     *,
     act: bool,
 ) -> None:
-    shards = RedisShards(redis_urls)
-    controller = Controller(cluster, shards.ledgers(), services, steady_unix_s(), acts=act)
+    shards = [RedisShards(each.redis_urls) for each in members]
+    sources = [
+        MemberSource(member.name, ledger) if member.name else ledger
+        for member, own in zip(members, shards, strict=True)
+        for ledger in own.ledgers()
+    ]
+    names = [each.name for each in members if each.name]
+    controller = Controller(cluster, sources, services, steady_unix_s(), clusters=names, acts=act)
     if metrics_port:
         start_http_server(metrics_port, registry=controller.metrics.registry)
-    await look(shards, followed)
-    following = asyncio.ensure_future(follow(shards, followed))
+    await look(shards[0], followed)
+    following = asyncio.ensure_future(follow(shards[0], followed))
     task = asyncio.ensure_future(controller.run())
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, task.cancel)
@@ -105,4 +142,5 @@ async def _run(
         pass
     finally:
         following.cancel()
-        await shards.aclose()
+        for each in shards:
+            await each.aclose()

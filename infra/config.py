@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal, TypeVar
 
 import yaml
 from pydantic import ConfigDict, Field, TypeAdapter
@@ -17,6 +17,8 @@ from orchestrator.yaml_fields import STRICT, InfeasibleError, Name
 from orchestrator.yaml_file import FileError, load_yaml
 
 PREFIX = "tercet:"
+
+T = TypeVar("T")
 
 
 class ConfigError(ValueError):
@@ -47,6 +49,8 @@ class StackConfig:
     Attributes:
         namespace: Made by the stack.
         node_pools: By name.
+        controller: Who scales services with `autoscaler: tercet`: the stack's own controller, or that of a
+            federation, of which this stack is a member.
         services: By name, which is also the policy's `service`.
         keys_secret: Name of a Secret with the key `keys.yaml`: the gateways' API keys.
         observability: Null: none.
@@ -60,6 +64,7 @@ class StackConfig:
     namespace: DnsLabel = "tercet"
     node_pools: Mapping[DnsLabel, NodePoolConfig] = field(default_factory=dict)
     broker: BrokerConfig = field(default_factory=BrokerConfig)
+    controller: Literal["own", "federation"] = "own"
     images: ImagesConfig = field(default_factory=ImagesConfig)
     keys_secret: DnsLabel = "tercet-keys"  # noqa: S105  # the name of a secret, not one
     observability: ObservabilityConfig | None = None
@@ -67,6 +72,9 @@ class StackConfig:
     starts: StartsConfig | None = None
 
     def __post_init__(self) -> None:
+        scalers = {service.autoscaler for service in self.services.values()}
+        if self.controller == "federation" and "tercet" not in scalers:
+            raise InfeasibleError("no service has autoscaler tercet", "controller")
         seen = self.observability or ObservabilityConfig()
         for name, service in self.services.items():
             if service.autoscaler in ("hpa", "keda") and not seen.monitors:
@@ -85,17 +93,32 @@ def parse_config(values: Mapping[str, str], stack: str) -> StackConfig:
     Raises:
         ConfigError: Names every wrong key, and the nearest valid one of an unknown one.
     """
+    return parse(_ADAPTER, values, PREFIX, f"Pulumi.{stack}.yaml")
+
+
+def parse(adapter: TypeAdapter[T], values: Mapping[str, str], prefix: str, file: str) -> T:
+    """Return what an adapter makes of those values whose keys have the prefix.
+
+    Args:
+        adapter: Of the configuration.
+        values: Pulumi's, by full key.
+        prefix: Of the project, with its colon.
+        file: That messages name.
+
+    Raises:
+        ConfigError: See `parse_config`.
+    """
     document = {
-        key.removeprefix(PREFIX): yaml.safe_load(value)
+        key.removeprefix(prefix): yaml.safe_load(value)
         for key, value in values.items()
-        if key.startswith(PREFIX)
+        if key.startswith(prefix)
     }
     try:
-        return load_yaml(_ADAPTER, json.dumps(document), f"Pulumi.{stack}.yaml")
+        return load_yaml(adapter, json.dumps(document), file)
     except FileError as error:
         # Pulumi hands over values without their lines.
         lines = [
-            f"{p.file}: `{PREFIX}{p.key}`: {p.message}"
+            f"{p.file}: `{prefix}{p.key}`: {p.message}"
             + (f"; did you mean `{p.nearest}`?" if p.nearest else "")
             for p in error.problems
         ]

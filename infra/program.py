@@ -18,6 +18,7 @@ from infra.components.parts import (
 )
 from infra.config import ConfigError, parse_config
 from infra.feasible import check_feasible
+from infra.objects.federation import member_output
 from infra.preview import Figures, below_target, predict
 from infra.stack import StackArgs, stack_args
 from orchestrator.control_policy import Hardware
@@ -60,6 +61,8 @@ def declare(args: StackArgs) -> None:
     Publisher(args.publisher, inside)
     if args.controller:
         Controller(args.controller, inside)
+        if args.controller.elsewhere:
+            pulumi.export("member", member_output(args.controller))
     if args.observability:
         Observability(args.observability, inside)
 

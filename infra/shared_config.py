@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from ipaddress import ip_network
 from typing import Annotated, ClassVar
 
 from pydantic import ConfigDict, Field
 
-from infra.config_fields import DnsLabel, HttpUrl, LabelValue, Port
+from infra.config_fields import Cidr, DnsLabel, HttpUrl, LabelValue, Port
 from orchestrator.yaml_fields import STRICT, Count, InfeasibleError, Name
 
 
@@ -26,6 +27,7 @@ class BrokerConfig:
         storage_gb: Gigabytes of its volume; null: kept in the pod, and lost with it.
         storage_class: Of that volume; null: the cluster's default.
         memory_mb: Megabytes that it may fill.
+        outside: Networks outside the cluster that may reach it: where the controller of a federation runs.
         image: Its container image.
     """
 
@@ -38,6 +40,7 @@ class BrokerConfig:
     storage_gb: Count | None = None
     storage_class: DnsLabel | None = None
     memory_mb: Count = 1024
+    outside: tuple[Cidr, ...] = ()
     image: Name = "docker.io/library/redis:7.4"
 
     def __post_init__(self) -> None:
@@ -45,6 +48,13 @@ class BrokerConfig:
             raise InfeasibleError("without storage_gb there is no volume", "storage_class")
         if self.storage_gb and self.external_port:
             raise InfeasibleError("an external Redis keeps its own", "storage_gb")
+        if self.outside and self.external_port:
+            raise InfeasibleError("who reaches an external Redis is not for the stack to say", "outside")
+        for number, each in enumerate(self.outside):
+            try:
+                ip_network(each)
+            except ValueError as error:
+                raise InfeasibleError(str(error), "outside", str(number)) from error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -76,7 +76,9 @@ def stack_args(config: StackConfig, root: Path, accelerators: Mapping[str, Accel
         node_pools=tuple(_node_pool(name, config, accelerators) for name in sorted(config.node_pools)),
         services=services,
         gateways=tuple(_gateway(service, config) for service in services),
-        broker=BrokerArgs(namespace=config.namespace, config=config.broker),
+        broker=BrokerArgs(
+            namespace=config.namespace, config=config.broker, federated=config.controller == "federation"
+        ),
         publisher=PublisherArgs(
             namespace=config.namespace,
             services=tuple(each.policy.service for each in services),
@@ -201,6 +203,7 @@ def _controller(config: StackConfig, services: tuple[str, ...]) -> ControllerArg
         image=config.images.tercet,
         broker=config.broker,
         karpenter=any(pool.karpenter for pool in config.node_pools.values()),
+        elsewhere=config.controller == "federation",
     )
 
 

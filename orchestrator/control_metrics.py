@@ -1,5 +1,7 @@
 """What a controller exports of its decisions."""
 
+from collections.abc import Mapping
+
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from orchestrator.core.decide import Decision
@@ -22,9 +24,22 @@ class ControlMetrics:
             registry=self.registry,
         )
 
+        self._shares = Gauge(
+            "tercet:controller_cluster_share",
+            "Part of a service's requests that a cluster of a federation can take, 0 to 1",
+            [METRIC_SERVICE, "cluster"],
+            registry=self.registry,
+        )
+
     def decided(self, decision: Decision) -> None:
         """Count a decision's plans."""
         for service, plan in decision.plans.items():
             for stage, planned in plan.stages.items():
                 self._wanted.labels(service, stage).set(planned.replicas)
                 self._decisions.labels(service, stage, planned.reason).inc()
+
+    def shared(self, shares: Mapping[str, Mapping[str, float]]) -> None:
+        """Take in each cluster's share by service."""
+        for service, of_clusters in shares.items():
+            for cluster, share in of_clusters.items():
+                self._shares.labels(service, cluster).set(share)

@@ -2,28 +2,28 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from orchestrator.control_metrics import ControlMetrics
 from orchestrator.control_policy import Hardware, load_control_policy
 from orchestrator.core.decide import Decision, ServiceState, decide
+from orchestrator.core.federation import across_clusters, shares
 from orchestrator.core.observe import Observed, ServiceView, observe
 from orchestrator.core.observed import PlacedReplica
 from orchestrator.core.planned import ControlPolicy
-from orchestrator.core.pools import Inform, Pod, Steps, as_replica, steps
+from orchestrator.core.pools import Inform, Pod, Pool, Steps, as_replica, steps
 from orchestrator.policy import load_policy
-from orchestrator.ports import Cluster, ClusterUnavailable, ClusterView, Ledger, LedgerUnavailable
+from orchestrator.ports import Cluster, ClusterUnavailable, ClusterView, LedgerUnavailable, SignalSource
 from orchestrator.ports import Snapshot as Registry
 from orchestrator.published import service_view
 from orchestrator.yaml_file import FileError, read_text
-from stages.types import Stage
 
 log = logging.getLogger(__name__)
 
 TICK_S = 5.0
-_UNHEARD = ServiceView(counts=(), readings=dict.fromkeys(Stage, ()))
 
 
 class ServicePolicy:
@@ -62,13 +62,14 @@ class ServicePolicy:
 
 
 class Controller:
-    """One controller of some services on one cluster.
+    """One controller of some services on one cluster, or on several that are one to it.
 
     Args:
         cluster: It.
-        ledgers: Where gateways and replicas say how they are; one of each shard.
+        sources: Where gateways and replicas say how they are; one of each shard.
         services: By name.
         now_s: Seconds since 1970 that never jump.
+        clusters: Names of those that `cluster` is made of; none where it is one.
         acts: Whether decisions are carried out; if not, they are only told.
 
     Attributes:
@@ -78,20 +79,23 @@ class Controller:
     def __init__(
         self,
         cluster: Cluster,
-        ledgers: Sequence[Ledger],
+        sources: Sequence[SignalSource],
         services: Mapping[str, ServicePolicy],
         now_s: Callable[[], float],
         *,
+        clusters: Sequence[str] = (),
         acts: bool = True,
     ) -> None:
         self._cluster = cluster
-        self._ledgers = ledgers
+        self._sources = sources
         self._services = services
         self._now_s = now_s
+        self._clusters = clusters
         self._acts = acts
         self.metrics = ControlMetrics()
         self._observed: Mapping[str, Observed] = {}
         self._state: Mapping[str, ServiceState] = {}
+        self._shares: Mapping[str, Mapping[str, float]] = {}
 
     async def run(self) -> None:
         """Tick until cancelled; a tick that fails is told, and the next one starts from what is then."""
@@ -110,13 +114,14 @@ class Controller:
             ClusterUnavailable: The cluster cannot be seen or changed; what was done is seen at the next tick.
         """
         now_s = self._now_s()
-        policies = {name: service.current() for name, service in self._services.items()}
+        policies = self._policies()
         registry = await self._registry()
         seen = await asyncio.to_thread(self._cluster.look, now_s)
         replica_ids = _replica_ids(registry, seen.pods)
+        replicas = _replicas(seen.pods, replica_ids, registry)
         snapshot, self._observed = observe(
-            {name: service_view(registry, self._services[name].model) for name in policies},
-            _replicas(seen.pods, replica_ids, registry),
+            {name: self._view(name, registry, seen) for name in policies},
+            replicas,
             seen.nodes,
             self._observed,
             now_s,
@@ -128,13 +133,42 @@ class Controller:
         pod_of = {replica_id: name for name, replica_id in replica_ids.items()}
         todo = steps(decision.changes, seen.pods, seen.counts, pod_of)
         _tell(decision, todo, seen)
+        if self._clusters:
+            self._share(decision, policies, zip(seen.pods, replicas, strict=True))
         if self._acts:
             await asyncio.to_thread(self._apply, seen.inform, todo, now_s)
         return decision
 
+    def _policies(self) -> Mapping[str, ControlPolicy]:
+        policies = {name: service.current() for name, service in self._services.items()}
+        if not self._clusters:
+            return policies
+        return {name: across_clusters(policy) for name, policy in policies.items()}
+
+    def _view(self, name: str, registry: Registry, seen: ClusterView) -> ServiceView:
+        view = service_view(registry, self._services[name].model)
+        return replace(view, complete=view.complete and seen.complete)
+
+    def _share(
+        self,
+        decision: Decision,
+        policies: Mapping[str, ControlPolicy],
+        there: Iterable[tuple[Pod, PlacedReplica]],
+    ) -> None:
+        """Say which part of each service's requests each cluster can take after the decision."""
+        going = {each.replica_id for each in decision.changes.remove}
+        staying = [(pod.pool.cluster, replica) for pod, replica in there if replica.replica_id not in going]
+        replicas = {name: [replica for at, replica in staying if at == name] for name in self._clusters}
+        found = {name: shares(plan, policies[name], replicas) for name, plan in decision.plans.items()}
+        self.metrics.shared(found)
+        told = {name: {at: round(part, 2) for at, part in each.items()} for name, each in found.items()}
+        if told != self._shares:
+            log.info("shares", extra={"shares": told})
+        self._shares = told
+
     async def _registry(self) -> Registry:
         """Return what is registered on all shards."""
-        shards = await asyncio.gather(*[_heard(ledger) for ledger in self._ledgers])
+        shards = await asyncio.gather(*[_heard(source) for source in self._sources])
         return Registry(
             replicas=tuple(replica for shard in shards for replica in shard.replicas),
             gateways={name: report for shard in shards for name, report in shard.gateways.items()},
@@ -149,10 +183,10 @@ class Controller:
             self._cluster.scale(scale)
 
 
-async def _heard(ledger: Ledger) -> Registry:
+async def _heard(source: SignalSource) -> Registry:
     """Return what is registered; nothing if the ledger is away, and then nothing of its services shrinks."""
     try:
-        return await ledger.snapshot()
+        return await source.snapshot()
     except LedgerUnavailable as error:
         log.warning("nothing is heard of gateways and replicas: %s", error)
         return Registry()
@@ -181,14 +215,18 @@ def _tell(decision: Decision, todo: Steps, seen: ClusterView) -> None:
     log.info(
         "decision",
         extra={
-            "scale": {"/".join(each.pool): [seen.counts[each.pool], each.replicas] for each in todo.scale},
+            "scale": {_name(each.pool): [seen.counts[each.pool], each.replicas] for each in todo.scale},
             "admit": {each.pod: [each.create.node_id, each.create.reason] for each in todo.admit},
             "remove": why,
             "deferred": todo.deferred,
-            "without_pool": ["/".join(pool) for pool in todo.without_pool],
+            "without_pool": [_name(pool) for pool in todo.without_pool],
             "reasons": {name: _plan(decision, name) for name in decision.plans},
         },
     )
+
+
+def _name(pool: Pool) -> str:
+    return "/".join(filter(None, pool))
 
 
 def _plan(decision: Decision, service: str) -> Mapping[str, Any]:

@@ -108,6 +108,13 @@ class LedgerUnavailable(ConnectionError):
     """The ledger cannot be reached, or refuses writes."""
 
 
+class SignalSource(Protocol):
+    """What the controller asks of a ledger. Every call may raise LedgerUnavailable and may be repeated."""
+
+    async def snapshot(self) -> Snapshot:
+        """Return the registry."""
+
+
 class Ledger(Protocol):
     """The gateway's side of the ledger. Every call may raise LedgerUnavailable and may be repeated."""
 
@@ -204,6 +211,7 @@ class ClusterView:
         nodes: Those that have accelerators, less what others than us take there, and those that could be had.
         orders: How many could be had of each node pool.
         inform: What pods have to be told before they start.
+        complete: Whether all of it was seen; if not, some of this is how it was, and nothing may shrink.
     """
 
     counts: Mapping[Pool, int]
@@ -211,6 +219,7 @@ class ClusterView:
     nodes: tuple[Node, ...] = ()
     orders: Mapping[str, int] = field(default_factory=dict)
     inform: tuple[Inform, ...] = ()
+    complete: bool = True
 
 
 class ClusterUnavailable(ConnectionError):

@@ -5,7 +5,9 @@ import pulumi
 from infra.components.kube import KubeComponent
 from infra.objects.broker import BrokerArgs, broker_objects
 from infra.objects.controller import ControllerArgs, controller_objects
+from infra.objects.federation import FederationArgs, federation_objects
 from infra.objects.gateway import GatewayArgs, gateway_objects
+from infra.objects.names import Object
 from infra.objects.nodes import NodePoolArgs, node_objects
 from infra.objects.observability import ObservabilityArgs, observability_objects
 from infra.objects.pool_args import StagePoolArgs
@@ -69,6 +71,14 @@ class Controller(KubeComponent):
 
     def __init__(self, args: ControllerArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("controller", controller_objects(args), {"services": list(args.services)}, opts)
+
+
+class Federation(KubeComponent):
+    """Who scales and places the pools of several stacks; what its pod is told may be known late."""
+
+    def __init__(self, args: FederationArgs, spec: pulumi.Output[Object]) -> None:
+        outputs = {"services": list(args.services)}
+        super().__init__(args.namespace, federation_objects(args, spec), outputs)
 
 
 class Publisher(KubeComponent):

@@ -16,10 +16,15 @@ _TLS_KEYS = ("tls.crt", "tls.key", CA_FILE)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BrokerArgs:
-    """The Redis servers of a stack."""
+    """The Redis servers of a stack.
+
+    Attributes:
+        federated: Whether the controller of a federation reaches them.
+    """
 
     namespace: str
     config: BrokerConfig
+    federated: bool = False
 
 
 def broker_objects(args: BrokerArgs) -> list[Object]:
@@ -37,7 +42,8 @@ def broker_objects(args: BrokerArgs) -> list[Object]:
             "ports": [{"name": "redis", "port": REDIS_PORT, "targetPort": REDIS_PORT}],
         },
     }
-    return [_stateful_set(args, labels), service, broker_edges(args.namespace)]
+    edges = broker_edges(args.namespace, args.config.outside, federated=args.federated)
+    return [_stateful_set(args, labels), service, edges]
 
 
 def _stateful_set(args: BrokerArgs, labels: dict[str, str]) -> Object:

@@ -15,6 +15,9 @@ from stages.types import Stage
 
 GATEWAY_PORT, METRICS_PORT = 8080, 9090
 
+FEDERATION = "federation"
+"""Component label of a federation's controller, whose Redis servers are those of other stacks."""
+
 BLOB_READERS = {
     "gateway": ("encode", "prefill", "decode"),
     "encode": ("gateway", "prefill"),
@@ -47,11 +50,19 @@ def namespace_edges(namespace: str) -> list[Object]:
     ]
 
 
-def broker_edges(namespace: str) -> Object:
-    """Return the policy that lets gateways, stages, controller and publisher reach Redis."""
+def broker_edges(namespace: str, outside: Sequence[str], *, federated: bool) -> Object:
+    """Return the policy that lets gateways, stages, controller and publisher reach Redis.
+
+    Args:
+        namespace: Of Redis.
+        outside: Networks that may reach it besides.
+        federated: Whether a federation's controller in another namespace of the cluster may.
+    """
     clients = [
         {"podSelector": {"matchExpressions": [{"key": SERVICE, "operator": "Exists"}]}},
         *(_pods({COMPONENT: component}) for component in ("gateway", "controller", "publisher")),
+        *([{"namespaceSelector": {}, **_pods(component_labels(FEDERATION))}] if federated else []),
+        *(_block(network) for network in outside),
     ]
     rules = [{"from": clients, "ports": _tcp(REDIS_PORT)}]
     return _policy(BROKER, namespace, component_labels(BROKER), ingress=rules)
@@ -62,6 +73,13 @@ def controller_edges(namespace: str, broker: BrokerConfig) -> Object:
     scraped: Rules = [{"ports": _tcp(METRICS_PORT)}]
     rules: Rules = [_to_redis(broker), {"ports": _tcp(*_API_PORTS)}]
     return _policy("controller", namespace, component_labels("controller"), ingress=scraped, egress=rules)
+
+
+def federation_edges(namespace: str, redis_ports: Iterable[int]) -> Object:
+    """Return the policy that lets a federation's controller reach Redis and API servers of other clusters."""
+    scraped: Rules = [{"ports": _tcp(METRICS_PORT)}]
+    rules: Rules = [{"ports": _tcp(*sorted(set(redis_ports)))}, {"ports": _tcp(*_API_PORTS)}]
+    return _policy(FEDERATION, namespace, component_labels(FEDERATION), ingress=scraped, egress=rules)
 
 
 def publisher_edges(namespace: str, broker: BrokerConfig) -> Object:

@@ -88,28 +88,37 @@ def service_objects(args: ModelServiceArgs) -> list[Object]:
     """Return the policy's ConfigMap, a headless Service for each stage, NetworkPolicies, an InferencePool."""
     service, namespace = args.policy.service, args.namespace
     headless = [_headless(service, namespace, stage) for stage in Stage]
-    made = [policy_map(args), *headless, *service_edges(args.policy, namespace, args.broker)]
+    made = [
+        policy_map(args.policy, namespace, args.profile_text),
+        *headless,
+        *service_edges(args.policy, namespace, args.broker),
+    ]
     if args.config.inference_pool:
         grouped, config = Stage.DECODE in args.nodes, args.config.inference_pool
         made += inference_pool_objects(args.policy, namespace, config, grouped=grouped)
     return made
 
 
-def policy_map(args: ModelServiceArgs) -> Object:
+def policy_map(policy: Policy, namespace: str, profile_text: str) -> Object:
     """Return the ConfigMap with the whole policy: gateways and controller begin with it, and the publisher
     brings them its edits.
 
     Previews alone need `demand`, and its trace stays where they run.
+
+    Args:
+        policy: As its file has it.
+        namespace: Of the ConfigMap.
+        profile_text: The file that `policy.model.profile` names; empty if it names none.
     """
     # An edit of the profile alone is one of the policy too: its name changes.
-    profile = f"profile-{digest(args.profile_text)[:8]}.yaml" if args.profile_text else None
-    published = replace(args.policy, demand=DemandPolicy(), model=replace(args.policy.model, profile=profile))
+    profile = f"profile-{digest(profile_text)[:8]}.yaml" if profile_text else None
+    published = replace(policy, demand=DemandPolicy(), model=replace(policy.model, profile=profile))
     text = json.dumps(json.loads(dump_policy(published)), indent=1)
-    files = {POLICY_FILE: text} | ({profile: args.profile_text} if profile else {})
+    files = {POLICY_FILE: text} | ({profile: profile_text} if profile else {})
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
-        "metadata": metadata(policy_name(args.policy.service), args.namespace),
+        "metadata": metadata(policy_name(policy.service), namespace),
         "data": files,
     }
 

@@ -16,11 +16,16 @@ from stages.types import Stage
 
 
 class Pool(NamedTuple):
-    """Which replicas stand in for each other."""
+    """Which replicas stand in for each other.
+
+    Attributes:
+        cluster: The one of a federation that it is in; empty where there is one cluster.
+    """
 
     service: str
     stage: Stage
     hardware: str
+    cluster: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,7 +147,7 @@ def steps(
             by_pool[pod.pool].append(pod)
     creates: defaultdict[Pool, list[Create]] = defaultdict(list)
     for create in changes.create:
-        creates[Pool(create.service, create.stage, create.hardware)].append(create)
+        creates[_pool_of(create, counts)].append(create)
     removed = {pod_of[remove.replica_id] for remove in changes.remove}
     each = [_of_pool(pool, by_pool[pool], creates[pool], removed, counts[pool]) for pool in sorted(counts)]
     return Steps(
@@ -151,6 +156,16 @@ def steps(
         deferred=tuple(name for one in each for name in one.deferred),
         without_pool=tuple(sorted(set(creates) - set(counts))),
     )
+
+
+def _pool_of(create: Create, pools: Collection[Pool]) -> Pool:
+    """Return the pool that a replica comes from: where its place is, or else of the first with one."""
+    alike = Pool(create.service, create.stage, create.hardware)
+    if not any(pool.cluster for pool in pools):
+        return alike
+    if create.domain:
+        return alike._replace(cluster=create.domain[0])
+    return min([pool for pool in pools if pool._replace(cluster="") == alike], default=alike)
 
 
 def _of_pool(

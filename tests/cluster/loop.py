@@ -1,6 +1,7 @@
 """The controller as a process on a real control plane, and traffic that it answers."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -37,31 +38,47 @@ topology: {{levels: [{", ".join(LEVELS)}], edges: {{prefill-decode: {LEVELS[-1]}
 @contextmanager
 def running_controller(cluster, api, shards, folder, *, karpenter=False, annotations=None):
     """Run a controller with its own account; yield its log. Its pools are there before it."""
-    for (stage, hardware), tp in POOLS.items():
-        api.pool(Pool("loop", stage, hardware), tp, annotations=annotations)
-    policy, log = folder / "loop.yaml", folder / "controller.log"
+    add_pools(api, annotations=annotations)
+    policy = folder / "loop.yaml"
     policy.write_text(POLICY)
     options = {"policy": policy, "namespace": api.namespace}
     options["kubeconfig"] = account_of_controller(cluster, api, folder, karpenter=karpenter)
     flags = [f"--{name}={value}" for name, value in options.items()] + ["--karpenter"] * karpenter
     flags += [f"--redis-url={redis.url}" for redis in shards]
+    with controlling(flags, folder / "controller.log") as log:
+        yield log
+
+
+def add_pools(api, *, annotations=None):
+    for (stage, hardware), tp in POOLS.items():
+        api.pool(Pool("loop", stage, hardware), tp, annotations=annotations)
+
+
+@contextmanager
+def controlling(flags, log, environment=None):
+    """Run `tercet controller`; yield its log."""
     command = [sys.executable, "-m", "cli", "controller", *flags]
+    variables = {**os.environ, **(environment or {})}
     with log.open("wb") as output:
-        process = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=output)
+        process = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=output, env=variables)
     yield log
     assert process.poll() is None, log.read_text()
     process.send_signal(signal.SIGTERM)
     assert process.wait(20.0) == 0, log.read_text()
 
 
-def account_of_controller(cluster, api, folder, *, karpenter):
+def account_of_controller(cluster, api, folder, **more):
     """Create the controller's account with what it may do; return a kubeconfig with its token."""
-    about = {"namespace": api.namespace, "services": ("loop",), "image": "none", "broker": BrokerConfig()}
     with Raw(cluster) as raw:
-        for thing in controller_objects(ControllerArgs(**about, karpenter=karpenter)):
+        for thing in controller_objects(controller_args(api, **more)):
             if thing["kind"] != "Deployment":
                 assert raw.create(thing).is_success
     return kubeconfig_of(cluster, token_of(api.core, NAME, api.namespace), folder)
+
+
+def controller_args(api, **more):
+    about = {"namespace": api.namespace, "services": ("loop",), "image": "none", "broker": BrokerConfig()}
+    return ControllerArgs(**about, **more)
 
 
 def ready(api):
@@ -81,5 +98,10 @@ def serve_until(traffic, what, condition, log, timeout_s=100.0):
 
 
 def decisions(log):
+    return logged(log, "decision")
+
+
+def logged(log, message):
+    """Return the lines of a log that say something, oldest first."""
     lines = [json.loads(line) for line in log.read_text().splitlines() if line.startswith("{")]
-    return [line for line in lines if line["message"] == "decision"]
+    return [line for line in lines if line["message"] == message]

@@ -43,7 +43,7 @@ class Api:
         }
         template = {"metadata": {"labels": labels, "annotations": annotations or {}}, "spec": spec}
         body = {"replicas": replicas, "selector": {"matchLabels": labels}, "template": template}
-        name = "-".join(pool)
+        name = "-".join(pool[:3])
         self.apps.create_namespaced_deployment(
             self.namespace, {"metadata": {"name": name, "labels": labels}, "spec": body}
         )

@@ -65,7 +65,7 @@ def ours(cluster, raw, core, tmp_path):
 
 
 def name_of(pool):
-    return "-".join(pool)
+    return "-".join(pool[:3])
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from infra.stack import stack_args
 from localcluster.nodes import simulated_node
 from tests.cluster.raw import Raw, define
 from tests.infra.kit import ACCELERATORS, EXAMPLES, ROOT, example, pulumi_values
-from tests.infra.test_docs import STACKS
+from tests.infra.test_docs import FEDERATION, STACKS, federation_objects_of
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]
 
@@ -81,6 +81,13 @@ def test_the_server_takes_what_docs_stack_md_shows(raw, values):
     groups = [thing for thing in things if thing["kind"] == "LeaderWorkerSet"]
     told = refused(raw, [*things, *(template for group in groups for template in templates(group))])
     assert not told, "\n".join(told)
+
+
+def test_the_server_takes_every_object_of_a_federation(raw):
+    things = federation_objects_of(FEDERATION)
+    namespace = next(thing for thing in things if thing["kind"] == "Namespace")
+    raw.create(namespace)
+    assert not refused(raw, things)
 
 
 @pytest.mark.parametrize(

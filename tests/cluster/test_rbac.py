@@ -11,10 +11,11 @@ from infra.stack import stack_args
 from tests.cluster.conftest import until
 from tests.cluster.raw import Raw, define, token_of
 from tests.infra.kit import ACCELERATORS, ROOT, example
+from tests.infra.test_federation import objects as federation
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]
 
-OURS, BOUGHT, OTHER = "tercet", "bought", "default"
+OURS, BOUGHT, MEMBER, OTHER = "tercet", "bought", "member", "default"
 ACCOUNTS = ("Namespace", "PriorityClass", "ServiceAccount", "Role", "RoleBinding", "ClusterRole")
 ALSO = ("impersonate", "bind", "escalate", "deletecollection")
 EVERYONE = {
@@ -45,16 +46,18 @@ def stack():
 
 @pytest.fixture(scope="module")
 def raw(cluster, core, stack):
-    """The administrator's client, to a cluster with Karpenter's kinds and two stacks' accounts and roles."""
+    """The administrator, of a cluster with Karpenter's kinds and the accounts and roles of three stacks."""
     bought = replace(example("eks-karpenter"), namespace=BOUGHT)
+    member = replace(example("simulated"), namespace=MEMBER, controller="federation")
+    others = [stack_args(each, ROOT, ACCELERATORS).objects() for each in (bought, member)]
     with Raw(cluster) as raw:
         for file in sorted((ROOT / "tests/cluster/crds").glob("karpenter*")):
             define(raw, file)
-        for thing in (*stack.objects(), *stack_args(bought, ROOT, ACCELERATORS).objects()):
+        for thing in itertools.chain(stack.objects(), *others):
             if thing["kind"] in (*ACCOUNTS, "ClusterRoleBinding"):
                 answer = raw.create(thing)
                 assert answer.is_success, answer.text
-        for each in (OURS, BOUGHT):
+        for each in (OURS, BOUGHT, MEMBER):
             until(lambda each=each: len(core.list_namespaced_service_account(each).items) == 3)
         yield raw
 
@@ -102,6 +105,12 @@ def may(asker, attributes):
             CONTROLLER | {("", "list", "nodepools.karpenter.sh")},
             id="controller-with-karpenter",
         ),
+        pytest.param(
+            MEMBER,
+            controller.NAME,
+            CONTROLLER | {("", "list", "nodepools.karpenter.sh")},
+            id="controller-of-a-federation",
+        ),
         pytest.param(OURS, publisher.NAME, set(), id="publisher"),  # but what the next test names
         pytest.param(OURS, "default", set(), id="gateways-and-workers"),
     ],
@@ -126,9 +135,9 @@ def test_the_publisher_reads_the_policies_of_the_stack_alone(cluster, core, raw)
 
 
 def test_only_controller_and_publisher_get_a_token(raw, stack):
-    """Seen in what the server makes of each workload's pod."""
+    """Seen in what the server makes of each workload's pod. A federation's controller has those of others."""
     mounted = set()
-    for thing in stack.objects():
+    for thing in (*stack.objects(), *federation()):
         if thing["kind"] in ("Deployment", "StatefulSet"):
             template = thing["spec"]["template"]
             name = thing["metadata"]["name"]

@@ -27,8 +27,8 @@ class Echo(Mocks):
 class Recorder(MockMonitor):
     """A mock monitor that keeps the requests."""
 
-    def __init__(self):
-        super().__init__(Echo())
+    def __init__(self, mocks):
+        super().__init__(mocks)
         self.requests = {}
 
     def RegisterResource(self, request):  # noqa: N802  # Pulumi's name
@@ -36,11 +36,12 @@ class Recorder(MockMonitor):
         return super().RegisterResource(request)
 
 
-def declared(register):
+def declared(register, mocks=None):
     """Return what is registered by a program."""
     asyncio.set_event_loop(asyncio.new_event_loop())
-    recorder = Recorder()
-    set_mocks(Echo(), project="tercet", stack="simulated", monitor=recorder)
+    mocks = mocks or Echo()
+    recorder = Recorder(mocks)
+    set_mocks(mocks, project="tercet", stack="simulated", monitor=recorder)
     pulumi_test(register)()
     return recorder.requests
 

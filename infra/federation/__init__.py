@@ -1,0 +1,1 @@
+"""The second Pulumi program: joins the stacks of several clusters under one controller."""
