@@ -33,6 +33,8 @@ _CYCLE = 50
 """Services and nodes repeat: a fleet twice as large is two of the same."""
 _CHANGED = 0.1
 _FILL = 0.75
+_SHORT = 1.1
+"""Pairs of prefill and decode wanted for each node where there are too few."""
 _LEVELS = ("cluster", "block", "rack")
 _EDGES = (EdgeLevels(encode_prefill=1, prefill_decode=2), EdgeLevels(prefill_decode=1), EdgeLevels())
 _HARDWARE = (("h100", "a100"), ("a100",), ("a100", "h100"), ("a40", "a100"))
@@ -48,10 +50,11 @@ class Fleet:
 
 
 def run(say: Say, quick: bool) -> list[Figure]:
-    """Place on fleets of several sizes: from nothing, when nothing changes, when a tenth does."""
+    """Place on fleets of several sizes: from nothing, short of room, unchanged, a tenth changed."""
     rounds = 2 if quick else 7
     figures: list[Figure] = []
     changes: dict[int, float] = {}
+    shortages: dict[int, float] = {}
     for parts in (4, 2, 1):
         say(f"{SERVICES // parts} services on {NODES // parts} nodes")
         empty = fleet(SERVICES // parts, NODES // parts)
@@ -62,14 +65,21 @@ def run(say: Say, quick: bool) -> list[Figure]:
         changing = [_timed(edited)[0] for _ in range(rounds)]
         changes[NODES // parts] = min(changing)
         goal = GOAL if parts == 1 else ""
+        short_s = _timed(short(SERVICES // parts, NODES // parts))[0]
+        shortages[NODES // parts] = short_s
         name = f"place.{NODES // parts}"
         figures += [
             figure(f"{name}.replicas", [float(len(settled.snapshot.replicas))], ""),
             figure(f"{name}.from_nothing", [from_nothing_s], "s"),
+            figure(f"{name}.short", [short_s], "s"),
             figure(f"{name}.steady", steady, "s", goal),
             figure(f"{name}.changes", changing, "s", goal),
         ]
-    return [*figures, figure("place.growth", [_exponent(changes)], "", "<= 1.15")]
+    return [
+        *figures,
+        figure("place.growth", [_exponent(changes)], "", "<= 1.15"),
+        figure("place.short.growth", [_exponent(shortages)], "", "<= 1.25"),
+    ]
 
 
 def fleet(services: int, nodes: int, seed: int = 0) -> Fleet:
@@ -102,6 +112,28 @@ def fleet(services: int, nodes: int, seed: int = 0) -> Fleet:
     return Fleet(
         policies=policies, plans=plans, snapshot=Snapshot(services={}, nodes=tuple(_nodes(nodes, rng)))
     )
+
+
+def short(services: int, nodes: int) -> Fleet:
+    """Return services that want more than an empty fleet has, in places as many as can be.
+
+    Each node is a rack of its own with room for one prefill and one decode, which have to share a rack.
+    """
+    full = fleet(services, nodes)
+    edges = EdgeLevels(prefill_decode=len(_LEVELS))
+    policies = {
+        name: replace(
+            policy, edges=edges, stages={s: replace(b, hardware=("h100",)) for s, b in policy.stages.items()}
+        )
+        for name, policy in full.policies.items()
+    }
+    own = tuple(
+        replace(each, hardware="h100", domain=(*each.domain[:1], each.node_id, each.node_id))
+        for each in full.snapshot.nodes
+    )
+    pairs = _SHORT * nodes / services
+    plans = dict.fromkeys(policies, _plan(encode=pairs, prefill=pairs, decode=pairs))
+    return Fleet(policies=policies, plans=plans, snapshot=replace(full.snapshot, nodes=own))
 
 
 def _nodes(number: int, rng: random.Random) -> list[Node]:

@@ -186,7 +186,7 @@ class _Moves:
         bounds = ((site, self._sites.most_steps(site, needs, steps)) for site in sites)
         if least == steps:
             return islice(bounds, MOST_SITES)
-        return sorted(bounds, key=lambda bound: -bound[1])[:MOST_SITES]
+        return _highest(bounds, self._sites.most_anywhere(needs, steps))
 
     def _at(
         self,
@@ -234,6 +234,17 @@ class _Moves:
         if key not in self._found_for:
             self._found_for[key] = cheapest(self._layout, self._room, site.path, needs, tried=False)
         return self._found_for[key]
+
+
+def _highest(bounds: Iterable[tuple[Domain, int]], limit: int) -> list[tuple[Domain, int]]:
+    """Return the sites with the highest bounds, none above the limit; of equals those that come first."""
+    found, at_limit = [], 0
+    for site, most in bounds:
+        found.append((site, most))
+        at_limit += most == limit
+        if at_limit == MOST_SITES:
+            break
+    return sorted(found, key=lambda each: -each[1])[:MOST_SITES]
 
 
 def _steps(needs: Needs) -> int:

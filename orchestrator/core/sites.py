@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 
 from orchestrator.core.groups import Group, Layout, Needs
 from orchestrator.core.search import Room
-from orchestrator.core.topology import Domain, below
+from orchestrator.core.topology import Domain, below, scarcest
 from stages.types import Stage
 
 
@@ -19,7 +19,7 @@ class Sites:
         self._layout = layout
         self._topology = room.topology
         used = {option.hardware for options in layout.options.values() for option in options}
-        self._types = sorted(used)
+        self._types = tuple(sorted(used))
         self._asked = sorted(
             {
                 (level, option.hardware, option.tp)
@@ -54,29 +54,38 @@ class Sites:
             ]
         )
 
+    def most_anywhere(self, needs: Needs, steps: int) -> int:
+        """Return an upper bound on the steps out of `steps` that fit into any site."""
+        return self.most_steps(self._topology.root, needs, steps)
+
     def most_steps(self, site: Domain, needs: Needs, steps: int) -> int:
         """Return an upper bound on the steps out of `steps` that fit."""
         most = min([int(steps * self._capacity(site, s) / need + 1e-6) for s, need in needs.items()])
         return min(most, steps)
 
     def _walk(self, domain: Domain, needs: Needs, scarcity: int) -> Iterator[Domain]:
-        if domain.scarcity > scarcity or not self._may_hold(domain, needs):
+        if not domain.scarcity <= scarcity <= scarcest(domain, self._layout.depth):
+            return
+        if not self._may_hold(domain, needs):
             return
         if len(domain.path) == self._layout.depth:
-            if domain.scarcity == scarcity:
-                yield domain
+            yield domain
             return
-        for child in sorted(domain.children.values(), key=self._fullness):
+        for child in self._topology.fullest_first(domain, self._types, self._least(domain, needs)):
             yield from self._walk(child, needs, scarcity)
 
     def _may_hold(self, domain: Domain, needs: Needs) -> bool:
         return all(self._capacity(domain, stage) > need - 1e-6 for stage, need in needs.items())
 
-    def _capacity(self, domain: Domain, stage: Stage) -> float:
-        """Return the capacity for a stage of a group that is in the domain."""
-        within = self._topology.find(domain.path[: self._layout.levels[stage]]) or domain
-        slots = self._topology.slots
-        return sum([o.weight * slots(within, o.hardware, o.tp) for o in self._layout.options[stage]])
+    def _least(self, domain: Domain, needs: Needs) -> int:
+        """Return the accelerators without which no domain of the next level may hold all needs."""
+        inside = [stage for stage in needs if self._layout.levels[stage] > len(domain.path)]
+        return max([min([o.tp for o in self._layout.options[stage]]) for stage in inside], default=0)
 
-    def _fullness(self, domain: Domain) -> tuple[int, tuple[str, ...]]:
-        return sum([self._topology.slots(domain, hardware, 1) for hardware in self._types]), domain.path
+    def _capacity(self, domain: Domain, stage: Stage) -> float:
+        """Return the most capacity for a stage of a group that is in the domain or in one inside of it."""
+        level, topology = self._layout.levels[stage], self._topology
+        within = topology.find(domain.path[:level]) or domain
+        return sum(
+            [o.weight * topology.peak(within, level, o.hardware, o.tp) for o in self._layout.options[stage]]
+        )

@@ -5,12 +5,16 @@ is `()`. Replicas of one size fill a domain exactly to its *slots*, the sum of â
 nodes. Slots add up over nodes, so no question about a domain needs a look at its nodes.
 """
 
+from bisect import bisect_left, insort
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from heapq import heapify, heappop, heappush
 
 from orchestrator.core.observed import Node
 
 Path = tuple[str, ...]
+_Kind = tuple[int, str, int]
+"""A level, a hardware type and a size."""
 
 
 class Domain:
@@ -27,9 +31,15 @@ class Domain:
             LOW (the widest domain has one type), 1 MED (mixed, its parts are not), 2 HIGH (they are
             too). What is least scarce is given away first.
         nodes: Free accelerators â†’ ids of own nodes by hardware type, as heaps; may hold outdated entries.
+        peaks: By level, hardware type and size: how many domains of that level inside have how many slots.
+            Kept up once it was asked for; likewise `orders` and `scarcest`.
+        orders: By hardware types: what its children have free of them, with their paths, ascending.
+        scarcest: By level: see the function of this name.
     """
 
-    __slots__ = ("children", "nodes", "path", "scarcity", "slots", "types", "up")
+    __slots__ = (
+        "children", "nodes", "orders", "path", "peaks", "scarcest", "scarcity", "slots", "types", "up",
+    )  # fmt: skip
 
     def __init__(self, path: Path, up: "Domain | None") -> None:
         self.path = path
@@ -39,6 +49,9 @@ class Domain:
         self.slots: dict[str, list[int]] = {}
         self.scarcity = 0
         self.nodes: dict[str, dict[int, list[str]]] = {}
+        self.peaks: dict[_Kind, dict[int, int]] = {}
+        self.orders: dict[tuple[str, ...], list[tuple[int, Path]]] = {}
+        self.scarcest: dict[int, int] = {}
 
 
 class Topology:
@@ -77,6 +90,28 @@ class Topology:
         """Return how many replicas of `size` accelerators still fit."""
         slots = domain.slots.get(hardware)
         return slots[self._index[size]] if slots else 0
+
+    def peak(self, domain: Domain, depth: int, hardware: str, size: int) -> int:
+        """Return the most slots that one domain has of those `depth` levels deep inside of a domain."""
+        if len(domain.path) == depth:
+            return self.slots(domain, hardware, size)
+        counts = domain.peaks.get((depth, hardware, size))
+        if counts is None:
+            counts = Counter([self.slots(inner, hardware, size) for inner in below(domain, depth)])
+            domain.peaks[depth, hardware, size] = counts
+        return max(counts, default=0)
+
+    def fullest_first(self, domain: Domain, types: tuple[str, ...], least: int) -> Iterator[Domain]:
+        """Yield the domains of the next level with `least` accelerators free of some types, fullest first."""
+        order = domain.orders.get(types)
+        if order is None:
+            order = sorted([(self._free_of(child, types), child.path) for child in domain.children.values()])
+            domain.orders[types] = order
+        for at in range(bisect_left(order, (least, ())), len(order)):
+            yield self._known[order[at][1]]
+
+    def _free_of(self, domain: Domain, types: tuple[str, ...]) -> int:
+        return sum([self.slots(domain, hardware, 1) for hardware in types])
 
     def domain_of(self, node_id: str) -> Domain | None:
         """Return the innermost domain of a node, None for an unknown node."""
@@ -187,9 +222,33 @@ class Topology:
         domain: Domain | None = home
         while domain is not None:
             slots = domain.slots[hardware]
+            _reorder(domain, hardware, change)
             for i, change_of_slots in changes:
                 slots[i] += change_of_slots
+                _recount(domain, hardware, self.sizes[i], slots[i] - change_of_slots, slots[i])
             domain = domain.up
+
+
+def _reorder(child: Domain, hardware: str, change: int) -> None:
+    """Keep up the orders around a domain that has more or less free."""
+    for types, order in child.up.orders.items() if child.up else ():
+        if hardware in types:
+            free = sum([child.slots[each][0] for each in types if each in child.slots])
+            del order[bisect_left(order, (free, child.path))]
+            insort(order, (free + change, child.path))
+
+
+def _recount(domain: Domain, hardware: str, size: int, before: int, after: int) -> None:
+    """Keep up the peaks of the domains around one whose slots have changed."""
+    around = domain.up
+    while around is not None:
+        counts = around.peaks.get((len(domain.path), hardware, size))
+        if counts is not None:
+            counts[after] = counts.get(after, 0) + 1
+            counts[before] -= 1
+            if not counts[before]:
+                del counts[before]
+        around = around.up
 
 
 def _by_path(domain: Domain) -> Path:
@@ -213,6 +272,16 @@ def _grade(domain: Domain, settled: int | None = None) -> int:
         grades.append(depth)
     domain.scarcity = settled if settled is not None else min(grades, default=depth)
     return domain.scarcity
+
+
+def scarcest(domain: Domain, depth: int) -> int:
+    """Return the highest scarcity of the domains of a level inside of a domain; -1 if there is none."""
+    if len(domain.path) == depth:
+        return domain.scarcity
+    if depth not in domain.scarcest:
+        inside = [scarcest(child, depth) for child in domain.children.values()]
+        domain.scarcest[depth] = max(inside, default=-1)
+    return domain.scarcest[depth]
 
 
 def below(domain: Domain, depth: int) -> Iterator[Domain]:

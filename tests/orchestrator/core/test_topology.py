@@ -88,7 +88,7 @@ def test_the_least_scarce_is_taken_first():
 def test_domains_add_up_and_an_undone_take_leaves_no_trace(nodes, takes):
     """Slots of a domain are those of its parts and own nodes; `give_back` undoes `take`."""
     tree = Topology(nodes, {}, (1, 2, 4))
-    before = _slots(tree, nodes)
+    before, orders = _slots(tree, nodes), _worked_out(tree, nodes)
     done = [(tree.take(tree.root, "a100", size, count), size) for size, count in takes]
     left = {n.node_id: n.accelerators if n.ready else 0 for n in nodes}
     for found, size in done:
@@ -97,9 +97,22 @@ def test_domains_add_up_and_an_undone_take_leaves_no_trace(nodes, takes):
     assert min(left.values()) >= 0
     fresh = Topology(nodes, {n.node_id: n.accelerators - left[n.node_id] for n in nodes}, (1, 2, 4))
     assert _slots(tree, nodes) == _slots(fresh, nodes)
+    assert _worked_out(tree, nodes) == _worked_out(fresh, nodes)
     for found, size in reversed(done):
         tree.give_back(found or (), size)
     assert _slots(tree, nodes) == before
+    assert _worked_out(tree, nodes) == orders
+
+
+def _worked_out(tree, nodes):
+    """What is kept up once it was asked for: peaks, and the order in which domains fill."""
+    types = tuple(sorted({n.hardware for n in nodes}))
+    levels = range(tree.depth + 1)
+    peaks = [tree.peak(tree.root, level, h, s) for level in levels for h in types for s in tree.sizes]
+    inner = [domain for level in levels for domain in below(tree.root, level)]
+    return peaks, [
+        [c.path for c in tree.fullest_first(d, types, least)] for d in inner for least in (0, 1, 4)
+    ]
 
 
 def _slots(tree, nodes):
