@@ -110,6 +110,7 @@ class Pipeline:
         self._crashes: dict[str, int] = {}
         self._generated: list[int] = []
         self._lost_on: dict[str, str] = {}
+        self._refused_by: dict[str, str] = {}
         self.cached_tokens = 0
 
     @property
@@ -271,7 +272,7 @@ class Pipeline:
         domain: tuple[str, ...] = (),
         required_level: int = 0,
     ) -> RouteQuery:
-        lost_on = self._lost_on.get(hop)
+        lost_on, refused_by = self._lost_on.get(hop), self._refused_by.get(hop)
         return RouteQuery(
             stage=stage,
             model=self._request.model,
@@ -283,6 +284,7 @@ class Pipeline:
             required_level=required_level,
             onward_level=self._work.decode_level if stage is Stage.PREFILL else 0,
             excluded=frozenset({lost_on} if lost_on else ()),
+            avoided=frozenset({refused_by} if refused_by else ()),
             alone=hop in self._suspect,
         )
 
@@ -303,7 +305,7 @@ class Pipeline:
         elif isinstance(reply, Failed) and reply.kind == "diverged":
             raise Diverged(reply.message)
         elif isinstance(reply, Failed) and reply.kind == "refused":
-            self._lost_on[hop] = attempt.grant.order.replica_id
+            self._refused_by[hop] = attempt.grant.order.replica_id
         log.warning("%s retried: %s", hop, reply, extra=self._fields())
         self._check_attempts(hop)
         if isinstance(reply, Failed) and reply.kind == "refused":

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import msgspec
 
@@ -28,7 +29,7 @@ class _Choice(msgspec.Struct):
 
 class _Answer(msgspec.Struct):
     choices: list[_Choice] = []
-    error: msgspec.Raw | None = None
+    error: Any = None
 
 
 _decode = msgspec.json.Decoder(_Answer).decode
@@ -94,9 +95,12 @@ def piece(raw: bytes, json: bytes, *, keep_ids: bool) -> Piece:
     Raises:
         EngineRefused: The server gave the request up.
     """
-    answer = _decode(json)
-    if answer.error is not None:
-        raise EngineRefused(bytes(answer.error).decode(errors="replace"))
+    try:
+        answer = _decode(json)
+    except msgspec.MsgspecError as error:
+        raise EngineRefused(f"the server's answer cannot be read: {error}") from None
+    if answer.error:
+        raise EngineRefused(str(answer.error))
     choice = answer.choices[0] if answer.choices else _Choice()
     if choice.finish_reason in _FAILED:
         raise EngineRefused(f"the engine ended the request: {choice.finish_reason}")

@@ -8,13 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from infra.config import ImagesConfig
-from infra.objects.engines import SERVERS
 from infra.objects.gateway import GatewayArgs, gateway_objects
 from infra.objects.names import check_collisions
 from infra.objects.service import ModelServiceArgs, service_objects
 from infra.objects.stage_pool import pool_objects
 from infra.service_config import ExposeConfig, InferencePoolConfig, ServiceConfig
 from infra.shared_config import BrokerConfig
+from orchestrator.policy import SERVERS
 from orchestrator.policy.load import parse_policy
 from stages.types import Stage
 from tests.infra.kit import ACCELERATORS
