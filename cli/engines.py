@@ -5,6 +5,9 @@ from urllib.parse import urlsplit
 from orchestrator.policy import Policy
 from stages.types import Stage
 
+DRIVEN = ("vllm",)
+"""Engine servers that have an adapter."""
+
 
 def engines_of(text: str, policy: Policy) -> dict[Stage, tuple[str, ...]]:
     """Parse `encode=http://host:port,prefill=…`; a stage named twice has two replicas.
@@ -12,25 +15,25 @@ def engines_of(text: str, policy: Policy) -> dict[Stage, tuple[str, ...]]:
     Raises:
         ValueError: Names what is wrong; so is saying nothing of a stage whose engines are servers.
     """
+    engine = policy.stages.encode.engine
+    if text and not policy.served:
+        raise ValueError(f"--engines: the engine {engine} is built in; leave --engines out")
+    if policy.served and engine not in DRIVEN:
+        raise ValueError(f"no worker drives the engine {engine} yet; try `tercet up --model tiny`")
     found: dict[Stage, tuple[str, ...]] = {}
     for part in filter(None, text.split(",")):
-        name, _, url = part.strip().partition("=")
-        address = urlsplit(url)
-        if (
-            name not in tuple(Stage)
-            or address.scheme != "http"
-            or not address.netloc
-            or address.path.strip("/")
-        ):
-            stages = ", ".join(Stage)
-            raise ValueError(f"--engines: {part!r} is not STAGE=http://HOST:PORT with a stage of {stages}")
-        found[Stage(name)] = (*found.get(Stage(name), ()), url.rstrip("/"))
-    if text and not policy.served:
-        raise ValueError(
-            f"--engines: the engine {policy.stages.encode.engine} is built in; leave --engines out"
-        )
+        stage, url = _address(part.strip())
+        found[stage] = (*found.get(stage, ()), url)
     if missing := [stage for stage in Stage if policy.served and stage not in found]:
-        raise ValueError(
-            f"--engines: no server for {', '.join(missing)}; write {missing[0]}=http://HOST:PORT"
-        )
+        told = f"give --engines {missing[0]}=http://HOST:PORT, or try `tercet up --model tiny`"
+        raise ValueError(f"no server of the engine {engine} for {', '.join(missing)}; {told}")
     return found
+
+
+def _address(part: str) -> tuple[Stage, str]:
+    name, _, url = part.partition("=")
+    address = urlsplit(url)
+    if name not in tuple(Stage) or address.scheme != "http" or not address.netloc or address.path.strip("/"):
+        stages = ", ".join(Stage)
+        raise ValueError(f"--engines: {part!r} is not STAGE=http://HOST:PORT with a stage of {stages}")
+    return Stage(name), url.rstrip("/")
