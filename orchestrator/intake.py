@@ -8,7 +8,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from orchestrator.api import ChatRequest
 from orchestrator.api_errors import ApiError, invalid_request, rate_limited, timed_out, unavailable
 from orchestrator.byte_budget import ByteBudget
-from orchestrator.core.admission import admit
+from orchestrator.core.admission import admit, fits_context
 from orchestrator.core.tagger import tag
 from orchestrator.core.types import MediaShape, Reason, Rejected, StageLoad, StageTag
 from orchestrator.core.waiting import due_s, isolated_by_rates_s
@@ -125,7 +125,8 @@ class Intake:
         context = min(self._policy().model.max_context or self._front.max_context, self._front.max_context)
         room = context - len(prompt.token_ids)
         wanted = chat.max_tokens or min(self._front.default_max_tokens, max(room, 1))
-        if room < wanted:
+        if not fits_context(len(prompt.token_ids), wanted, context):
+            self._on_admission(Reason.CONTEXT_LENGTH_EXCEEDED)
             raise invalid_request(
                 f"the prompt has {len(prompt.token_ids)} tokens and the completion may have {wanted}: "
                 f"together more than the context of {context}; shorten the messages or lower max_tokens",
