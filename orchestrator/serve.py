@@ -24,6 +24,7 @@ from orchestrator.intake import Intake
 from orchestrator.keys import load_keys
 from orchestrator.kv_rules import CurrentKvRules
 from orchestrator.metrics import Metrics
+from orchestrator.model_front import model_front
 from orchestrator.policy import Policy, PolicyWatcher, dump_policy, restore_policy
 from orchestrator.policy_copy import PolicyCopy, follow, look
 from orchestrator.published import published
@@ -31,7 +32,6 @@ from orchestrator.release import BlobRelease
 from stages.blob_host import BlobConfig, BlobKeeper
 from stages.blobs import open_store
 from stages.epoch import new_epoch
-from stages.models import front
 
 log = logging.getLogger(__name__)
 
@@ -131,7 +131,7 @@ class Process:
 
     def _server(self, fleet: Fleet) -> uvicorn.Server:
         config = self._config
-        model = front(self._policy().model.name)
+        model = model_front(self._policy(), self._policy_file)
         kv_rules = CurrentKvRules(self._policy_file, model.kv_bytes_per_token)
         intake = Intake(
             fleet,
