@@ -9,7 +9,7 @@ from orchestrator.api import ChatRequest
 from orchestrator.api_errors import ApiError, invalid_request, rate_limited, timed_out, unavailable
 from orchestrator.api_served import stored_body
 from orchestrator.byte_budget import ByteBudget
-from orchestrator.core.admission import admit
+from orchestrator.core.admission import admit, fits_context
 from orchestrator.core.tagger import tag
 from orchestrator.core.types import MediaShape, Reason, Rejected, StageLoad, StageTag
 from orchestrator.core.waiting import due_s, isolated_by_rates_s
@@ -136,7 +136,9 @@ class Intake:
         context = min(self._policy().model.max_context or self._front.max_context, self._front.max_context)
         room = context - len(prompt.token_ids)
         wanted = chat.max_tokens or min(self._front.default_max_tokens, max(room, 1))
-        if room < wanted and chat.body is None:  # of other prompts the engine alone knows the length
+        fits = fits_context(len(prompt.token_ids), wanted, context)
+        if not fits and chat.body is None:  # of other prompts the engine alone knows the length
+            self._on_admission(Reason.CONTEXT_LENGTH_EXCEEDED)
             raise invalid_request(
                 f"the prompt has {len(prompt.token_ids)} tokens and the completion may have {wanted}: "
                 f"together more than the context of {context}; shorten the messages or lower max_tokens",

@@ -18,6 +18,7 @@ class Reason(StrEnum):
     NO_REPLICA = "no-replica"
     PREFILL_BACKPRESSURE = "prefill-backpressure"
     DEADLINE_EXPIRED = "deadline-expired"
+    CONTEXT_LENGTH_EXCEEDED = "context-length-exceeded"
     TOO_LARGE = "too-large"
     # route
     ONLY_CANDIDATE = "only-candidate"
