@@ -72,7 +72,7 @@ def _pod(args: StagePoolArgs, containers: list[Object], volumes: list[Object]) -
         "priorityClassName": args.priority_class,
         "terminationGracePeriodSeconds": args.of_stage.drain_s + _LEAVE_S,
         "securityContext": pod_security(),
-        "tolerations": [_TOLERATION],
+        "tolerations": [] if args.hardware == PROCESSORS else [_TOLERATION],
         "affinity": _affinity(args),
         "containers": containers,
         "volumes": volumes,
