@@ -98,8 +98,8 @@ def emulate_command(
             handshake_s=handshake_s,
             speed_up=speed_up,
         )
-        faults = Faults().edited(_fault_fields(fault or ()))
-    except (ValueError, msgspec.DecodeError) as error:
+        faults = _faults(fault or ())
+    except ValueError as error:
         refuse(str(error), MISTAKEN)
     _become(EmulatedProcess(config=config, times=times, faults=faults, host=host, port=port, as_json=as_json))
 
@@ -159,10 +159,20 @@ def _limits(parts: Iterable[str]) -> dict[str, int]:
     return limits
 
 
-def _fault_fields(parts: Iterable[str]) -> bytes:
-    """Return the faults of the command line as a JSON object."""
+def _faults(parts: Iterable[str]) -> Faults:
+    """Return the faults of the command line.
+
+    Raises:
+        ValueError: Names the part that is wrong.
+    """
     fields = {}
     for part in parts:
         name, _, value = part.partition("=")
-        fields[name] = msgspec.Raw(value.encode() or b"true")
-    return msgspec.json.encode(fields)
+        try:
+            fields[name] = msgspec.json.decode(value or "true")
+        except msgspec.DecodeError:
+            raise ValueError(f"--fault: {part!r} is not NAME=NUMBER, NAME=true or NAME=false") from None
+    try:
+        return msgspec.convert(fields, Faults)
+    except msgspec.ValidationError as error:
+        raise ValueError(f"--fault: {error}; known: {', '.join(Faults.__struct_fields__)}") from None

@@ -1,6 +1,7 @@
 """The process of `tercet emulate`: `python -m cli.emulated` with an `EmulatedProcess` as JSON."""
 
-import contextlib
+import asyncio
+import signal
 import sys
 
 import msgspec
@@ -55,13 +56,18 @@ def main() -> None:
     """Serve until Ctrl-C or SIGTERM."""
     process = msgspec.json.decode(sys.argv[1], type=EmulatedProcess)
     try:
-        emulator = Emulator(
-            process.config, process.times.timing(), process.faults, host=process.host, port=process.port
-        )
-        with contextlib.suppress(KeyboardInterrupt):
-            uvloop.run(emulator.run(lambda address: _say(process, address)))
+        uvloop.run(_serve(process))
     except OSError as error:
         sys.exit(f"tercet: cannot listen: {error}; choose another --host, --port or --side-port")
+
+
+async def _serve(process: EmulatedProcess) -> None:
+    emulator = Emulator(
+        process.config, process.times.timing(), process.faults, host=process.host, port=process.port
+    )
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, emulator.stop)
+    await emulator.run(lambda address: _say(process, address))
 
 
 def _say(process: EmulatedProcess, address: Address) -> None:

@@ -17,6 +17,7 @@ from cli.cluster_up import cluster_down_command, cluster_up_command
 from cli.compare import compare_command
 from cli.controller import controller_command
 from cli.emulate import emulate_command
+from cli.engines import engines_of
 from cli.experiments import experiments_command
 from cli.explain import explain_command
 from cli.models import models_app
@@ -30,6 +31,7 @@ from cli.simulate import simulate_command
 from cli.status import status
 from cli.tune import tune_command
 from orchestrator.keys import load_keys
+from orchestrator.model_front import model_front
 from orchestrator.policy import Policy, PolicyError, load_policy
 from stages.front import ModelUnavailable
 from stages.models import MODELS
@@ -76,6 +78,9 @@ def up(
     replicas: Annotated[
         str, typer.Option(help="Workers per stage, such as encode=2,prefill=1,decode=2.")
     ] = "",
+    engines: Annotated[
+        str, typer.Option(help="Engine servers that run already, such as encode=http://HOST:PORT,prefill=…")
+    ] = "",
     api_keys: Annotated[Path | None, typer.Option(help="File of API keys.", dir_okay=False)] = None,
     state: Annotated[Path | None, typer.Option(help="State folder.", file_okay=False)] = None,
 ) -> None:
@@ -85,17 +90,21 @@ def up(
     policy_file = _policy_file(model, policy)
     try:
         loaded = load_policy(policy_file)
+        if not loaded.served:
+            _check_built_in(policy_file, loaded)
+        servers = engines_of(engines, loaded)
         options = UpOptions(
             policy_file=policy_file.resolve(),
             policy=loaded,
             host=host,
             port=port,
             metrics_port=port + 1 if metrics_port is None else metrics_port,
-            replicas=_replicas(replicas, loaded),
+            replicas={s: len(urls) for s, urls in servers.items()} or _replicas(replicas, loaded),
+            engines=servers,
+            token_bytes=model_front(loaded, policy_file).kv_bytes_per_token,
             state_dir=(state or state_home(port)).resolve(),
             keys_file=api_keys.resolve() if api_keys else None,
         )
-        _check_built_in(policy_file, loaded)
         if api_keys:
             load_keys(api_keys)
         elif not _is_loopback(host):
@@ -106,7 +115,8 @@ def up(
         refuse(str(error), MISTAKEN)
     typer.echo(f"state in {options.state_dir}", err=True)
     try:
-        MODELS[loaded.model.name].prepare(lambda line: typer.echo(line, err=True))
+        if not loaded.served:
+            MODELS[loaded.model.name].prepare(lambda line: typer.echo(line, err=True))
         typer.echo(f"starting redis, a gateway and {_in_words(options.replicas)} …", err=True)
         asyncio.run(Supervisor(options, typer.echo).run())
     except (StartFailed, NoRedisServer, ModelUnavailable) as error:

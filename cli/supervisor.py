@@ -11,7 +11,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -26,6 +26,7 @@ from orchestrator.adapters.redis import RedisLedger, connect
 from orchestrator.ledger import EXIT_FENCED
 from orchestrator.policy import Policy
 from orchestrator.serve import GatewayConfig, keep_policy
+from stages.adapters.server import EngineServer
 from stages.blob_host import BlobConfig
 from stages.blobs import default_dir, open_store
 from stages.epoch import new_epoch
@@ -57,6 +58,8 @@ class UpOptions:
         replicas: Worker processes per stage.
         state_dir: Logs, Redis's append-only file and `supervisor.json` go here and stay.
         metrics_port: 0 for none.
+        engines: Addresses of engine servers that run already, one a replica; empty for built-in engines.
+        token_bytes: KV cache of one position, as the gateway reserves it.
     """
 
     policy_file: Path
@@ -67,6 +70,8 @@ class UpOptions:
     replicas: Mapping[Stage, int]
     state_dir: Path
     keys_file: Path | None = None
+    engines: Mapping[Stage, Sequence[str]] = field(default_factory=dict)
+    token_bytes: int = 1
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -176,7 +181,9 @@ class Supervisor:
         for stage in Stage:
             for number in range(self._options.replicas[stage]):
                 name = f"{stage}-{number}"
-                self._launch(name, stage, partial(self._worker_boot, stage, name))
+                self._launch(
+                    name, stage, partial(self._worker_boot, stage, name, self._server(stage, number))
+                )
 
     def _launch(self, name: str, kind: str, boot: Callable[[], Boot]) -> None:
         child = Child(
@@ -207,7 +214,19 @@ class Supervisor:
         )
         return self._boot(config.gateway_id, "orchestrator", "TERCET_GATEWAY", config)
 
-    def _worker_boot(self, stage: Stage, name: str) -> Boot:
+    def _server(self, stage: Stage, number: int) -> EngineServer | None:
+        """Return the engine server of a stage's replica, None if the engine is built in."""
+        policy = self._options.policy
+        if not policy.served:
+            return None
+        return EngineServer(
+            kind="vllm",
+            url=self._options.engines[stage][number],
+            model=policy.model.name,
+            token_bytes=self._options.token_bytes,
+        )
+
+    def _worker_boot(self, stage: Stage, name: str, server: EngineServer | None) -> Boot:
         policy = self._options.policy
         config = WorkerConfig(
             name=name,
@@ -222,6 +241,8 @@ class Supervisor:
                 max_batch=policy.stages[stage].batch, max_image_pixels=policy.admission.limits.image_px
             ),
             hardware=policy.stages[stage].hardware[0],
+            server=server,
+            modalities=policy.model.modalities if policy.served else (),
         )
         return self._boot(config.replica_id, "workers", "TERCET_WORKER", config)
 

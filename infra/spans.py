@@ -4,9 +4,8 @@ from collections.abc import Mapping
 from typing import NoReturn
 
 from infra.config import ConfigError, StackConfig
-from infra.objects.engines import SERVERS
 from orchestrator.kube_names import PROCESSORS
-from orchestrator.policy import Policy
+from orchestrator.policy import SERVERS, Policy
 from stages.types import Stage
 
 
@@ -38,7 +37,8 @@ def _span(config: StackConfig, policy: Policy, stage: Stage) -> int:
         _refuse(policy, f"{needs}: tp has to be a multiple")
     if of_stage.engine not in SERVERS:
         _refuse(
-            policy, f"{needs}: engine {of_stage.engine} runs on one node; {' and '.join(SERVERS)} on more"
+            policy,
+            f"{needs}: engine {of_stage.engine} runs on one node; {' and '.join(sorted(SERVERS))} on more",
         )
     return of_stage.tp // largest
 

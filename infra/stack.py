@@ -15,10 +15,11 @@ from infra.objects.observability import ObservabilityArgs, observability_objects
 from infra.objects.publisher import PublisherArgs, publisher_objects
 from infra.objects.service import ModelServiceArgs, service_objects
 from infra.objects.stage_pool import pool_objects
+from infra.service_policy import read_policy
 from infra.spans import spans
 from orchestrator.control_policy import policy_profile
 from orchestrator.core.profile import Accelerator
-from orchestrator.policy import Policy, PolicyError, load_policy
+from orchestrator.policy import Policy
 from orchestrator.profiles import NoProfileError
 from orchestrator.start_times import pod_start
 from stages.types import Stage
@@ -119,15 +120,11 @@ def _service(
     name: str, config: StackConfig, root: Path, accelerators: Mapping[str, Accelerator]
 ) -> ModelServiceArgs:
     file = root / config.services[name].policy
-    try:
-        policy = load_policy(file)
-    except PolicyError as error:
-        raise ConfigError(f"`tercet:services.{name}.policy`: {error}") from error
-    _check_policy(name, policy, accelerators)
+    policy, profile_text = read_policy(f"tercet:services.{name}.policy", name, file)
+    _check_hardware_of(name, policy, accelerators)
     if config.services[name].inference_pool and policy.stages.decode.engine != "vllm":
         message = "decode has to be vllm, whose server takes whole requests"
         raise ConfigError(f"`tercet:services.{name}.inference_pool`: {message}")
-    profile = policy.model.profile
     return ModelServiceArgs(
         policy=policy,
         file=file,
@@ -136,7 +133,7 @@ def _service(
         images=config.images,
         broker=config.broker,
         priority_class=_priority_class(config.namespace),
-        profile_text=(file.parent / profile).read_text() if profile else "",
+        profile_text=profile_text,
         nodes=spans(config, policy),
         starts=_starts(policy, file, config, accelerators),
         prometheus=(config.observability.prometheus if config.observability else None) or "",
@@ -156,10 +153,7 @@ def _starts(
     return {stage: pod_start(profile.cold_start[stage], config.starts.speed_up) for stage in Stage}
 
 
-def _check_policy(name: str, policy: Policy, accelerators: Mapping[str, Accelerator]) -> None:
-    if policy.service != name:
-        message = f"the policy is of `{policy.service}`; name the service so"
-        raise ConfigError(f"`tercet:services.{name}`: {message}")
+def _check_hardware_of(name: str, policy: Policy, accelerators: Mapping[str, Accelerator]) -> None:
     for stage in Stage:
         for hardware in policy.stages[stage].hardware:
             _check_hardware(f"services.{name}: stages.{stage.value}.hardware", hardware, accelerators)

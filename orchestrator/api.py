@@ -46,6 +46,7 @@ class ChatRequest:
         media: In order of appearance.
         max_tokens: Completion tokens at most, or None if the client named no limit.
         ignored: Paths of fields that nobody knows, in order of appearance.
+        body: The whole of it, for engines that read chats themselves; None for others.
     """
 
     model: str
@@ -59,6 +60,7 @@ class ChatRequest:
     seed: int
     stop: tuple[str, ...]
     ignored: tuple[str, ...]
+    body: dict[str, Json] | None = None
 
     def sampling(self, default_max_tokens: int) -> Sampling:
         """Return the sampling, with the model's own limit where the client named none."""
@@ -82,7 +84,7 @@ def parse_chat(body: bytes, *, known_models: Collection[str], default_seed: int)
     Raises:
         ApiError: 400, or 404 for an unknown model; nothing else, whatever the bytes.
     """
-    fields = as_object(_load(body), "")
+    fields = as_object(load_body(body), "")
     for name, is_neutral in _UNSUPPORTED.items():
         if name in fields and not is_neutral(fields[name]):
             raise unsupported(name, fields[name])
@@ -101,7 +103,7 @@ def parse_chat(body: bytes, *, known_models: Collection[str], default_seed: int)
         media=tuple(messages.media),
         stream=stream,
         include_usage=include_usage,
-        max_tokens=_max_tokens(fields),
+        max_tokens=max_tokens_of(fields),
         temperature=number(fields, "temperature", 0.0, 2.0, default=0.0),
         top_p=_top_p(fields),
         # Negative seeds are valid for clients; engines key their generator with 63 bits.
@@ -119,7 +121,12 @@ def warning_header(ignored: Collection[str]) -> str:
     return f"ignored unknown fields: {', '.join(printable)}{more}"
 
 
-def _load(body: bytes) -> Json:
+def load_body(body: bytes) -> Json:
+    """Return a body's JSON.
+
+    Raises:
+        ApiError: 400: it is none, or there is too much in it.
+    """
     if sum(map(body.count, (b",", b"[", b"{"))) > MAX_VALUES:
         raise invalid_request(f"the body holds more than {MAX_VALUES:,} JSON values", code="too_many_values")
     try:
@@ -141,7 +148,8 @@ def _include_usage(options: Json, stream: bool, ignored: list[str]) -> bool:
     return flag(fields, "include_usage", "stream_options.include_usage")
 
 
-def _max_tokens(fields: Mapping[str, Json]) -> int | None:
+def max_tokens_of(fields: Mapping[str, Json]) -> int | None:
+    """Return the completion tokens at most, by the field's old name or its new one."""
     old = integer(fields, "max_tokens", 1, 2**31 - 1)
     new = integer(fields, "max_completion_tokens", 1, 2**31 - 1)
     if old is not None and new is not None and old != new:

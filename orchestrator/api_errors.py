@@ -114,6 +114,12 @@ def poison_request(request_id: str) -> ApiError:
     return ApiError(500, message, type="server_error", code="poison_request")
 
 
+def diverged(message: str) -> ApiError:
+    """500: an answer was lost on its way and cannot be continued."""
+    told = f"the answer was lost with a replica and cannot be continued: {message}"
+    return ApiError(500, told, type="server_error", code="answer_lost")
+
+
 def unavailable(message: str, retry_after_s: float, *, code: str = "service_unavailable") -> ApiError:
     """503: a resource is missing for now."""
     return ApiError(503, message, type="server_error", code=code, headers=_retry_after(retry_after_s))

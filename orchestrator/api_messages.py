@@ -72,10 +72,11 @@ class MessageReader:
                 "messages is empty; send at least one message", param="messages", code="empty_array"
             )
         for index, message in enumerate(messages):
-            self._count()
-            self._message(message, f"messages[{index}]")
+            self.count()
+            self.message(message, f"messages[{index}]")
 
-    def _message(self, message: Json, path: str) -> None:
+    def message(self, message: Json, path: str) -> None:
+        """Take one message."""
         fields = as_object(message, path)
         role = one_of(required(fields, "role", path), f"{path}.role", ROLES)
         for name in _REFUSED_IN_MESSAGE:
@@ -83,23 +84,25 @@ class MessageReader:
                 raise unsupported(f"{path}.{name}", fields[name])
         content = required(fields, "content", path)
         first_media = len(self.media)
-        text = content if isinstance(content, str) else self._parts(content, f"{path}.content")
+        text = content if isinstance(content, str) else self.parts(content, f"{path}.content")
         self.turns.append(Turn(role=role, text=text, media=tuple(range(first_media, len(self.media)))))
         if len(fields) > 2:
             self._ignore(fields, _KNOWN_IN_MESSAGE, path)
 
-    def _parts(self, parts: Json, path: str) -> str:
+    def parts(self, parts: Json, path: str) -> str:
+        """Take a list of content parts; return their text."""
         if not isinstance(parts, list):
             raise wrong_type(path, "a string or a list of content parts", parts)
         if not parts:
             raise invalid_request(
                 f"{path} is empty; send at least one content part", param=path, code="empty_array"
             )
-        texts = [self._part(part, f"{path}[{index}]") for index, part in enumerate(parts)]
+        texts = [self.part(part, f"{path}[{index}]") for index, part in enumerate(parts)]
         return "\n".join(text for text in texts if text is not None)
 
-    def _part(self, part: Json, path: str) -> str | None:
-        self._count()
+    def part(self, part: Json, path: str) -> str | None:
+        """Take one content part; return its text, None for media."""
+        self.count()
         fields = as_object(part, path)
         kind = one_of(required(fields, "type", path), f"{path}.type", _PARTS)
         value = required(fields, kind, path)
@@ -127,7 +130,12 @@ class MessageReader:
     def _ignore(self, fields: Mapping[str, Json], known: Collection[str], path: str) -> None:
         self.ignored.extend(f"{path}.{name}" for name in fields if name not in known)
 
-    def _count(self) -> None:
+    def count(self) -> None:
+        """Count one more message or part.
+
+        Raises:
+            ApiError: 400: that makes too many.
+        """
         self._seen += 1
         if self._seen > MAX_PARTS:
             message = f"more than {MAX_PARTS:,} messages and content parts"

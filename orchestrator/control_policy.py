@@ -127,6 +127,7 @@ def control_policy(
         ttft_s=policy.slo.ttft_s,
         tpot_s=policy.slo.tpot_s,
         attainment=policy.slo.attainment,
+        max_context=policy.model.max_context,
         budget=policy.scaling.budget,
         queue_s=policy.admission.queue_s,
         pending_timeout_s=policy.scaling.pending_timeout_s,

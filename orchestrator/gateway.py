@@ -9,10 +9,11 @@ from collections.abc import Callable, Coroutine, Iterator, Mapping
 
 import msgspec
 
-from orchestrator.answer import Answer
+from orchestrator.answer import Answer, Course, Relay
 from orchestrator.api import ChatRequest, parse_chat
 from orchestrator.api_errors import (
     ApiError,
+    diverged,
     error_body,
     internal_error,
     invalid_request,
@@ -24,6 +25,7 @@ from orchestrator.api_errors import (
     unavailable,
 )
 from orchestrator.api_render import DONE, error_event, models_body
+from orchestrator.api_served import parse_served_chat
 from orchestrator.asgi import CLIENT_GONE, Call, ClientGone, Receive, Scope, Send
 from orchestrator.core.waiting import PRIORITY_RANGE
 from orchestrator.counting import Counting
@@ -36,6 +38,7 @@ from orchestrator.ledger import LEASE_S
 from orchestrator.metrics import Metrics
 from orchestrator.pipeline import (
     DeadlineExpired,
+    Diverged,
     Exhausted,
     InvalidRequest,
     Pipeline,
@@ -44,8 +47,9 @@ from orchestrator.pipeline import (
 )
 from orchestrator.policy import Policy
 from orchestrator.ports import LedgerUnavailable
+from stages.adapters.front import ServedFront
 from stages.blobs import BlobStoreFull
-from stages.front import ModelFront
+from stages.front import TextFront
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +71,7 @@ class Gateway:
         self,
         fleet: Fleet,
         intake: Intake,
-        front: ModelFront,
+        front: TextFront | ServedFront,
         policy: Callable[[], Policy],
         metrics: Metrics,
         counting: Counting,
@@ -160,7 +164,8 @@ class Gateway:
         limit_bytes = media_limits(self._policy()).body_bytes
         async with self._intake.room(min(call.announced_bytes(limit_bytes), limit_bytes)):
             body = await call.body(limit_bytes)
-            return parse_chat(body, known_models={self._front.name}, default_seed=secrets.randbits(63))
+            parse = parse_served_chat if isinstance(self._front, ServedFront) else parse_chat
+            return parse(body, known_models={self._front.name}, default_seed=secrets.randbits(63))
 
     @contextlib.contextmanager
     def _counted(self, call: Call) -> Iterator[None]:
@@ -213,10 +218,11 @@ class Gateway:
         with _as_api_errors(call):
             async with asyncio.timeout_at(request.deadline_s), self._intake.take(chat, request) as work:
                 pipeline = Pipeline(self._fleet.hops, self._fleet.prefixes, request, work)
-                answer = Answer(
-                    call, chat, request, work, pipeline, self._front, self._metrics, self._counting
-                )
-                await answer.send()
+                course = Course(call, request, work, self._metrics, self._counting)
+                if isinstance(self._front, ServedFront):
+                    await Relay(call, chat, pipeline, course).send()
+                else:
+                    await Answer(call, chat, work, pipeline, self._front, course).send()
 
 
 @contextlib.contextmanager
@@ -238,6 +244,8 @@ def _api_error(call: Call, error: Exception) -> ApiError:
             return invalid_request(str(error), param="messages", code="invalid_media")
         case TimeoutError() | DeadlinePassed() | DeadlineExpired():
             return timed_out("the deadline passed; allow more time or send less")
+        case Diverged():
+            return diverged(str(error))
         case PoisonRequest():
             return poison_request(call.x_request_id)
         case BlobStoreFull() | StoreFull():

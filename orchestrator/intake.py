@@ -7,8 +7,9 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from orchestrator.api import ChatRequest
 from orchestrator.api_errors import ApiError, invalid_request, rate_limited, timed_out, unavailable
+from orchestrator.api_served import stored_body
 from orchestrator.byte_budget import ByteBudget
-from orchestrator.core.admission import admit
+from orchestrator.core.admission import admit, fits_context
 from orchestrator.core.tagger import tag
 from orchestrator.core.types import MediaShape, Reason, Rejected, StageLoad, StageTag
 from orchestrator.core.waiting import due_s, isolated_by_rates_s
@@ -25,11 +26,13 @@ from orchestrator.media import (
 )
 from orchestrator.pipeline import Work
 from orchestrator.policy import Policy
-from stages.blobs import BlobStore
+from stages.blobs import BlobStore, inlined
 from stages.front import ModelFront, UnknownWord
 from stages.types import BlobHandle, MediaItem, Modality, Prompt, Sampling, Stage
 
 _OFF_LOOP_BYTES = 256 * 1024
+_INLINE_BYTES = 64 * 1024
+"""A chat's body up to this size travels in its jobs."""
 
 
 class Intake:
@@ -105,9 +108,10 @@ class Intake:
         return Work(
             tag=tagged,
             prompt=prompt,
+            chat=self._chat(chat, media, request),
             items=items,
             sampling=sampling,
-            restore=lambda index: self._put(media[index], request),
+            restore=lambda index: self._put(media[index].data, request),
             kv=kv_rules.sizes,
             decode_level=kv_rules.decode_level,
         )
@@ -120,12 +124,21 @@ class Intake:
         except ValueError as error:
             raise invalid_request(str(error), param="messages", code="invalid_prompt") from None
 
+    def _chat(self, chat: ChatRequest, media: Sequence[Media], request: Request) -> BlobHandle | None:
+        """Return the body for engines that read chats themselves."""
+        if chat.body is None:
+            return None
+        body = stored_body(chat.body, [item.sha256 for item in media])
+        return self._put(body, request) if len(body) > _INLINE_BYTES else inlined(body, _ttl_s(request))
+
     def _sampling(self, chat: ChatRequest, prompt: Prompt) -> Sampling:
         """Return the sampling, with a completion limit that fits the context."""
         context = min(self._policy().model.max_context or self._front.max_context, self._front.max_context)
         room = context - len(prompt.token_ids)
         wanted = chat.max_tokens or min(self._front.default_max_tokens, max(room, 1))
-        if room < wanted:
+        fits = fits_context(len(prompt.token_ids), wanted, context)
+        if not fits and chat.body is None:  # of other prompts the engine alone knows the length
+            self._on_admission(Reason.CONTEXT_LENGTH_EXCEEDED)
             raise invalid_request(
                 f"the prompt has {len(prompt.token_ids)} tokens and the completion may have {wanted}: "
                 f"together more than the context of {context}; shorten the messages or lower max_tokens",
@@ -148,9 +161,9 @@ class Intake:
 
     async def _store(self, item: Media, tokens: int, request: Request) -> MediaItem:
         if len(item.data) > _OFF_LOOP_BYTES:
-            blob = await asyncio.to_thread(self._put, item, request)
+            blob = await asyncio.to_thread(self._put, item.data, request)
         else:
-            blob = self._put(item, request)
+            blob = self._put(item.data, request)
         return MediaItem(
             modality=item.modality,
             blob=blob,
@@ -161,9 +174,13 @@ class Intake:
             tokens=tokens,
         )
 
-    def _put(self, item: Media, request: Request) -> BlobHandle:
-        ttl_s = max(0.0, request.deadline_s - time.monotonic()) + FORGET_AFTER_S
-        return self._blobs.put(item.data, owner=request.request_id, ttl_s=ttl_s)
+    def _put(self, data: bytes, request: Request) -> BlobHandle:
+        return self._blobs.put(data, owner=request.request_id, ttl_s=_ttl_s(request))
+
+
+def _ttl_s(request: Request) -> float:
+    """Return how long what a request brings has to be kept."""
+    return max(0.0, request.deadline_s - time.monotonic()) + FORGET_AFTER_S
 
 
 def media_limits(policy: Policy) -> MediaLimits:

@@ -20,6 +20,7 @@ from stages.prefix import block_hashes
 from stages.reply import Encoded, Failed, Lost, Prefilled, Reply, Tokens
 from stages.types import (
     BlobHandle,
+    Chat,
     DecodeJob,
     EmbeddingRef,
     EncodeJob,
@@ -40,6 +41,9 @@ LOSSES_TO_SUSPECT = 3
 """Attempts of a hop whose replica fell silent, after which the hop is retried alone; that proves nothing."""
 CRASHES_ALONE = 2
 """Crashes of an engine that served nothing else, after which a request is called poisonous."""
+
+_FIRST_WAIT_S, _LONGEST_WAIT_S = 0.05, 2.0
+"""Before a hop that an engine refused is tried again; the wait doubles with each attempt."""
 
 
 class RequestFailed(Exception):
@@ -62,6 +66,10 @@ class StoreFull(RequestFailed):
     """A stage found no room in the blob store."""
 
 
+class Diverged(RequestFailed):
+    """A lost answer was begun and cannot be continued."""
+
+
 class DeadlineExpired(RequestFailed):
     """A stage dropped the work because its deadline had passed."""
 
@@ -71,6 +79,8 @@ class Work:
     """What a request asks for, ready to be dispatched.
 
     Attributes:
+        prompt: What routing knows of it; also what the engine gets, unless that reads the chat.
+        chat: The chat's body for an engine that reads it.
         restore: Puts a media item's bytes back into the blob store, by its index.
         kv: What the model keeps of what it reads.
         decode_level: Topology levels that decode must share with prefill.
@@ -83,6 +93,7 @@ class Work:
     restore: Callable[[int], BlobHandle]
     kv: KvSizes
     decode_level: int = 0
+    chat: BlobHandle | None = None
 
 
 class Pipeline:
@@ -99,7 +110,13 @@ class Pipeline:
         self._crashes: dict[str, int] = {}
         self._generated: list[int] = []
         self._lost_on: dict[str, str] = {}
+        self._refused_by: dict[str, str] = {}
         self.cached_tokens = 0
+
+    @property
+    def request_id(self) -> str:
+        """Our id of the request."""
+        return self._request.request_id
 
     async def run(self) -> AsyncGenerator[TokenChunk]:
         """Yield the completion; the last chunk has the finish reason. Every index comes once and in order.
@@ -147,7 +164,7 @@ class Pipeline:
                 self._hops.delivered(Stage.ENCODE, reply.ref.tokens - cached, cached)
                 self._note(reply.ref.blob)
                 return
-            self._retry_or_raise(hop, attempt, reply)
+            await self._retry_or_raise(hop, attempt, reply)
             if isinstance(reply, Failed) and reply.kind == "blob":
                 self._items[index] = replace(item, blob=self._work.restore(index))
 
@@ -164,8 +181,10 @@ class Pipeline:
                 kv_bytes=kv_bytes(self._work.tag, self._work.kv, len(self._generated)),
                 prefix_tokens=self._prefixes.match(hashes),
             )
+            chat = self._chat()
             job = PrefillJob(
-                prompt=prompt,
+                prompt=Prompt(token_ids=()) if chat else prompt,
+                chat=chat,
                 embeddings=tuple(ref for ref in self._embeddings if ref is not None),
                 sampling=self._work.sampling,
                 generated=tuple(self._generated),
@@ -180,7 +199,7 @@ class Pipeline:
                 self._prefixes.record(attempt.grant.order.replica_id, hashes)
                 self.cached_tokens = max(self.cached_tokens, reply.ref.cached_tokens)
                 return reply.ref, attempt.grant.replica
-            self._retry_or_raise(hop, attempt, reply)
+            await self._retry_or_raise(hop, attempt, reply)
             if isinstance(reply, Failed) and reply.kind == "blob":
                 self._forget_embedding(reply.uri)
                 return None
@@ -197,14 +216,18 @@ class Pipeline:
             required_level=self._work.decode_level,
         )
         job = DecodeJob(
-            kv=kv, sampling=sampling, generated=tuple(self._generated), **self._request.next_attempt(hop)
+            kv=kv,
+            sampling=sampling,
+            generated=tuple(self._generated),
+            chat=self._chat(),
+            **self._request.next_attempt(hop),
         )
         try:
             async with self._hops.attempt(self._request, query, job) as attempt:
                 while True:
                     reply = await attempt.inbox.get()
                     if not isinstance(reply, Tokens):
-                        self._retry_or_raise(hop, attempt, reply)
+                        await self._retry_or_raise(hop, attempt, reply)
                         return
                     chunk = self._unseen(reply.chunk)
                     self._generated += chunk.tokens
@@ -218,6 +241,11 @@ class Pipeline:
             log.warning("no decode is left where prefill was; prefilling elsewhere", extra=self._fields())
             self._check_attempts(hop)
 
+    def _chat(self) -> Chat | None:
+        """Return the chat as it is now: media may have been put back into the store."""
+        body = self._work.chat
+        return Chat(body=body, items=tuple(self._items)) if body else None
+
     def _note(self, blob: BlobHandle) -> None:
         if blob.pull_url:
             self._request.pull_urls.add(blob.pull_url)
@@ -227,6 +255,9 @@ class Pipeline:
         known = len(self._generated) - chunk.index
         if known < 0:
             raise RuntimeError(f"tokens {len(self._generated)} to {chunk.index} are missing")
+        if not known:
+            return chunk
+        # What an engine has written is never cut: it arrives twice whole, or not at all.
         return TokenChunk(index=chunk.index + known, tokens=chunk.tokens[known:], finish=chunk.finish)
 
     def _query(
@@ -241,7 +272,7 @@ class Pipeline:
         domain: tuple[str, ...] = (),
         required_level: int = 0,
     ) -> RouteQuery:
-        lost_on = self._lost_on.get(hop)
+        lost_on, refused_by = self._lost_on.get(hop), self._refused_by.get(hop)
         return RouteQuery(
             stage=stage,
             model=self._request.model,
@@ -253,10 +284,11 @@ class Pipeline:
             required_level=required_level,
             onward_level=self._work.decode_level if stage is Stage.PREFILL else 0,
             excluded=frozenset({lost_on} if lost_on else ()),
+            avoided=frozenset({refused_by} if refused_by else ()),
             alone=hop in self._suspect,
         )
 
-    def _retry_or_raise(self, hop: str, attempt: Attempt, reply: Reply) -> None:
+    async def _retry_or_raise(self, hop: str, attempt: Attempt, reply: Reply) -> None:
         """Return if the hop should be tried again; note what is known against the request."""
         if isinstance(reply, Lost):
             self._lost_on[hop] = attempt.grant.order.replica_id
@@ -270,8 +302,14 @@ class Pipeline:
             raise StoreFull(reply.message)
         elif isinstance(reply, Failed) and reply.kind == "deadline":
             raise DeadlineExpired(reply.message)
+        elif isinstance(reply, Failed) and reply.kind == "diverged":
+            raise Diverged(reply.message)
+        elif isinstance(reply, Failed) and reply.kind == "refused":
+            self._refused_by[hop] = attempt.grant.order.replica_id
         log.warning("%s retried: %s", hop, reply, extra=self._fields())
         self._check_attempts(hop)
+        if isinstance(reply, Failed) and reply.kind == "refused":
+            await asyncio.sleep(min(_LONGEST_WAIT_S, _FIRST_WAIT_S * 2 ** (self._request.attempts[hop] - 1)))
 
     def _check_attempts(self, hop: str) -> None:
         if self._request.attempts[hop] >= MAX_ATTEMPTS:

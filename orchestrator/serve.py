@@ -1,11 +1,10 @@
 """One gateway process: its parts wired together, HTTP on one port, metrics on another."""
 
 import asyncio
-import contextlib
 import logging
 import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from orchestrator.intake import Intake
 from orchestrator.keys import load_keys
 from orchestrator.kv_rules import CurrentKvRules
 from orchestrator.metrics import Metrics
+from orchestrator.model_front import model_front
 from orchestrator.policy import Policy, PolicyWatcher, dump_policy, restore_policy
 from orchestrator.policy_copy import PolicyCopy, follow, look
 from orchestrator.published import published
@@ -31,7 +31,7 @@ from orchestrator.release import BlobRelease
 from stages.blob_host import BlobConfig, BlobKeeper
 from stages.blobs import open_store
 from stages.epoch import new_epoch
-from stages.models import front
+from stages.http_server import UnsignalledServer
 
 log = logging.getLogger(__name__)
 
@@ -129,9 +129,9 @@ class Process:
         self._fetcher.close()
         await client.aclose()
 
-    def _server(self, fleet: Fleet) -> uvicorn.Server:
+    def _server(self, fleet: Fleet) -> UnsignalledServer:
         config = self._config
-        model = front(self._policy().model.name)
+        model = model_front(self._policy(), self._policy_file)
         kv_rules = CurrentKvRules(self._policy_file, model.kv_bytes_per_token)
         intake = Intake(
             fleet,
@@ -153,7 +153,7 @@ class Process:
             keys=load_keys(Path(config.keys_file)) if config.keys_file else None,
             problems=self._problems,
         )
-        return _Server(
+        return UnsignalledServer(
             uvicorn.Config(
                 app,
                 host=config.host,
@@ -237,12 +237,3 @@ def _restored(kept: Path | None) -> Policy | None:
     except (OSError, ValueError) as error:
         log.warning("no policy kept from before: %s", error)
         return None
-
-
-class _Server(uvicorn.Server):
-    """Leaves signals alone: uvicorn would raise them again when it is done, before we have left the fleet."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Do nothing."""
-        yield

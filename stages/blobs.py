@@ -136,10 +136,9 @@ class SharedMemoryStore:
     def put(self, data: "Buffer", *, owner: str, ttl_s: float) -> BlobHandle:  # noqa: D102
         view = memoryview(data)
         view = view.cast("B") if view.nbytes else memoryview(b"")
-        sha256 = hashlib.sha256(view).hexdigest()
         if view.nbytes <= self._settings.inline_bytes:
-            uri = _INLINE + base64.b64encode(view).decode()
-            return BlobHandle(uri=uri, sha256=sha256, size_bytes=view.nbytes, ttl_s=ttl_s)
+            return inlined(view, ttl_s)
+        sha256 = hashlib.sha256(view).hexdigest()
         try:
             reference = self._files.create(view, owner, ttl_s)
         except OSError as error:
@@ -201,6 +200,13 @@ class SharedMemoryStore:
             ttl_s=ttl_s,
             pull_url=f"{public}/blobs/{reference}" if public else "",
         )
+
+
+def inlined(data: "Buffer", ttl_s: float) -> BlobHandle:
+    """Return a handle that holds its bytes itself; at most `MAX_INLINE_BYTES` are meant to travel so."""
+    view = memoryview(data)
+    uri = _INLINE + base64.b64encode(view).decode()
+    return BlobHandle(uri=uri, sha256=hashlib.sha256(view).hexdigest(), size_bytes=view.nbytes, ttl_s=ttl_s)
 
 
 def _inlined(handle: BlobHandle) -> bytes:

@@ -9,7 +9,7 @@ import numpy as np
 
 from stages.blobs import BlobStore
 from stages.engines import Emit, InvalidWork
-from stages.front import ModelFront
+from stages.front import TextFront
 from stages.limits import EngineLimits
 from stages.loop import EngineLoop, Task
 from stages.numerics import Array
@@ -178,7 +178,7 @@ def _left(task: DecodeTask) -> int:
 class ReferenceDecode:
     """`DecodeEngine` in numpy."""
 
-    def __init__(self, model: Transformer, front: ModelFront, blobs: BlobStore, limits: EngineLimits) -> None:
+    def __init__(self, model: Transformer, front: TextFront, blobs: BlobStore, limits: EngineLimits) -> None:
         self._model = model
         self._front = front
         self._blobs = blobs

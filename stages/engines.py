@@ -43,6 +43,14 @@ class BlobUnavailable(StageError):
         self.uri = uri
 
 
+class EngineRefused(StageError):
+    """The engine did not do it for a reason of its own, such as an internal error; another one may."""
+
+
+class AnswerDiverged(StageError):
+    """A second try does not say what the first has said, so that it cannot be continued. Not retried."""
+
+
 class WorkCancelled(StageError):
     """`cancel` was called for this work."""
 

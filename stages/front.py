@@ -33,22 +33,20 @@ class Turn:
 
 
 class ModelFront(Protocol):
-    """Tokenizer, chat template and sizes of one model.
+    """Sizes of one model, and of what is asked of it.
 
     Attributes:
         name: As clients name it.
         modalities: What its encoder reads besides text.
         max_context: Positions at most, prompt and completion together.
         kv_bytes_per_token: Bytes of KV cache per position.
-        eos_token: Id that ends a completion.
-        default_max_tokens: Completion tokens when the client names no limit.
+            default_max_tokens: Completion tokens when the client names no limit.
     """
 
     name: str
     modalities: frozenset[Modality]
     max_context: int
     kv_bytes_per_token: int
-    eos_token: int
     default_max_tokens: int
 
     def media_tokens(self, modality: Modality, width_px: int, height_px: int, frames: int) -> int:
@@ -62,6 +60,16 @@ class ModelFront(Protocol):
         Raises:
             UnknownWord: The text has words outside a closed vocabulary.
         """
+
+
+class TextFront(ModelFront, Protocol):
+    """Tokenizer and chat template besides, of a model whose engines take and give tokens.
+
+    Attributes:
+        eos_token: Id that ends a completion.
+    """
+
+    eos_token: int
 
     def detokenize(self, tokens: Sequence[int]) -> str:
         """Return the text of a whole completion. May end in U+FFFD while a character is incomplete.

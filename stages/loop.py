@@ -8,20 +8,18 @@ import contextlib
 import logging
 import threading
 import time
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Generic, Protocol, TypeVar
 
+from stages.early import EarlySignals
 from stages.engines import DeadlineExceeded, WorkCancelled
 from stages.types import EngineLoad
 
 _log = logging.getLogger(__name__)
-
-_REMEMBER_S = 600.0
-_REMEMBER_KEYS = 65536
 
 
 class EngineCrashed(RuntimeError):
@@ -89,7 +87,7 @@ class EngineLoop(Generic[TaskT]):
         self._inbox_tokens = 0
         self._closed = False
         self._tasks: dict[str, TaskT] = {}
-        self._early = _EarlySignals()
+        self._early = EarlySignals()
         self._next_deadline_s = float("inf")
         self._step_started_s: float | None = None
         self._steps = 0
@@ -232,34 +230,3 @@ class EngineLoop(Generic[TaskT]):
         crash = EngineCrashed(f"{type(self.failed).__name__}: {self.failed}")
         crash.__cause__ = self.failed
         task.future.set_exception(crash)
-
-
-class _EarlySignals:
-    """Cancels and pauses that overtook their job, kept for a bounded time."""
-
-    def __init__(self) -> None:
-        self._cancelled: OrderedDict[str, float] = OrderedDict()
-        self._paused: OrderedDict[str, float] = OrderedDict()
-
-    def cancel(self, key: str) -> None:
-        _remember(self._cancelled, key)
-
-    def pause(self, key: str, paused: bool) -> None:
-        if paused:
-            _remember(self._paused, key)
-        else:
-            self._paused.pop(key, None)
-
-    def take_cancel(self, key: str) -> bool:
-        return self._cancelled.pop(key, None) is not None
-
-    def take_pause(self, key: str) -> bool:
-        return self._paused.pop(key, None) is not None
-
-
-def _remember(signals: OrderedDict[str, float], key: str) -> None:
-    now_s = time.monotonic()
-    signals[key] = now_s
-    signals.move_to_end(key)
-    while len(signals) > _REMEMBER_KEYS or next(iter(signals.values())) < now_s - _REMEMBER_S:
-        signals.popitem(last=False)

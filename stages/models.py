@@ -6,7 +6,7 @@ from typing import Literal, overload
 
 from stages.blobs import BlobStore
 from stages.engines import DecodeEngine, EncodeEngine, PrefillEngine
-from stages.front import ModelFront
+from stages.front import TextFront
 from stages.limits import EngineLimits
 from stages.types import Stage
 
@@ -23,12 +23,12 @@ class ModelEntry:
         prepare: What takes long on a machine's first start, such as converting weights; told as it goes.
     """
 
-    front: Callable[[], ModelFront]
+    front: Callable[[], TextFront]
     engine: Callable[[Stage, BlobStore, EngineLimits], AnyEngine]
     prepare: Callable[[Callable[[str], None]], object] = lambda progress: None
 
 
-def front(name: str) -> ModelFront:
+def front(name: str) -> TextFront:
     """Return the front of a model.
 
     Raises:
@@ -60,7 +60,7 @@ def build_engine(model: str, stage: Stage, blobs: BlobStore, limits: EngineLimit
     return MODELS[model].engine(stage, blobs, limits)
 
 
-def _tiny_front() -> ModelFront:
+def _tiny_front() -> TextFront:
     from stages.tiny.front import TinyFront
 
     return TinyFront()
@@ -80,7 +80,7 @@ def _tiny_engine(stage: Stage, blobs: BlobStore, limits: EngineLimits) -> AnyEng
     return reference_engine(parts, stage, blobs, limits)
 
 
-def _smollm2_front() -> ModelFront:
+def _smollm2_front() -> TextFront:
     from stages.smollm2.front import SmolFront
 
     return SmolFront()
@@ -106,7 +106,7 @@ def _smollm2_prepare(progress: Callable[[str], None]) -> object:
     return prepare(progress)
 
 
-def _noop_front() -> ModelFront:
+def _noop_front() -> TextFront:
     from stages.noop import NoopFront
 
     return NoopFront()

@@ -28,7 +28,7 @@ _KV_BYTES_PER_TOKEN = 2 * len(_FLOAT)
 
 
 class NoopFront:
-    """`ModelFront` of `noop`: every word, every media item and every output token is one token."""
+    """`TextFront` of `noop`: every word, every media item and every output token is one token."""
 
     name = "noop"
     modalities = frozenset({Modality.TEXT, Modality.IMAGE, Modality.VIDEO})

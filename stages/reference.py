@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from stages.blobs import BlobStore
 from stages.decode_engine import ReferenceDecode
 from stages.encode_engine import ReferenceEncode, Vision
-from stages.front import ModelFront
+from stages.front import TextFront
 from stages.limits import EngineLimits
 from stages.prefill_engine import ReferencePrefill
 from stages.transformer import Transformer
@@ -19,7 +19,7 @@ __all__ = ["ModelParts", "ReferenceDecode", "ReferenceEncode", "ReferencePrefill
 class ModelParts:
     """What a model brings: its front, and loaders of its two networks."""
 
-    front: ModelFront
+    front: TextFront
     vision: Callable[[], Vision]
     language: Callable[[], Transformer]
 

@@ -9,7 +9,7 @@ import msgspec
 
 from stages.types import EmbeddingRef, KVRef, TokenChunk
 
-FailureKind = Literal["invalid", "blob", "full", "cancelled", "deadline"]
+FailureKind = Literal["invalid", "blob", "full", "cancelled", "deadline", "refused", "diverged"]
 LossCause = Literal["crash", "killed", "lost"]
 
 

@@ -36,6 +36,7 @@ class FinishReason(StrEnum):
 
     STOP = "stop"
     LENGTH = "length"
+    TOOL_CALLS = "tool_calls"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +83,8 @@ class MediaItem:
 class EmbeddingRef:
     """Soft tokens of one media item: float32, shape [tokens, dim], C order.
 
+    Of an engine with a connector of its own, `blob` is the JSON by which they are found and `dim` is 0.
+
     Attributes:
         cached: Whether the embedding cache supplied them.
     """
@@ -97,17 +100,22 @@ class EmbeddingRef:
 class KVRef:
     """KV cache of a prompt and the token that prefill sampled behind it.
 
+    Of an engine with a connector of its own, `blob` is the JSON by which its next stage finds the cache.
+
     Attributes:
         blob: float32, shape [layers, 2, kv_heads, tokens, head_dim], C order; 2 is key, value.
         tokens: Positions held: every prompt token and every token generated before this prefill.
         first_token: The next token, not yet in the cache.
         cached_tokens: Of `tokens`, those that the prefix cache supplied.
+        until_unix_s: Wall-clock second at which the engine that holds the cache may free it; 0 if it is as
+            long as the blob lasts.
     """
 
     blob: BlobHandle
     tokens: int
     first_token: int
     cached_tokens: int = 0
+    until_unix_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,6 +133,19 @@ class Prompt:
 
     token_ids: tuple[int, ...]
     media: tuple[MediaSpan, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chat:
+    """A request as its client wrote it, for an engine that reads chats itself.
+
+    Attributes:
+        body: JSON of a chat completion request in which the address of media item i is `media:<i>`.
+        items: Media in order of appearance.
+    """
+
+    body: BlobHandle
+    items: tuple[MediaItem, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,7 +210,8 @@ class PrefillJob(Job):
     """Fill the KV cache for a prompt.
 
     Attributes:
-        embeddings: One per `prompt.media` entry, in the same order.
+        prompt: Empty if the engine reads the chat.
+        embeddings: One per `prompt.media` entry, or item of the chat, in the same order.
         generated: Tokens already streamed to the client by an attempt that was lost; they are
             prefilled behind the prompt and the sampled token has index len(generated).
     """
@@ -198,6 +220,7 @@ class PrefillJob(Job):
     embeddings: tuple[EmbeddingRef, ...]
     sampling: Sampling
     generated: tuple[int, ...] = ()
+    chat: Chat | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -207,11 +230,13 @@ class DecodeJob(Job):
     Attributes:
         kv: What prefill left; `kv.first_token` has index len(generated).
         generated: As in `PrefillJob`; counts towards max_tokens and stop strings.
+        chat: What the engine reads if it reads chats; it starts over, without `generated` in what it emits.
     """
 
     kv: KVRef
     sampling: Sampling
     generated: tuple[int, ...] = ()
+    chat: Chat | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -223,11 +248,14 @@ class TokenChunk:
         tokens: Token ids without the end-of-sequence token. Text at and behind a stop string is
             cut by whoever renders the tokens, with the same `StopText`.
         finish: Set on the last chunk, which may have no tokens.
+        raw: What an engine that writes answers itself has written for the client with these tokens: whole
+            server-sent events, or one JSON body; empty of other engines.
     """
 
     index: int
     tokens: tuple[int, ...]
     finish: FinishReason | None = None
+    raw: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

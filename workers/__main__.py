@@ -14,8 +14,8 @@ import time
 
 from orchestrator.logs import configure_logs
 from stages.blob_host import BlobKeeper
-from stages.blobs import open_store
-from stages.models import build_engine, front
+from stages.blobs import BlobStore, open_store
+from stages.models import AnyEngine, build_engine, front
 from workers.config import WorkerConfig, read_config
 from workers.replica import STOP_SIGNALS, Replica
 
@@ -25,7 +25,7 @@ def facts(config: WorkerConfig, kv_bytes: int) -> dict[str, object]:
     return {
         "stage": config.stage,
         "model": config.model,
-        "modalities": sorted(front(config.model).modalities),
+        "modalities": sorted(config.modalities or front(config.model).modalities),
         "hardware": config.hardware,
         "domain": config.domain,
         "labels": config.labels,
@@ -34,6 +34,15 @@ def facts(config: WorkerConfig, kv_bytes: int) -> dict[str, object]:
         "host": socket.gethostname(),
         "started_unix_s": time.time(),
     }
+
+
+def engine_of(config: WorkerConfig, store: BlobStore) -> AnyEngine:
+    """Return the replica's engine, once it is ready."""
+    if config.server is None:
+        return build_engine(config.model, config.stage, store, config.limits)
+    from stages.adapters.build import server_engine  # here, so that built-in engines load no HTTP client
+
+    return server_engine(config.server, config.stage, store, config.limits)
 
 
 def main() -> int:
@@ -46,7 +55,7 @@ def main() -> int:
     store = open_store(config.blobs.settings())
     if config.blobs.listen:
         BlobKeeper(store, config.blobs).start()
-    engine = build_engine(config.model, config.stage, store, config.limits)
+    engine = engine_of(config, store)
     return Replica(config, engine, facts(config, engine.load().total_kv_bytes), store.release).run()
 
 

@@ -3,10 +3,11 @@
 import msgspec
 
 from orchestrator.broker import broker_url
+from stages.adapters.server import EngineServer
 from stages.blob_host import BlobConfig
 from stages.epoch import new_epoch
 from stages.limits import EngineLimits
-from stages.types import Stage
+from stages.types import Modality, Stage
 
 
 class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -16,6 +17,8 @@ class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True):
         name: Stable across restarts; the replica id is `<name>.<epoch>`.
         epoch: New at every boot, so that no process inherits a queue; the process finds one for an empty one.
         slots: Jobs that may be dispatched to the replica at once.
+        modalities: What its engine reads besides text; empty for a built-in model, which knows.
+        server: The engine, if it is a server of its own.
         labels: Further labels, registered as they are.
         domain: Values of the topology levels, widest first; empty if unknown.
         blobs: A worker that is told to listen keeps its host's store; on the gateway's host none has to.
@@ -32,6 +35,8 @@ class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True):
     blobs: BlobConfig
     limits: EngineLimits = EngineLimits()
     hardware: str = "cpu"
+    modalities: tuple[Modality, ...] = ()
+    server: EngineServer | None = None
     labels: dict[str, str] = {}
     domain: tuple[str, ...] = ()
     hang_s: float = 20.0

@@ -14,11 +14,13 @@ import redis
 from orchestrator.logs import job_fields
 from stages.blobs import BlobStoreFull
 from stages.engines import (
+    AnswerDiverged,
     BlobUnavailable,
     DeadlineExceeded,
     DecodeEngine,
     EncodeEngine,
     Engine,
+    EngineRefused,
     InvalidWork,
     PrefillEngine,
     StageError,
@@ -48,6 +50,8 @@ _KINDS: dict[type[StageError], FailureKind] = {
     BlobStoreFull: "full",
     WorkCancelled: "cancelled",
     DeadlineExceeded: "deadline",
+    EngineRefused: "refused",
+    AnswerDiverged: "diverged",
 }
 
 
@@ -70,13 +74,13 @@ class StageTasks:
         """Encode the media item behind the job's handle. Safe to run twice."""
         job = msgspec.convert(body, EncodeJob)
         engine = cast("EncodeEngine", self._engine)
-        self._run(job, lambda: Encoded(engine.encode(job)), job.item.tokens)
+        self._run(job, lambda: Encoded(engine.encode(job)))
 
     def prefill(self, body: dict[str, Any]) -> None:
         """Prefill the job's prompt. Safe to run twice."""
         job = msgspec.convert(body, PrefillJob)
         engine = cast("PrefillEngine", self._engine)
-        self._run(job, lambda: Prefilled(engine.prefill(job)), len(job.prompt.token_ids) + len(job.generated))
+        self._run(job, lambda: Prefilled(engine.prefill(job)))
 
     def decode(self, body: dict[str, Any]) -> None:
         """Decode behind the job's KV; its last token chunk is the reply that ends it. Safe to run twice."""
@@ -90,7 +94,7 @@ class StageTasks:
         def decode() -> None:
             engine.decode(job, emit)
 
-        self._run(job, decode, 0)
+        self._run(job, decode)
 
     def cancel(self, key: str) -> None:
         """Stop the job with this key.
@@ -102,14 +106,15 @@ class StageTasks:
         else:
             self._engine.cancel(key)
 
-    def _run(self, job: Job, work: Callable[[], Reply | None], tokens: int) -> None:
+    def _run(self, job: Job, work: Callable[[], Reply | None]) -> None:
         if not self._is_new(job.key, job.deadline_unix_s):
             return
         started_s = time.monotonic()
         if self._still_counts(job):
             with self._meter.busy():
                 reply = self._attempt(job, work)
-            self._meter.count(tokens)
+            if isinstance(reply, Encoded | Prefilled):
+                self._meter.count(reply.ref.tokens)
         else:
             reply = Failed("cancelled", "overtaken before it started")
         if reply is not None:

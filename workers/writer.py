@@ -131,4 +131,6 @@ def merge(entries: Sequence[Entry]) -> list[Entry]:
 
 
 def _join(first: TokenChunk, then: TokenChunk) -> TokenChunk:
-    return TokenChunk(index=first.index, tokens=first.tokens + then.tokens, finish=then.finish)
+    return TokenChunk(
+        index=first.index, tokens=first.tokens + then.tokens, finish=then.finish, raw=first.raw + then.raw
+    )

@@ -11,8 +11,9 @@ from infra.config import ConfigError, ImagesConfig, parse
 from infra.config_fields import DnsLabel, Port
 from infra.objects.federation import FederationArgs, MemberArgs, MemberFacts
 from infra.objects.redis_access import REDIS_PORT
+from infra.service_policy import read_policy
 from orchestrator.control_policy import Hardware, load_control_policy
-from orchestrator.policy import Policy, load_policy
+from orchestrator.policy import Policy
 from orchestrator.yaml_fields import STRICT, InfeasibleError, Name
 from orchestrator.yaml_file import FileError
 
@@ -103,16 +104,13 @@ def federation_args(config: FederationConfig, root: Path, hardware: Hardware) ->
 
 
 def _policy(name: str, file: Path, hardware: Hardware) -> tuple[Policy, str]:
-    key = f"`{PREFIX}services.{name}`"
+    key = f"{PREFIX}services.{name}"
+    found = read_policy(key, name, file)
     try:
         load_control_policy(file, hardware)
-        policy = load_policy(file)
     except FileError as error:
-        raise ConfigError(f"{key}: {error}") from error
-    if policy.service != name:
-        raise ConfigError(f"{key}: the policy is of `{policy.service}`; name the service so")
-    profile = policy.model.profile
-    return policy, (file.parent / profile).read_text() if profile else ""
+        raise ConfigError(f"`{key}`: {error}") from error
+    return found
 
 
 def facts_of(outputs: Mapping[str, Any], args: FederationArgs) -> Mapping[str, MemberFacts]:

@@ -6,7 +6,6 @@ from infra.objects.pods import container_security, http_probe, scratch
 from orchestrator.policy import Policy
 from stages.types import Stage
 
-SERVERS = ("vllm", "sglang")
 PORT = 8000
 _START_S = 1800
 _RENDEZVOUS_PORT = 20_000

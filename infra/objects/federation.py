@@ -8,7 +8,7 @@ from infra.objects.controller import ControllerArgs, ControllerPod, controller_s
 from infra.objects.names import SKIP_AWAIT, Object, component_labels, metadata
 from infra.objects.network import FEDERATION, federation_edges, namespace_edges
 from infra.objects.pods import from_secret
-from infra.objects.redis_access import CA_FILE, SECRET_URL
+from infra.objects.redis_access import CA_FILE, url_keys
 from infra.objects.service import policy_map
 from orchestrator.policy import Policy
 
@@ -130,8 +130,7 @@ def federation_spec(args: FederationArgs, facts: Mapping[str, MemberFacts]) -> O
 
 
 def _redis(number: int, member: MemberArgs, facts: Mapping[str, MemberFacts]) -> list[Object]:
-    shards = facts[member.name].shards
-    keys = [SECRET_URL] if shards == 1 else [f"{SECRET_URL}-{shard}" for shard in range(shards)]
+    keys = url_keys(facts[member.name].shards)
     return [from_secret(f"REDIS_URL_{number}_{shard}", member.secret, key) for shard, key in enumerate(keys)]
 
 

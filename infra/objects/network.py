@@ -3,14 +3,13 @@
 from collections.abc import Iterable, Mapping, Sequence
 from ipaddress import ip_network
 
-from infra.objects.engines import SERVERS
 from infra.objects.names import COMPONENT, Object, component_labels, metadata, object_name
 from infra.objects.pods import BLOB_PORT
 from infra.objects.redis_access import BROKER, REDIS_PORT
 from infra.shared_config import BrokerConfig
 from orchestrator.addresses import PUBLIC, is_host_name
 from orchestrator.kube_names import SERVICE, STAGE
-from orchestrator.policy import Policy
+from orchestrator.policy import SERVERS, Policy
 from stages.types import Stage
 
 GATEWAY_PORT, METRICS_PORT = 8080, 9090

@@ -34,7 +34,8 @@ def redis_environment(config: BrokerConfig, service: str | None = None) -> list[
     """
     shards = range(config.shards) if service is None else (shard_of(service, config.shards),)
     if config.external_port:
-        own = [from_secret(f"REDIS_URL_{shard}", config.secret, _url_key(config, shard)) for shard in shards]
+        keys = url_keys(config.shards)
+        own = [from_secret(f"REDIS_URL_{shard}", config.secret, keys[shard]) for shard in shards]
         return [*own, {"name": "REDIS_URL", "value": " ".join(f"$({entry['name']})" for entry in own)}]
     return [
         from_secret("REDIS_PASSWORD", config.secret, SECRET_PASSWORD),
@@ -48,8 +49,9 @@ def _url(config: BrokerConfig, shard: int) -> str:
     return f"{scheme}://:$(REDIS_PASSWORD)@{host}:{REDIS_PORT}/0{options}"
 
 
-def _url_key(config: BrokerConfig, shard: int) -> str:
-    return SECRET_URL if config.shards == 1 else f"{SECRET_URL}-{shard}"
+def url_keys(shards: int) -> list[str]:
+    """Return under which keys a Secret has the URLs of so many servers, in order."""
+    return [SECRET_URL] if shards == 1 else [f"{SECRET_URL}-{shard}" for shard in range(shards)]
 
 
 def tls_files(config: BrokerConfig, *keys: str) -> TlsFiles:

@@ -3,7 +3,7 @@
 import json
 import re
 
-from infra.objects.engines import SERVERS, engine_container
+from infra.objects.engines import engine_container
 from infra.objects.names import Object
 from infra.objects.pods import (
     BLOB_DIR,
@@ -19,6 +19,7 @@ from infra.objects.pods import (
 from infra.objects.pool_args import StagePoolArgs
 from infra.objects.redis_access import REDIS_URL, redis_environment, tls_files
 from orchestrator.kube_names import ACCELERATOR_RESOURCE, DOMAIN, GATE, HARDWARE, PROCESSORS
+from orchestrator.policy import SERVERS
 
 MAX_IMAGE_PX = 400_000_000
 """The gateway holds media to the live `image_px`; engines refuse only what no policy should allow."""
@@ -71,7 +72,7 @@ def _pod(args: StagePoolArgs, containers: list[Object], volumes: list[Object]) -
         "priorityClassName": args.priority_class,
         "terminationGracePeriodSeconds": args.of_stage.drain_s + _LEAVE_S,
         "securityContext": pod_security(),
-        "tolerations": [_TOLERATION],
+        "tolerations": [] if args.hardware == PROCESSORS else [_TOLERATION],
         "affinity": _affinity(args),
         "containers": containers,
         "volumes": volumes,

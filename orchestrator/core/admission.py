@@ -67,6 +67,17 @@ def admit(
     return Admitted()
 
 
+def fits_context(prompt_tokens: int, completion_tokens: int, max_context: int | None) -> bool:
+    """Return whether a request has as many positions as it may need.
+
+    Args:
+        prompt_tokens: As clients count them, media included.
+        completion_tokens: At most.
+        max_context: Positions of prompt and completion together; None for no limit.
+    """
+    return max_context is None or prompt_tokens + completion_tokens <= max_context
+
+
 def encode_held(prefill: StageLoad, bounds: AdmissionBounds) -> bool:
     """Return whether image work must wait: prefill could not absorb what encode would make.
 

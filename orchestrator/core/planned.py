@@ -97,6 +97,7 @@ class ControlPolicy:
         ttft_s: Target of the time to first token.
         tpot_s: Target of the mean time per output token.
         attainment: Fraction of offered requests that shall meet the targets.
+        max_context: Positions of a request at most, beyond which the gateway refuses it; None for no limit.
         budget: Accelerators of all stages together at most; None for no limit.
         queue_s: Backlog of a stage, in seconds of its work, above which admission refuses requests.
         pending_timeout_s: A replica pending or starting for longer is taken to be stuck: it no longer counts
@@ -113,6 +114,7 @@ class ControlPolicy:
     ttft_s: float
     tpot_s: float
     attainment: float
+    max_context: int | None = None
     budget: int | None = None
     queue_s: float = 10.0
     pending_timeout_s: float = PENDING_TIMEOUT_S

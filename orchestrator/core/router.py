@@ -51,12 +51,20 @@ def with_room(query: RouteQuery, replicas: Sequence[ReplicaView]) -> Sequence[Re
     ]
 
 
+def elsewhere(query: RouteQuery, replicas: Sequence[ReplicaView]) -> Sequence[ReplicaView]:
+    """Leave out what the caller would rather not have, if anything else is left."""
+    if not query.avoided:
+        return replicas
+    return [r for r in replicas if r.replica_id not in query.avoided] or replicas
+
+
 FILTERS: Sequence[tuple[Filter, Reason]] = (
     (serving, Reason.NO_REPLICA),
     (taking_work, Reason.ALL_DRAINING),
     (in_domain, Reason.OUTSIDE_DOMAIN),
     (open_to_all, Reason.QUARANTINE),
     (with_room, Reason.NO_CREDIT),
+    (elsewhere, Reason.NO_CREDIT),
 )
 """Applied in this order; the reason is given when no candidate is left."""
 

@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 from orchestrator.core.changes import Create, PlaceReason
 from orchestrator.core.groups import EPSILON, PARTNERS, Group, Layout, Needs
-from orchestrator.core.search import Choice, Room, bound, cheapest, packs, take
+from orchestrator.core.search import Choice, Room, bound, cheapest, has_room, packs, take
 from orchestrator.core.sites import Sites
-from orchestrator.core.topology import Domain
+from orchestrator.core.topology import Domain, Path
 from stages.types import Stage
 
 MOST_SITES = 32
@@ -66,14 +66,34 @@ class _Moves:
         self._found_for: dict[tuple[object, ...], Choice | None] = {}
 
     def __iter__(self) -> Iterator[tuple[Move, PlaceReason]]:
-        while (needs := self._needs()) and (
-            found := self._complete(needs) or self._grow(needs) or self._begin(needs)
-        ):
+        while (needs := self._needs()) and (found := self._next(needs)):
             yield found
+
+    def _next(self, needs: Needs) -> tuple[Move, PlaceReason] | None:
+        """Return a move that does not take the last room for the first replica of encode, if there is one."""
+        found = self._complete(needs) or self._grow(needs) or self._begin(needs)
+        if found is None or self._leaves_encode(found[0].choice, found[0].site.path, needs):
+            return found
+        return self._with_encode(needs) or found
 
     def _needs(self) -> Needs:
         layout = self._layout
         return {stage: need for stage, need in layout.deficits().items() if layout.options[stage]}
+
+    def _leaves_encode(self, choice: Choice, site: Path, needs: Needs) -> bool:
+        """Return whether encode lacks nothing, has a replica, gets one, or surely has room for one."""
+        need = needs.get(Stage.ENCODE, 0.0)
+        if not need or self._layout.capacity[Stage.ENCODE] > EPSILON:
+            return True
+        return any(part.stage is Stage.ENCODE for part in choice.parts) or has_room(
+            self._layout, self._room, site, Stage.ENCODE, min(1.0, need), choice.parts
+        )
+
+    def _with_encode(self, needs: Needs) -> tuple[Move, PlaceReason] | None:
+        """Place the first replica of encode, with as much of the others as there is room for beside it."""
+        alone = {Stage.ENCODE: min(1.0, needs[Stage.ENCODE])}
+        found = (self._whole(n) or self._piece(n) or self._weakest(n) for n in ({**needs, **alone}, alone))
+        return next(filter(None, found), None)
 
     def _complete(self, needs: Needs) -> tuple[Move, PlaceReason] | None:
         """Bring a group's other stages up to what its largest one makes use of."""
@@ -126,10 +146,12 @@ class _Moves:
         Only where a stage has not even that much: a service that is slow is better than none. All stages
         begin together if they can, one replica each, and grow by one.
         """
-        fewer = _weaker(self._layout, needs)
-        return next(filter(None, map(self._whole, fewer)), None) or next(
-            filter(None, map(self._grow, fewer)), None
-        )
+        pieces = map(self._grow, _weaker(self._layout, needs))
+        return self._weakest(needs) or next(filter(None, pieces), None)
+
+    def _weakest(self, needs: Needs) -> tuple[Move, PlaceReason] | None:
+        """Place one replica of each stage, at least one of a weaker class; the least that fits."""
+        return next(filter(None, map(self._whole, _weaker(self._layout, needs))), None)
 
     def _groups(self) -> list[Group]:
         return [group for _, group in sorted(self._layout.groups.items()) if group.site is not None]

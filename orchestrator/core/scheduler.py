@@ -31,7 +31,8 @@ def place(
     scarce is used (HeteroScale, arXiv 2508.19559), then what leaves the largest gaps. Prefill and decode
     of a new group come together or not at all. For one service that fits into one group the cost is the
     least there is; several services are placed one after the other, the least flexible first, and once
-    more with those first that found no place.
+    more with those first that found no place. Where a service finds too little room, encode has its first
+    replica before prefill and decode take the last of it.
 
     Where the engine can switch roles, what prefill gives up becomes what decode lacks, or the reverse,
     before anything is created.

@@ -1,5 +1,6 @@
 """The cheapest hardware for one deployment group in one place: exact, by branch and bound."""
 
+import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -78,6 +79,24 @@ def bound(layout: Layout, room: Room, needs: Needs) -> float:
     return sum([covers[0].cost_per_h for covers in cheapest if covers])
 
 
+def has_room(
+    layout: Layout, room: Room, site: Path, stage: Stage, need: float, parts: Sequence[Part]
+) -> bool:
+    """Return whether a stage can surely have a need in a group at `site` once parts have been taken.
+
+    What counts is whether it can wherever the parts come to lie: each takes at most so many slots.
+    """
+    domain = room.topology.find(site[: layout.levels[stage]])
+    for cover in _fitting(layout, room, site, stage, need):
+        added = [Part(stage, o, n) for o, n in zip(layout.options[stage], cover.counts, strict=True) if n]
+        if _allowed(layout, room, (*parts, *added)) and all(
+            domain and part.replicas + _slots_taken(parts, part.option) <= _slots(room, domain, part.option)
+            for part in added
+        ):
+            return True
+    return False
+
+
 def take(
     layout: Layout, room: Room, site: Path, parts: Sequence[Part]
 ) -> list[tuple[Part, list[str]]] | None:
@@ -132,12 +151,33 @@ def _fitting(layout: Layout, room: Room, site: Path, stage: Stage, need: float) 
     domain = room.topology.find(site[: layout.levels[stage]])
     if domain is None:
         return []
-    slots = [room.topology.slots(domain, o.hardware, o.tp) for o in layout.options[stage]]
+    slots = [_slots(room, domain, option) for option in layout.options[stage]]
     return [
         cover
         for cover in layout.covers(stage, need)
         if all(count <= most for count, most in zip(cover.counts, slots, strict=True))
     ]
+
+
+def _slots(room: Room, domain: Domain, option: Option) -> int:
+    return room.topology.slots(domain, option.hardware, option.tp)
+
+
+def _slots_taken(parts: Sequence[Part], option: Option) -> int:
+    """Return of how many slots of an option parts may leave nothing, at most."""
+    alike = [part for part in parts if part.option.hardware == option.hardware]
+    return sum([part.replicas * math.ceil(part.option.tp / option.tp) for part in alike])
+
+
+def _allowed(layout: Layout, room: Room, parts: Sequence[Part]) -> bool:
+    """Return whether parts are within the service's budget and the quotas."""
+    spent: dict[str, int] = {}
+    for part in parts:
+        hardware = part.option.hardware
+        spent[hardware] = spent.get(hardware, 0) + part.replicas * part.option.tp
+    return sum(spent.values()) <= layout.left and all(
+        amount <= room.quotas.get(hardware, amount) for hardware, amount in spent.items()
+    )
 
 
 class _Search:
@@ -224,7 +264,7 @@ class _Search:
 
     def _counts(self, parts: Sequence[Part]) -> bool:
         """Whether the parts are allowed and, counting what is as large or larger at each level, fit."""
-        if not self._allowed(parts):
+        if not _allowed(self._layout, self._room, parts):
             return False
         topology, levels = self._room.topology, self._layout.levels
         for part in parts:
@@ -236,16 +276,6 @@ class _Search:
                 if domain is None or need > topology.slots(domain, hardware, size):
                     return False
         return True
-
-    def _allowed(self, parts: Sequence[Part]) -> bool:
-        spent: dict[str, int] = {}
-        for part in parts:
-            hardware = part.option.hardware
-            spent[hardware] = spent.get(hardware, 0) + part.replicas * part.option.tp
-        quotas = self._room.quotas
-        return sum(spent.values()) <= self._layout.left and all(
-            amount <= quotas.get(hardware, amount) for hardware, amount in spent.items()
-        )
 
 
 def _surely_packs(layout: Layout, parts: Sequence[Part]) -> bool:

@@ -18,6 +18,7 @@ class Reason(StrEnum):
     NO_REPLICA = "no-replica"
     PREFILL_BACKPRESSURE = "prefill-backpressure"
     DEADLINE_EXPIRED = "deadline-expired"
+    CONTEXT_LENGTH_EXCEEDED = "context-length-exceeded"
     TOO_LARGE = "too-large"
     # route
     ONLY_CANDIDATE = "only-candidate"
@@ -144,6 +145,7 @@ class RouteQuery:
         required_level: Leading entries of `domain` that the replica must share; 0 for none.
         onward_level: For prefill, the leading entries that decode will have to share; 0 for none.
         excluded: Replica ids that must not be chosen, such as one just fenced.
+        avoided: Replica ids that are chosen only if no other is left, such as one that refused the hop.
         alone: The work is suspected of crashing engines and needs an idle replica to itself.
     """
 
@@ -157,6 +159,7 @@ class RouteQuery:
     required_level: int = 0
     onward_level: int = 0
     excluded: frozenset[str] = frozenset()
+    avoided: frozenset[str] = frozenset()
     alone: bool = False
 
 

@@ -14,6 +14,7 @@ from orchestrator.policy.load import (
 from orchestrator.policy.requests import AdmissionPolicy, FetchPolicy, Limits, SloPolicy
 from orchestrator.policy.scaling import ScalingPolicy
 from orchestrator.policy.values import (
+    SERVERS,
     DemandPolicy,
     Edge,
     ModelPolicy,
@@ -27,6 +28,7 @@ from orchestrator.policy.watch import PolicyWatcher
 from orchestrator.yaml_file import Problem
 
 __all__ = [
+    "SERVERS",
     "AdmissionPolicy",
     "Change",
     "DemandPolicy",

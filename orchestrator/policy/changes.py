@@ -14,10 +14,13 @@ ROLLOUT_FIELDS = (
     "service",
     "model.name",
     "model.kappa",
+    "model.weights",
+    "model.modalities",
     "model.max_context",
     "stages.*.engine",
     "stages.*.hardware",
     "stages.*.tp",
+    "stages.*.flags",
     "stages.*.batch",
     "stages.*.drain_s",
 )
@@ -74,6 +77,7 @@ def _keep_stage(running: StagePolicy, edited: StagePolicy) -> StagePolicy:
         hardware=running.hardware,
         tp=running.tp,
         batch=running.batch,
+        flags=running.flags,
         drain_s=running.drain_s,
     )
 

@@ -15,9 +15,11 @@ from orchestrator.core.waiting import WaitingParams
 from orchestrator.policy.requests import AdmissionPolicy, SloPolicy
 from orchestrator.policy.scaling import ScalingPolicy, named_counts
 from orchestrator.yaml_fields import STRICT, Count, InfeasibleError, Name, NotNegative, Seconds
-from stages.types import Stage
+from stages.types import Modality, Stage
 
 Engine = Literal["tiny", "smollm2", "noop", "vllm", "sglang"]
+SERVERS: frozenset[Engine] = frozenset({"vllm", "sglang"})
+"""Engines that are servers of their own."""
 Edge = Literal["encode-prefill", "prefill-decode"]
 AUTO_EDGES: Mapping[Edge, str] = {"encode-prefill": "auto", "prefill-decode": "auto"}
 
@@ -41,6 +43,14 @@ class ModelPolicy:
     profile: Annotated[
         Name | None, Field(description="Profile file, relative to the policy file; null: found by name.")
     ] = None
+    weights: Annotated[
+        Name | None,
+        Field(description="What engine servers load: a folder or a repository's name; null: the name."),
+    ] = None
+    modalities: Annotated[
+        tuple[Modality, ...],
+        Field(description="What engine servers read besides text; built-in models know it themselves."),
+    ] = (Modality.IMAGE,)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +70,10 @@ class StagePolicy:
     budget_s: Annotated[
         Seconds, Field(description="Seconds of waiting and work the stage may add to the first token.")
     ] = 0.5
+    flags: Annotated[
+        tuple[Name, ...],
+        Field(description="Further flags of the engine server's command line, values as `--flag=value`."),
+    ] = ()
     drain_s: Annotated[
         Count, Field(description="Seconds that a replica on a cluster has to finish once it is told to go.")
     ] = 60
@@ -193,6 +207,10 @@ class Policy:
     )
 
     def __post_init__(self) -> None:
+        engines = {self.stages[stage].engine for stage in Stage}
+        if len(engines) > 1 and not engines.isdisjoint(SERVERS):
+            message = f"{', '.join(sorted(engines))} do not work on one request together"
+            raise InfeasibleError(message, "stages")
         budgets_s = sum(self.stages[stage].budget_s for stage in Stage)
         if budgets_s > self.slo.ttft_s:
             message = f"{self.slo.ttft_s:g} is below the stages' budgets, {budgets_s:g} together"
@@ -208,6 +226,11 @@ class Policy:
             if not least <= count <= most:
                 message = f"{count} is outside stages.{stage}.min {least} and max {most}"
                 raise InfeasibleError(message, "scaling", "params", *path)
+
+    @property
+    def served(self) -> bool:
+        """Whether the engines are servers that read chats themselves."""
+        return self.stages.encode.engine in SERVERS
 
     @property
     def admission_bounds(self) -> AdmissionBounds:

@@ -1,8 +1,8 @@
-"""How a simulated request comes in: fits → tag → count → admit → due; the functions are the gateway's."""
+"""How a simulated request comes in: tag → fits → count → admit → due; the functions are the gateway's."""
 
 from collections.abc import Callable
 
-from orchestrator.core.admission import admit
+from orchestrator.core.admission import admit, fits_context
 from orchestrator.core.tagger import tag
 from orchestrator.core.types import MediaShape, Queued, Reason, Rejected, StageLoad, StageTag
 from orchestrator.core.waiting import due_s, isolated_by_rates_s
@@ -67,14 +67,13 @@ class Intake:
             sent_s: When its client sent it.
             now_s: When it arrives.
         """
-        if not self._servable[index]:
-            # A client's mistake, as a prompt beyond the context is for the gateway: nothing to scale for.
-            self._reasons[None, Reason.TOO_LARGE] += 1
-            self._endings.turned_away(index)
-            return None
         tagged = tag(
             text_tokens, (self._image,) * images, kappa=self._profile.kappa, max_tokens=output_tokens
         )
+        if mistake := self._mistake(index, tagged):
+            self._reasons[None, mistake] += 1
+            self._endings.turned_away(index)
+            return None
         self._totals.offered(tagged, now_s)
         slack_s = self._promises.deadline_s
         loads = {stage: self._load(stage) for stage in tagged.stages}
@@ -86,6 +85,12 @@ class Intake:
         due_at_s = due_s(now_s, self._alone_s(tagged), self._promises.waiting)
         request = Request(index, tagged, output_tokens, sent_s, due_at_s, now_s + slack_s, content)
         return request, isinstance(admission, Queued)
+
+    def _mistake(self, index: int, tagged: StageTag) -> Reason | None:
+        """Return why a request can never be served: its client's mistake, and nothing to scale for."""
+        if not fits_context(tagged.context_tokens, tagged.output_tokens, self._promises.max_context):
+            return Reason.CONTEXT_LENGTH_EXCEEDED
+        return None if self._servable[index] else Reason.TOO_LARGE
 
     def _alone_s(self, tagged: StageTag) -> float:
         return isolated_by_rates_s(

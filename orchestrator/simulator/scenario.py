@@ -21,7 +21,7 @@ from orchestrator.simulator.fleet_check import check_fleet
 from orchestrator.simulator.fleet_spec import FleetError, default_fleet, parse_fleet
 from orchestrator.simulator.load import load_workload
 from orchestrator.simulator.run import Scenario
-from orchestrator.simulator.servable import named_classes, servable, too_large_notes
+from orchestrator.simulator.servable import named_classes, refusal_notes, servable
 from orchestrator.simulator.systems import SYSTEMS
 from orchestrator.simulator.tenant import Tenant
 from orchestrator.simulator.traces import Notes
@@ -176,7 +176,7 @@ def load_subjects(
                 workload=work,
                 nodes=nodes,
                 hardware=hardware,
-                notes=(*notes, *rate_notes, *too_large_notes(work, fits)),
+                notes=(*notes, *rate_notes, *refusal_notes(control, work, fits)),
             )
         )
     return tuple(subjects)

@@ -106,6 +106,7 @@ class Tenant:
             bounds=self.policy.admission_bounds,
             waiting=self.policy.waiting_params,
             tpot_s=self.policy.slo.tpot_s,
+            max_context=self.control.max_context,
             deadline_s=self.policy.admission.deadline_s,
         )
 

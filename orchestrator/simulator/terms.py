@@ -21,12 +21,14 @@ class Promises:
 
     Attributes:
         tpot_s: Target of the mean time per output token.
+        max_context: Positions of a request at most; None for no limit.
         deadline_s: A request is given up this long after its arrival.
     """
 
     bounds: AdmissionBounds
     waiting: WaitingParams
     tpot_s: float
+    max_context: int | None
     deadline_s: float
 
 
@@ -54,7 +56,7 @@ class Terms:
         promises: From the policy file.
         speeds: From the profile at the service's mix.
         transfer: How long moving bytes takes.
-        servable: Whether each request of the workload fits into a replica; bool [requests].
+        servable: Whether each request of the workload fits into the context and a replica; bool [requests].
     """
 
     profile: ModelProfile

@@ -109,7 +109,7 @@ def image_grid(width_px: int, height_px: int) -> tuple[int, int, int]:
     Qwen2.5-VL's `smart_resize`: sides are rounded to multiples of 28, and the whole is scaled to between 56²
     and 12.8 million pixels.
     """
-    height, width = _rounded(height_px), _rounded(width_px)
+    height, width = (round(px / _UNIT_PX) * _UNIT_PX for px in (height_px, width_px))
     if height * width > _MOST_PIXELS:
         by = math.sqrt(height_px * width_px / _MOST_PIXELS)
         height, width = (max(_UNIT_PX, int(px / by / _UNIT_PX) * _UNIT_PX) for px in (height_px, width_px))
@@ -117,10 +117,6 @@ def image_grid(width_px: int, height_px: int) -> tuple[int, int, int]:
         by = math.sqrt(_LEAST_PIXELS / (height_px * width_px))
         height, width = (math.ceil(px * by / _UNIT_PX) * _UNIT_PX for px in (height_px, width_px))
     return 1, height // _PATCH_PX, width // _PATCH_PX
-
-
-def _rounded(px: int) -> int:
-    return max(_UNIT_PX, round(px / _UNIT_PX) * _UNIT_PX)
 
 
 def _seen(inner: object, kind: str, config: EmulatorConfig) -> tuple[str, tuple[int, int] | None]:

@@ -15,6 +15,7 @@ from stages.emulator.faults import FaultBoard, Faults
 from stages.emulator.metrics import EngineMetrics
 from stages.emulator.server import engine_app
 from stages.emulator.side_channel import serve_side_channel
+from stages.http_server import UnsignalledServer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,10 +59,10 @@ class Emulator:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self._socket = socket.create_server((host, port), family=family, backlog=2048)
         self._host = host
-        self._server: uvicorn.Server | None = None
+        self._server: UnsignalledServer | None = None
 
     async def run(self, ready: Callable[[Address], None]) -> None:
-        """Serve; call `ready` when requests are answered.
+        """Serve until stopped; call `ready` when requests are answered.
 
         Raises:
             OSError: The side channel's address cannot be bound.
@@ -75,7 +76,7 @@ class Emulator:
                 stack.callback(side.close)
                 engine.leases.host = self._config.side_host
                 engine.leases.port = side.sockets[0].getsockname()[1]
-            self._server = uvicorn.Server(
+            self._server = UnsignalledServer(
                 uvicorn.Config(
                     engine_app(engine, self._board, metrics),
                     http="httptools",

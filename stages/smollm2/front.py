@@ -17,7 +17,7 @@ _ROLES = {"developer": "system"}
 
 
 class SmolFront:
-    """`ModelFront` of `smollm2`.
+    """`TextFront` of `smollm2`.
 
     The prompt is SmolLM2's ChatML template. The media of a turn stand before its text, each as
     "The image is" and its soft tokens, which read like "most likely showing a daisy". Every text can be

@@ -10,7 +10,7 @@ TOKENS_PER_FRAME = 9
 
 
 class TinyFront:
-    """`ModelFront` of `tiny`.
+    """`TextFront` of `tiny`.
 
     The prompt is one block of placeholders per media item, in the order of the conversation, then
     the words of the last user turn, then `<bos>`. System messages, within the context's length, and

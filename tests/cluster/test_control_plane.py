@@ -14,7 +14,7 @@ from kubernetes import client
 from localcluster import layout
 from localcluster.cluster import running_cluster
 from localcluster.layout import free_ports
-from localcluster.nodes import FAIL, GONE, UNREADY, WAITING, simulated_node
+from localcluster.nodes import DRAIN, FAIL, FAIL_AFTER, GONE, RUN, UNREADY, WAITING, simulated_node
 from localcluster.processes import ProcessDied
 from orchestrator.kube_names import COLD_START, PROVISIONING
 from tests.cluster.conftest import api, until
@@ -152,6 +152,37 @@ def test_a_pod_fails_by_annotation(core, namespace):
 
 
 @pytest.mark.usefixtures("racks")
+def test_a_pod_that_failed_stays_so_and_its_deployment_makes_another(cluster, core, namespace):
+    """Also when the annotation goes, as Kubernetes has it."""
+    apps = client.AppsV1Api(api(cluster))
+    spec = {"replicas": 1, "selector": {"matchLabels": {"app": "engine"}}, "template": pod("engine")}
+    apps.create_namespaced_deployment(namespace, {"metadata": {"name": "engine"}, "spec": spec})
+
+    def ready():
+        return [each.metadata.name for each in core.list_namespaced_pod(namespace).items if is_ready(each)]
+
+    until(lambda: len(ready()) == 1)
+    (first,) = ready()
+    core.patch_namespaced_pod(first, namespace, {"metadata": {"annotations": {FAIL: "OOMKilled"}}})
+    until(lambda: len(ready()) == 1 and ready() != [first])
+    core.patch_namespaced_pod(first, namespace, {"metadata": {"annotations": {FAIL: None}}})
+    core.create_namespaced_pod(namespace, pod("later"))
+    until(lambda: "later" in ready())
+    assert core.read_namespaced_pod(first, namespace).status.phase == "Failed"
+
+
+@pytest.mark.usefixtures("racks")
+def test_a_pod_fails_and_goes_as_late_as_its_annotations_say(core, namespace):
+    core.create_namespaced_pod(namespace, pod("late", **{FAIL: "OOMKilled", FAIL_AFTER: "2s"}))
+    assert until(lambda: core.read_namespaced_pod("late", namespace).status.phase == "Failed") > 1.5
+    core.delete_namespaced_pod("late", namespace)
+    core.create_namespaced_pod(namespace, pod("busy", **{DRAIN: "2s"}))
+    until(lambda: is_ready(core.read_namespaced_pod("busy", namespace)))
+    core.delete_namespaced_pod("busy", namespace)
+    assert until(lambda: not core.list_namespaced_pod(namespace).items) > 1.5
+
+
+@pytest.mark.usefixtures("racks")
 def test_a_pod_runs_and_is_not_ready_by_annotation(core, namespace):
     """From its start or later; it is ready when the annotation goes."""
     core.create_namespaced_pod(namespace, pod("stuck", **{UNREADY: "ProbeFailed"}))
@@ -201,12 +232,12 @@ def test_a_node_goes_by_annotation_and_its_pods_after_it(core, namespace):
 
 @pytest.mark.usefixtures("racks")
 def test_a_job_ends(cluster, namespace):
-    """Its pod runs and completes."""
+    """Its pod runs for as long as it says, and completes."""
     batch = client.BatchV1Api(api(cluster))
-    template = pod("once")
+    template = pod("once", **{RUN: "2s"})
     template["spec"]["restartPolicy"] = "Never"
     batch.create_namespaced_job(namespace, {"metadata": {"name": "once"}, "spec": {"template": template}})
-    until(lambda: batch.read_namespaced_job_status("once", namespace).status.succeeded == 1)
+    assert until(lambda: batch.read_namespaced_job_status("once", namespace).status.succeeded == 1) > 1.5
 
 
 def test_a_node_takes_its_time_and_fails_by_annotation(core):

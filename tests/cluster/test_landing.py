@@ -167,6 +167,7 @@ def test_the_controller_places_replicas_on_processors(cluster, raw, core, tmp_pa
         return {pod.pool.stage for pod in ours.look(0.0).pods if pod.ready} == set(Stage)
 
     until(serves)
+    assert {node[HARDWARE] for pod, node in nodes_of(core, "plain") if STAGE in pod} == {"cpu"}
     # Of 32 processors two gateways, controllers, publishers and Redis ask for 4 and two twentieths.
     until(lambda: 26 <= sum(n.accelerators for n in ours.look(0.0).nodes if n.hardware == "cpu") <= 28)
 

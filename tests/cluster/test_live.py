@@ -1,7 +1,6 @@
-"""An edit of live fields goes by `pulumi up` to a gateway and a controller that go on running.
+"""A stack by `pulumi up`, with processes in its pods' place: it serves, and follows edits of live fields.
 
-Publisher, gateway and controller are processes of this machine with the commands, the configuration and the
-accounts that their pods have.
+They run on this machine, with the commands, the configuration and the accounts that their pods have.
 """
 
 import json
@@ -15,15 +14,15 @@ import pytest
 from kubernetes import client
 
 from infra.objects import controller, publisher
-from localcluster.programs import find_programs
-from orchestrator.kube_names import POLICY_FILE
+from orchestrator.kube_names import DOMAIN, POLICY_FILE, STAGE
 from stages.types import Stage
 from tests.cluster.conftest import api, until
+from tests.cluster.objects import is_ready
 from tests.cluster.raw import kubeconfig_of, token_of
 from tests.cluster.workbench import Bench
 from tests.fakes.redis_process import RedisProcess
 from tests.infra.kit import ROOT, expanded, named
-from tests.system.harness import free_port, question
+from tests.system.harness import digit_question, free_port, question
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]  # the first run builds the programs
 
@@ -72,6 +71,32 @@ class Stand:
         command = [sys.executable, "-m", "orchestrator"]
         self._run("gateway", command, TERCET_GATEWAY=json.dumps(config))
 
+    def pods(self):
+        """Return the replicas' pods that are ready, as far as KWOK pretends."""
+        found = self._core.list_namespaced_pod(self.bench.name, label_selector=STAGE).items
+        return [pod for pod in found if is_ready(pod)]
+
+    def work(self, pod):
+        """Start the worker that a pod would run, under the pod's name."""
+        name, told = pod.metadata.name, pod.metadata.annotations[DOMAIN]
+        container = self._container(name.rsplit("-", 2)[0])
+        here = self._within(name)
+        known = KNOWN | self._rollout(container) | {"POD_NAME": name, "DOMAIN": told}
+        config = json.loads(expanded(container, "TERCET_WORKER", known)) | {"redis_url": self._redis.url}
+        config["blobs"] |= {"directory": str(here / "blobs"), "listen": f"127.0.0.1:{free_port()}"}
+        (here / "blobs").mkdir()
+        command = [sys.executable, *container["command"][1:]]
+        self._run(name, command, TERCET_WORKER=json.dumps(config))
+
+    def _rollout(self, container):
+        """Return what the ConfigMap has that the pods of a stage name."""
+        (name,) = {
+            entry["valueFrom"]["configMapKeyRef"]["name"]
+            for entry in container["env"]
+            if "configMapKeyRef" in entry.get("valueFrom", {})
+        }
+        return self._core.read_namespaced_config_map(name, self.bench.name).data
+
     def mount(self):
         """Lay the policy out as it is now: kubelets do it once, and again after a minute or so."""
         folder = self._within("policy")
@@ -94,14 +119,20 @@ class Stand:
 
     def refuses_5_kb(self):
         """Whether the gateway does; None while it does not answer."""
-        body, headers = question("x" * 5_000, model="tiny"), {"Authorization": f"Bearer {KEY}"}
+        answer = self._ask(question("x" * 5_000, model="tiny"))
+        return answer and answer.status_code == 413
+
+    def answers(self):
+        """Whether a question with an image gets its answer."""
+        answer = self._ask(digit_question(0))
+        return answer and answer.is_success and answer.json()["choices"][0]["message"]["content"]
+
+    def _ask(self, body):
+        headers = {"Authorization": f"Bearer {KEY}"}
         try:
-            answer = httpx.post(
-                f"{self.url}/v1/chat/completions", json=body, headers=headers, trust_env=False
-            )
+            return httpx.post(f"{self.url}/v1/chat/completions", json=body, headers=headers, trust_env=False)
         except httpx.TransportError:
             return None
-        return answer.status_code == 413
 
     def _container(self, deployment):
         found = named(self.bench.objects(), "Deployment", deployment)
@@ -120,10 +151,10 @@ class Stand:
             )
 
 
-@pytest.fixture
-def bench(cluster, tmp_path):
-    cli = find_programs(["pulumi"], print)["pulumi"]
-    made = Bench(folder=tmp_path, kubeconfig=cluster.kubeconfig, cli=cli, name="live")
+@pytest.fixture(params=["live"])
+def bench(request, cluster, pulumi_cli, tmp_path):
+    """A stack in a namespace of its own."""
+    made = Bench(folder=tmp_path, kubeconfig=cluster.kubeconfig, cli=pulumi_cli, name=request.param)
     made.config["tercet:node_pools"] = {
         "cpu": {"hardware": "cpu", "accelerators": 16, "simulated": {"nodes": 2}}
     }
@@ -178,3 +209,19 @@ def test_live_edits_arrive_without_a_restart_and_bad_ones_do_not(stand, bench, c
     until(lambda: stand.refuses_5_kb() is False, LIVE_S)
     assert counts()["decode"] == 2
     assert "policy edit not taken" not in stand.log(controller.NAME)
+
+
+@pytest.mark.parametrize("bench", ["served"], indirect=True)
+def test_a_request_is_served_by_processes_under_the_names_of_the_cluster_s_pods(stand, bench):
+    """The controller made those pods and hears the processes: a silent replica would hold decode at two."""
+    serve(bench, decode=2)
+    bench.up()
+    until(lambda: len(stand.pods()) == 4, 60.0)
+    for pod in stand.pods():
+        stand.work(pod)
+    until(stand.answers, 60.0)
+
+    serve(bench, decode=1)
+    bench.up()
+    until(lambda: len(stand.pods()) == 3, 60.0)
+    until(stand.answers)

@@ -4,15 +4,16 @@ import re
 from dataclasses import fields
 
 import pytest
+import yaml
 
-from infra.config import ConfigError
+from infra.config import ConfigError, parse_config
 from infra.feasible import check_feasible
 from infra.preview import predict
 from infra.preview_config import PreviewConfig
 from infra.stack import stack_args
 from orchestrator.control_policy import Hardware
 from orchestrator.policy import load_policy
-from tests.infra.kit import ROOT, config_of, example
+from tests.infra.kit import ROOT, config_of, example, pulumi_values
 
 TEXT = (ROOT / "docs/deploy.md").read_text()
 HARDWARE = Hardware.load()
@@ -54,6 +55,14 @@ def test_each_command_is_run_by_a_test(command):
     (test,) = {RUN_BY[known] for known in RUN_BY if command == known or command.startswith(f'{known} "')}
     file, _, name = test.partition("::")
     assert f"def {name}(" in (ROOT / file).read_text()
+
+
+def test_the_stack_to_begin_with_can_work():
+    (block,) = re.findall(r"^ *```yaml\n(.*?)^ *```", TEXT, re.MULTILINE | re.DOTALL)
+    config = parse_config(pulumi_values(yaml.safe_load(block)["config"]), "mine")
+    stack = stack_args(config, ROOT, HARDWARE.accelerators)
+    check_feasible(stack, HARDWARE)
+    assert {"tiny-gateway", "tiny-decode-cpu"} <= {each["metadata"]["name"] for each in stack.objects()}
 
 
 @pytest.mark.parametrize("key", [field.name for field in fields(PreviewConfig)])

@@ -110,8 +110,9 @@ def test_the_entry_points_start(installed, tmp_path, command):
     """From the wheel and nothing of the work tree."""
     assert run(installed, command, tmp_path).wait(60) == 0
     where = "import orchestrator; print(orchestrator.__file__)"
+    # Isolated: a PYTHONPATH of whoever runs the tests would name the work tree.
     found = subprocess.run(
-        [installed / "bin/python", "-P", "-c", where], stdout=subprocess.PIPE, text=True, check=True
+        [installed / "bin/python", "-I", "-c", where], stdout=subprocess.PIPE, text=True, check=True
     )
     assert Path(found.stdout).is_relative_to(installed)
 

@@ -194,7 +194,7 @@ def test_an_engine_that_runs_on_one_node_is_not_split(tmp_path):
             "decode:  {engine: tiny, hardware: [cpu],", "decode:  {engine: tiny, hardware: [h20], tp: 4,"
         )
     )
-    with pytest.raises(ConfigError, match="engine tiny runs on one node; vllm and sglang on more"):
+    with pytest.raises(ConfigError, match="engine tiny runs on one node; sglang and vllm on more"):
         stack_of(file, {"node_pools": SMALL_NODES}, autoscaler="none")
 
 

@@ -8,13 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from infra.config import ImagesConfig
-from infra.objects.engines import SERVERS
 from infra.objects.gateway import GatewayArgs, gateway_objects
 from infra.objects.names import check_collisions
 from infra.objects.service import ModelServiceArgs, service_objects
 from infra.objects.stage_pool import pool_objects
 from infra.service_config import ExposeConfig, InferencePoolConfig, ServiceConfig
 from infra.shared_config import BrokerConfig
+from orchestrator.policy import SERVERS
 from orchestrator.policy.load import parse_policy
 from stages.types import Stage
 from tests.infra.kit import ACCELERATORS
@@ -27,15 +27,25 @@ counts = st.integers(1, 512)
 names = st.from_regex(r"[a-z]([a-z0-9-]{0,38}[a-z0-9])?", fullmatch=True) | st.sampled_from(
     ["a", "a-b", "a-encode", "a-gateway", "a-policy", "a-encode-h100", "redis", "controller"]
 )
-stages = st.fixed_dictionaries(
-    {
-        "engine": st.sampled_from(["tiny", "smollm2", "noop", "vllm", "sglang"]),
-        "hardware": st.lists(st.sampled_from(sorted(ACCELERATORS)), min_size=1, max_size=7, unique=True),
-        "tp": counts,
-        "batch": counts,
-        "drain_s": counts,
-    }
-)
+
+
+def stages_by(engines):
+    stage = st.fixed_dictionaries(
+        {
+            "engine": engines,
+            "hardware": st.lists(st.sampled_from(sorted(ACCELERATORS)), min_size=1, max_size=7, unique=True),
+            "tp": counts,
+            "batch": counts,
+            "drain_s": counts,
+        }
+    )
+    return st.fixed_dictionaries({each.value: stage for each in Stage})
+
+
+# Engines that are servers work with their like alone.
+stages = stages_by(st.sampled_from(["tiny", "smollm2", "noop"])) | st.sampled_from(
+    ["vllm", "sglang"]
+).flatmap(lambda engine: stages_by(st.just(engine)))
 policies = st.fixed_dictionaries(
     {
         "apiVersion": st.just("tercet/v1"),
@@ -44,7 +54,7 @@ policies = st.fixed_dictionaries(
             {"name": st.text(st.characters(categories=["L", "N", "P", "S"]), min_size=1, max_size=200)},
             optional={"kappa": st.sampled_from([0, 1]), "max_context": counts},
         ),
-        "stages": st.fixed_dictionaries({stage.value: stages for stage in Stage}),
+        "stages": stages,
     }
 )
 

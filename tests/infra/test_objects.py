@@ -70,6 +70,14 @@ def test_a_replica_asks_for_as_many_accelerators_as_it_spans(file):
 
 
 @each_policy
+def test_only_what_computes_on_accelerators_may_go_to_nodes_that_have_them(file):
+    """Karpenter would buy some for whatever tolerates their taint."""
+    for each in pools(stack_of(file)):
+        tolerated = bool(each["spec"]["template"]["spec"]["tolerations"])
+        assert tolerated == (pool_of(each).hardware != "cpu")
+
+
+@each_policy
 def test_workers_and_gateways_can_read_what_they_are_told(file):
     """The very classes that the processes parse their environment with."""
     policy, stack = load_policy(ROOT / file), stack_of(file)

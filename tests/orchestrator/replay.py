@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import msgspec
 
-from orchestrator.answer import Answer
+from orchestrator.answer import Answer, Course
 from orchestrator.core.kv import KvSizes
 from orchestrator.core.observe import observe
 from orchestrator.core.types import Replica
@@ -170,7 +170,9 @@ class Replay:
         pipeline = Pipeline(self._fleet.hops, self._fleet.prefixes, request, work)
         front = SimpleNamespace(name=self._model, detokenize=lambda tokens: "")
         chat = SimpleNamespace(stream=False, ignored=())
-        await Answer(_Call(), chat, request, work, pipeline, front, self._metrics, self._counting).send()
+        call = _Call()
+        course = Course(call, request, work, self._metrics, self._counting)
+        await Answer(call, chat, work, pipeline, front, course).send()
         self._fleet.ended(request)
         self._counting.ended(request)
 

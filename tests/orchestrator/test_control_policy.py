@@ -256,7 +256,8 @@ def test_only_an_engine_that_can_change_its_role_is_planned_to(write, load):
     switching = "scaling: {policy: coupled, params: {role_switch: true}}\n"
     with pytest.raises(PolicyError, match=r"role_switch.*a replica of vllm keeps its role"):
         load(more=switching)
-    both = [(f"{stage} {{engine: vllm", f"{stage} {{engine: sglang") for stage in ("prefill:", "decode: ")]
-    with pytest.raises(PolicyError, match="a replica of sglang or vllm keeps its role"):
-        load(both[0], more=switching)
-    assert load(*both, more=switching).switches_roles
+    stages = ("encode: ", "prefill:", "decode: ")
+    sglang = [(f"{stage} {{engine: vllm", f"{stage} {{engine: sglang") for stage in stages]
+    assert load(*sglang, more=switching).switches_roles
+    with pytest.raises(PolicyError, match="sglang, vllm do not work on one request together"):
+        load(sglang[0])

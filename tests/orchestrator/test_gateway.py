@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from base64 import b64encode
+from base64 import b64decode, b64encode
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager
 from io import BytesIO
@@ -23,10 +23,21 @@ from orchestrator.metrics import Metrics
 from orchestrator.policy import load_policy
 from orchestrator.ports import DispatchOrder
 from orchestrator.published import published
+from stages.adapters.front import ServedFront
 from stages.memory_blobs import MemoryBlobs
 from stages.reply import Encoded, Failed, Prefilled, Reply, Tokens, encode_reply, is_terminal
 from stages.tiny.front import TinyFront
-from stages.types import BlobHandle, EmbeddingRef, FinishReason, KVRef, Stage, TokenChunk
+from stages.types import (
+    BlobHandle,
+    DecodeJob,
+    EmbeddingRef,
+    FinishReason,
+    KVRef,
+    Modality,
+    PrefillJob,
+    Stage,
+    TokenChunk,
+)
 from tests.fakes.ledger import FakeLedger
 
 POLICY = load_policy(Path(__file__).parents[2] / "policies" / "tiny.yaml")
@@ -35,6 +46,15 @@ PREFILLED = Prefilled(KVRef(blob=BLOB, tokens=6, first_token=30))
 QUESTION = {"model": "tiny", "messages": [{"role": "user", "content": "what digit is shown ?"}]}
 CHAT = "/v1/chat/completions"
 Script = Callable[[DispatchOrder], Iterable[Reply]]
+
+
+SERVED = ServedFront(
+    name="tiny",
+    modalities=frozenset({Modality.TEXT, Modality.IMAGE}),
+    max_context=1024,
+    kv_bytes_per_token=1,
+    image_tokens=16,
+)
 
 
 def words(*tokens: int, finish: bool) -> list[Reply]:
@@ -90,7 +110,7 @@ class Client:
 class Bench:
     """A gateway whose workers answer by a script."""
 
-    def __init__(self, script: Script, front: TinyFront | None = None) -> None:
+    def __init__(self, script: Script, front: TinyFront | ServedFront | None = None) -> None:
         self.ledger = FakeLedger(on_task=self._work)
         self.metrics = Metrics()
         self.counting = Counting("g", lambda: POLICY, self.metrics, steady_unix_s())
@@ -417,5 +437,105 @@ def test_a_client_that_leaves_before_its_body_is_there_costs_nothing() -> None:
             await client.send()
             assert client.status == 0
             assert bench.ended(499) == 1
+
+    run(test())
+
+
+def relayed(order: DispatchOrder) -> Iterable[Reply]:
+    """Answer as engines do that write for the client."""
+    if order.job.hop.startswith("encode"):
+        return [Encoded(EmbeddingRef(blob=BLOB, content_hash="h", tokens=16, dim=0))]
+    if order.job.hop == "prefill":
+        return [PREFILLED]
+    return [
+        Tokens(TokenChunk(index=0, tokens=(30,), raw='data: {"a":1}\n\n')),
+        Tokens(TokenChunk(index=1, tokens=(18,), raw='data: {"b":2}\n\n', finish=FinishReason.STOP)),
+    ]
+
+
+def test_engines_that_read_chats_get_the_body_and_their_events_reach_the_client_as_they_are() -> None:
+    jobs: list[Any] = []
+    sent: dict[str, Any] = {}
+
+    def script(order: DispatchOrder) -> Iterable[Reply]:
+        jobs.append(order.job)
+        return relayed(order)
+
+    part = {"type": "image_url", "image_url": {"url": png(), "detail": "low"}, "uuid": "planted"}
+    body = {
+        "model": "tiny",
+        "messages": [
+            {"role": "tool", "content": [part, {"type": "text", "text": "what"}], "tool_call_id": "1"}
+        ],
+        "stream": True,
+        "tools": [{"type": "function", "function": {"name": "f"}}],
+        "never_heard_of": {"x": 1},
+    }
+
+    async def test() -> None:
+        async with running(script, front=SERVED) as bench:
+            client = await Client(bench.app, CHAT, json.dumps(body).encode()).send()
+            chat = next(job.chat for job in jobs if isinstance(job, PrefillJob))
+            sent.update(json.loads(b64decode(chat.body.uri.partition(":")[2])))
+            assert (client.status, client.headers["content-type"][:17]) == (200, "text/event-stream")
+            assert client.body == b'data: {"a":1}\n\ndata: {"b":2}\n\ndata: [DONE]\n\n'
+            assert bench.sample("tercet:generation_tokens_total") == 2
+
+    run(test())
+    (prefill,) = [job for job in jobs if isinstance(job, PrefillJob)]
+    (decode,) = [job for job in jobs if isinstance(job, DecodeJob)]
+    assert prefill.chat == decode.chat and prefill.prompt.token_ids == ()
+    assert prefill.chat and len(prefill.chat.items) == 1
+    (stored,) = [each for each in sent["messages"][0]["content"] if each["type"] == "image_url"]
+    assert stored["image_url"] == {"url": "media:0", "detail": "low"}
+    assert stored["uuid"] == prefill.chat.items[0].content_hash
+    assert {name: sent[name] for name in ("tools", "never_heard_of")} == {
+        name: body[name] for name in ("tools", "never_heard_of")
+    }
+    assert isinstance(sent["seed"], int)  # so that a lost decode can be run again
+
+
+def test_an_engines_whole_answer_is_the_clients() -> None:
+    def script(order: DispatchOrder) -> Iterable[Reply]:
+        if order.job.hop == "prefill":
+            return [PREFILLED]
+        return [Tokens(TokenChunk(index=0, tokens=(1, 2), finish=FinishReason.LENGTH, raw='{"x":1}'))]
+
+    async def test() -> None:
+        async with running(script, front=SERVED) as bench:
+            client = await bench.ask().send()
+            assert (client.status, client.body) == (200, b'{"x":1}')
+
+    run(test())
+
+
+@pytest.mark.parametrize(
+    ("change", "param"), [({"n": 2}, "n"), ({"messages": []}, "messages"), ({"max_tokens": 0}, "max_tokens")]
+)
+def test_what_concerns_tercet_is_checked_even_if_the_engine_reads_the_chat(
+    change: dict[str, Any], param: str
+) -> None:
+    async def test() -> None:
+        async with running(relayed, front=SERVED) as bench:
+            client = await Client(bench.app, CHAT, json.dumps(QUESTION | change).encode()).send()
+            assert (client.status, client.error()["param"]) == (400, param)
+
+    run(test())
+
+
+def test_an_answer_that_cannot_be_continued_ends_with_an_error_event() -> None:
+    def script(order: DispatchOrder) -> Iterable[Reply]:
+        if order.job.hop == "prefill":
+            return [PREFILLED]
+        if order.job.attempt > 1:
+            return [Failed("diverged", "other tokens")]
+        return [Tokens(TokenChunk(index=0, tokens=(1,), raw='data: {"a":1}\n\n')), Failed("refused", "gone")]
+
+    async def test() -> None:
+        async with running(script, front=SERVED) as bench:
+            client = await bench.ask(stream=True).send()
+            *_, error, done = client.body.strip().split(b"\n\n")
+            assert done == b"data: [DONE]"
+            assert json.loads(error[6:])["error"]["code"] == "answer_lost"
 
     run(test())

@@ -15,7 +15,7 @@ from PIL import Image
 from orchestrator.api import parse_chat
 from orchestrator.api_errors import ApiError
 from orchestrator.core.kv import KvSizes
-from orchestrator.core.types import StageLoad
+from orchestrator.core.types import Reason, StageLoad
 from orchestrator.hops import Request
 from orchestrator.intake import Intake
 from orchestrator.kv_rules import KvRules
@@ -88,6 +88,7 @@ def take(
     memory_bytes: int = 10**8,
     patience_s: float = 30.0,
     asking: Request | None = None,
+    on_admission: Callable[[Reason], None] = lambda reason: None,
 ) -> Work:
     async def run() -> Work:
         intake = Intake(
@@ -97,7 +98,7 @@ def take(
             Host(png()),
             lambda: policy,
             on_offer=lambda tagged, asked: None,
-            on_admission=lambda reason: None,
+            on_admission=on_admission,
             kv_rules=lambda: KvRules(sizes=KvSizes(token_bytes=10), decode_level=1),
             media_memory_bytes=memory_bytes,
         )
@@ -168,6 +169,12 @@ def test_a_completion_fits_into_what_the_prompt_leaves() -> None:
     assert take(chat(max_tokens=10), policy=policy).sampling.max_tokens == 10
     assert refusal(chat(max_tokens=11), policy=policy).code == "context_length_exceeded"
     assert refusal(chat("what " * 16), policy=policy).code == "context_length_exceeded"
+
+
+def test_a_request_beyond_the_context_is_counted_with_its_reason() -> None:
+    reasons: list[Reason] = []
+    refusal(chat(max_tokens=10_000), on_admission=reasons.append)
+    assert reasons == [Reason.CONTEXT_LENGTH_EXCEEDED]
 
 
 def test_a_backlog_beyond_the_bound_is_refused_with_its_excess() -> None:

@@ -308,6 +308,14 @@ def test_outside_kills_count_against_nobody(cause: str) -> None:
     assert alone == ([False] * 3 + [True] * 9 if cause == "lost" else [False] * MAX_ATTEMPTS)
 
 
+@pytest.mark.parametrize("hop", ["encode.0", "prefill", "decode"])
+def test_what_one_engine_refuses_another_is_asked(hop: str) -> None:
+    chunks, hops = serve(failing({f"{hop}#1": [Failed("refused", "500: busy")]}), images=1)
+    assert text(chunks) == TEXT
+    first, again = [q for q, job in zip(hops.queries, hops.jobs, strict=True) if job.hop == hop]
+    assert not first.avoided and len(again.avoided) == 1
+
+
 def test_input_that_no_engine_can_serve_is_not_retried() -> None:
     with pytest.raises(InvalidRequest, match="truncated"):
         serve(failing({"encode.0#1": [Failed("invalid", "truncated image")]}), images=1)

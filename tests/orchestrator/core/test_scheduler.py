@@ -86,6 +86,20 @@ def where(placement):
             id="less-than-one-of-the-first-class-for-want-of-more",
         ),
         pytest.param(
+            (2, 4, 4),
+            policy(),
+            [node("n1", accelerators=5)],
+            [(E, "a100", "n1"), *[(stage, "a100", "n1") for stage in (P, D)] * 2],
+            id="the-first-of-encode-before-the-last-room-for-others",
+        ),
+        pytest.param(
+            (1, 2, 2),
+            policy(budget=3),
+            [node("n1")],
+            [(stage, "a100", "n1") for stage in (E, P, D)],
+            id="the-first-of-encode-before-the-last-of-the-budget",
+        ),
+        pytest.param(
             (0, 1, 1),
             policy(hardware=["h100", "l4"], edges=(0, 3)),
             [

@@ -243,18 +243,35 @@ def test_capacity_is_what_was_planned(situation):
     hardware=st.lists(fleets.HARDWARE, min_size=1, max_size=3, unique=True),
     here=st.sampled_from(["a100", "h100", "l4"]),
     room=st.integers(0, 9),
+    edges=st.tuples(st.integers(0, 3), st.integers(0, 3)),
     counts=st.tuples(*[st.integers(1, 9)] * 3),
 )
-def test_a_service_starts_wherever_one_replica_of_each_stage_fits(hardware, here, room, counts):
+def test_a_service_starts_wherever_one_replica_of_each_stage_fits(hardware, here, room, edges, counts):
     """Law 11: on any class that its policy names, however weak, and though the plan asks for more."""
-    its_policy = fleets.policy(hardware=hardware)
-    nodes = [fleets.node("n", here, accelerators=room)]
+    its_policy = fleets.policy(hardware=hardware, edges=edges)
+    nodes = [fleets.node("n", here, accelerators=room, domain="c/b/1")]
     found = place({"s": fleets.plan(*counts)}, {"s": its_policy}, fleets.snapshot(nodes))
     started = {create.stage for create in found.create if create.node_id}
     if here not in hardware or room < 2:
         assert not started & {Stage.PREFILL, Stage.DECODE}
     else:
         assert started >= {Stage.PREFILL, Stage.DECODE}
+        assert (Stage.ENCODE in started) == (room > 2)
+
+
+@given(
+    nodes=fleets.nodes(),
+    hardware=st.lists(fleets.HARDWARE, min_size=1, max_size=3, unique=True),
+    near=st.integers(0, 2),
+    counts=st.tuples(*[st.integers(1, 60)] * 3),
+)
+def test_no_stage_takes_all_the_room_from_encode(nodes, hardware, near, counts):
+    """Law 14: where encode may be anywhere, it has a replica before prefill or decode has a second one."""
+    its_policy = fleets.policy(hardware=hardware, edges=(0, near))
+    found = place({"s": fleets.plan(*counts)}, {"s": its_policy}, fleets.snapshot(nodes))
+    created = Counter(create.stage for create in found.create)
+    if max(created[Stage.PREFILL], created[Stage.DECODE]) > 1:
+        assert created[Stage.ENCODE]
 
 
 @given(situations())

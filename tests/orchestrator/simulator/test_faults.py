@@ -24,7 +24,7 @@ from orchestrator.simulator.recovery import is_gone
 from orchestrator.simulator.run import Simulation, simulate
 from orchestrator.simulator.scenario import load_subject
 from stages.types import Stage
-from tests.orchestrator.simulator.test_simulate import POLICY, TRACE
+from tests.orchestrator.simulator.test_simulate import POLICY, TRACE, of_any_length
 
 FLEET = "l40s=4x8,h100=12x8"
 SPAN_S = 40.0
@@ -50,7 +50,7 @@ faults = st.one_of(
 
 @pytest.fixture(scope="module")
 def subject():
-    whole = load_subject(POLICY, TRACE, fleet=FLEET)
+    whole = of_any_length(load_subject(POLICY, TRACE, fleet=FLEET))
     return replace(whole, workload=whole.workload.slice(BURST_S, BURST_S + SPAN_S))
 
 

@@ -13,7 +13,7 @@ from orchestrator.simulator.scenario import load_subject, scenario_of
 from orchestrator.simulator.world import SWITCH_S
 from stages.types import Stage
 from tests.orchestrator.simulator.test_faults import check_now
-from tests.orchestrator.simulator.test_simulate import POLICY, TRACE
+from tests.orchestrator.simulator.test_simulate import POLICY, TRACE, of_any_length
 
 AT_S = 10.0
 
@@ -21,7 +21,7 @@ AT_S = 10.0
 @pytest.fixture(scope="module")
 def scenario():
     """Prefill and decode are alike; nothing scales."""
-    whole = load_subject(POLICY, TRACE, fleet="l40s=4x8,h100=6x8")
+    whole = of_any_length(load_subject(POLICY, TRACE, fleet="l40s=4x8,h100=6x8"))
     subject = replace(whole, workload=whole.workload.slice(300.0, 360.0))
     counts = StaticParams(encode=24, prefill=6, decode=6)
     return replace(subject.scenario(scaling="static", params=counts), scaled=False)

@@ -22,9 +22,14 @@ TRACE = ROOT / "data/traces/azure_lmm_window_2024-10-16.csv"
 AMPLE = StaticParams(encode=48, prefill=8, decode=8)
 
 
+def of_any_length(subject):
+    """Return it without a `max_context`, which a few requests of the window exceed: all can be served."""
+    return replace(subject, control=replace(subject.control, max_context=None))
+
+
 @pytest.fixture(scope="module")
 def subject():
-    return load_subject(POLICY, TRACE)
+    return of_any_length(load_subject(POLICY, TRACE))
 
 
 def test_every_request_ends_once(subject):

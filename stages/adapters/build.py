@@ -1,0 +1,27 @@
+"""The engine of a stage that a server computes."""
+
+from collections.abc import Callable, Mapping
+
+from stages.adapters.server import EngineServer
+from stages.adapters.vllm import VllmDecode, VllmEncode, VllmPrefill
+from stages.blobs import BlobStore
+from stages.limits import EngineLimits
+from stages.models import AnyEngine
+from stages.types import Stage
+
+Build = Callable[[EngineServer, BlobStore, EngineLimits], AnyEngine]
+
+_VLLM: Mapping[Stage, Build] = {
+    Stage.ENCODE: VllmEncode,
+    Stage.PREFILL: VllmPrefill,
+    Stage.DECODE: VllmDecode,
+}
+
+
+def server_engine(server: EngineServer, stage: Stage, blobs: BlobStore, limits: EngineLimits) -> AnyEngine:
+    """Return an engine that has a server do its work; waits until that is healthy.
+
+    Raises:
+        ServerUnfit: It did not become healthy, or cannot do the stage.
+    """
+    return _VLLM[stage](server, blobs, limits)

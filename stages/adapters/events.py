@@ -1,0 +1,175 @@
+"""What a vLLM server says while it decodes: events or a body, with the ids of their tokens."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import msgspec
+
+from stages.engines import AnswerDiverged, EngineRefused
+from stages.types import FinishReason, TokenChunk
+
+_END = b"\n\n"
+_DONE = b"data: [DONE]"
+_DATA = b"data: "
+
+# A quote inside a JSON string has a backslash before it, so these match keys alone.
+_TOKEN_IDS = re.compile(rb',"(?:prompt_)?token_ids":(?:null|\[[^]]*\])')
+
+_REASONS = {"stop": FinishReason.STOP, "length": FinishReason.LENGTH, "tool_calls": FinishReason.TOOL_CALLS}
+_FAILED = ("abort", "error")
+"""Finish reasons of a server that gave a request up."""
+
+
+class _Choice(msgspec.Struct):
+    token_ids: list[int] | None = None
+    finish_reason: str | None = None
+
+
+class _Answer(msgspec.Struct):
+    choices: list[_Choice] = []
+    error: Any = None
+
+
+_decode = msgspec.json.Decoder(_Answer).decode
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """One event, or one body.
+
+    Attributes:
+        raw: As the client is to have it.
+        tokens: Ids of the tokens that it says.
+        finish: Set on the one that ends the answer.
+    """
+
+    raw: bytes
+    tokens: tuple[int, ...]
+    finish: FinishReason | None
+
+    def without(self, text: str) -> "Piece":
+        """Return an event whose text lacks its beginning.
+
+        Raises:
+            AnswerDiverged: It says that nowhere, or not as plain text.
+        """
+        event = msgspec.json.decode(self.raw[len(_DATA) : -len(_END)])
+        delta = event["choices"][0].get("delta") or {}
+        if set(delta) - {"role", "content"} or not str(delta.get("content")).startswith(text):
+            raise AnswerDiverged("a second try cannot go on in the midst of what the first one said")
+        delta["content"] = delta["content"].removeprefix(text)
+        return replace(self, raw=_DATA + msgspec.json.encode(event) + _END)
+
+
+class EventReader:
+    """Splits a stream of bytes into events.
+
+    Attributes:
+        done: The server has said that nothing follows.
+    """
+
+    def __init__(self, *, keep_ids: bool) -> None:
+        self._keep_ids = keep_ids
+        self._rest = b""
+        self.done = False
+
+    def feed(self, data: bytes) -> Iterator[Piece]:
+        """Yield the events that are whole now.
+
+        Raises:
+            EngineRefused: The server gave the request up.
+        """
+        *events, self._rest = (self._rest + data).split(_END)
+        for event in events:
+            if event == _DONE:
+                self.done = True
+            elif event.startswith(_DATA):
+                yield piece(event + _END, event[len(_DATA) :], keep_ids=self._keep_ids)
+
+
+def piece(raw: bytes, json: bytes, *, keep_ids: bool) -> Piece:
+    """Return what an event or a body says.
+
+    Raises:
+        EngineRefused: The server gave the request up.
+    """
+    try:
+        answer = _decode(json)
+    except msgspec.MsgspecError as error:
+        raise EngineRefused(f"the server's answer cannot be read: {error}") from None
+    if answer.error:
+        raise EngineRefused(str(answer.error))
+    choice = answer.choices[0] if answer.choices else _Choice()
+    if choice.finish_reason in _FAILED:
+        raise EngineRefused(f"the engine ended the request: {choice.finish_reason}")
+    finish = _REASONS.get(choice.finish_reason, FinishReason.STOP) if choice.finish_reason else None
+    return Piece(raw if keep_ids else _TOKEN_IDS.sub(b"", raw), tuple(choice.token_ids or ()), finish)
+
+
+class Chunks:
+    """Puts pieces together into chunks whose tokens are numbered, from the first that the client lacks.
+
+    Every chunk but the last has tokens, so that one that arrives twice can be told by its index: what says
+    none is held until the next that does, and all that follows the end until `end`.
+
+    Args:
+        said: Tokens that the client has been sent; a second try says them again, and they are dropped.
+    """
+
+    def __init__(self, said: tuple[int, ...]) -> None:
+        self._said = said
+        self._again = 0
+        self._index = len(said)
+        self._tokens: list[int] = []
+        self._raw: list[bytes] = []
+        self._finish: FinishReason | None = None
+
+    @property
+    def finished(self) -> bool:
+        """Whether the piece that ends the answer has come."""
+        return self._finish is not None
+
+    def straddles(self, piece: Piece) -> int:
+        """Return how many of a piece's tokens the client has, if it lacks others of it; else 0."""
+        known = len(self._said) - self._again
+        return known if 0 < known < len(piece.tokens) else 0
+
+    def add(self, piece: Piece) -> None:
+        """Take the next piece.
+
+        Raises:
+            AnswerDiverged: It says other tokens than the client was sent.
+        """
+        known = min(len(piece.tokens), len(self._said) - self._again)
+        if piece.tokens[:known] != self._said[self._again : self._again + known]:
+            raise AnswerDiverged("a second try gave other tokens; set temperature 0 or a seed")
+        repeated = self._again < len(self._said) and known == len(piece.tokens)
+        self._again += known
+        self._finish = self._finish or piece.finish
+        if repeated and not piece.finish:
+            return
+        self._tokens += piece.tokens[known:]
+        self._raw.append(piece.raw)
+
+    def take(self) -> TokenChunk | None:
+        """Return what has come since the last chunk, None if that cannot be told by an index yet."""
+        return None if self._finish or not self._tokens else self._chunk()
+
+    def end(self) -> TokenChunk:
+        """Return the last chunk.
+
+        Raises:
+            AnswerDiverged: The answer ended before the client had all that it was sent.
+        """
+        if self._again < len(self._said):
+            raise AnswerDiverged("a second try ended sooner; set temperature 0 or a seed")
+        return self._chunk()
+
+    def _chunk(self) -> TokenChunk:
+        raw = b"".join(self._raw).decode()
+        chunk = TokenChunk(index=self._index, tokens=tuple(self._tokens), finish=self._finish, raw=raw)
+        self._index += len(self._tokens)
+        self._tokens, self._raw = [], []
+        return chunk

@@ -1,0 +1,29 @@
+"""What is known of the engine server beside a worker."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+ServerKind = Literal["vllm"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineServer:
+    """One server that does one stage.
+
+    Attributes:
+        url: `http://host:port`, without a final slash.
+        model: Name under which it serves the model.
+        token_bytes: KV cache of one position; ≥ 1. What the server says of its cache is in positions.
+        silence_s: Without a byte of an answer for so long, a request has failed.
+        start_s: A server may take so long to become healthy.
+        kv_lease_s: For so long a prefill server keeps a KV cache that nobody fetches; vLLM's
+            `kv_lease_duration`.
+    """
+
+    kind: ServerKind
+    url: str
+    model: str
+    token_bytes: int = 1
+    silence_s: float = 30.0
+    start_s: float = 1800.0
+    kv_lease_s: float = 30.0

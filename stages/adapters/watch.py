@@ -1,0 +1,103 @@
+"""Whether the engine server lives, what version it is, and how much it has to do."""
+
+import logging
+import re
+import threading
+import time
+
+import aiohttp
+import msgspec
+
+from stages.adapters.calls import Calls
+from stages.adapters.load import ServerLoad, read_load
+from stages.adapters.server import EngineServer
+from stages.engines import StageError
+
+log = logging.getLogger(__name__)
+
+OLDEST = (0, 32)
+"""The first vLLM of which all three stages were seen to work through here."""
+
+_ASK_S = 2.0
+_POLL_S = 1.0
+_START_POLL_S = 0.25
+
+
+class ServerUnfit(RuntimeError):
+    """The server never became healthy, or is one that cannot do its stage; the message says which."""
+
+
+class Watch:
+    """Asks a server again and again, on a thread of its own.
+
+    Attributes:
+        version: As the server says it.
+        load: At the last answer.
+        gone: Why the server cannot be reached any more, None while it can.
+    """
+
+    def __init__(self, server: EngineServer, calls: Calls) -> None:
+        """Wait until the server is healthy, and see what it is.
+
+        Raises:
+            ServerUnfit: See there.
+        """
+        self._server = server
+        self._calls = calls
+        self._closed = threading.Event()
+        self.gone: BaseException | None = None
+        self._until_healthy()
+        self.version = self._checked_version()
+        self.load: ServerLoad = self._ask()
+        self._answered_s = time.monotonic()
+        threading.Thread(target=self._run, name="engine-watch", daemon=True).start()
+
+    @property
+    def silence_s(self) -> float:
+        """Seconds since the server has answered, beyond the time between two questions."""
+        return max(0.0, time.monotonic() - self._answered_s - 2 * _POLL_S)
+
+    def close(self) -> None:
+        """Ask no more."""
+        self._closed.set()
+
+    def _run(self) -> None:
+        while not self._closed.wait(_POLL_S):
+            try:
+                self.load = self._ask()
+                self._answered_s = time.monotonic()
+            except aiohttp.ClientConnectorError as error:
+                self.gone = error
+                return
+            except (aiohttp.ClientError, OSError) as error:
+                log.warning("the engine at %s does not answer: %s", self._server.url, error or "time-out")
+
+    def _ask(self) -> ServerLoad:
+        return read_load(self._calls.wait(self._calls.get("/metrics", _ASK_S)).decode())
+
+    def _until_healthy(self) -> None:
+        give_up_s = time.monotonic() + self._server.start_s
+        log.info("waiting for the engine at %s", self._server.url)
+        while True:
+            try:
+                self._calls.wait(self._calls.get("/health", _ASK_S))
+                return
+            except (aiohttp.ClientError, OSError) as error:
+                if time.monotonic() > give_up_s:
+                    told = (
+                        f"the engine at {self._server.url} was not healthy within {self._server.start_s:g} s"
+                    )
+                    raise ServerUnfit(f"{told}: {error or 'time-out'}; see its log") from None
+            time.sleep(_START_POLL_S)
+
+    def _checked_version(self) -> str:
+        try:
+            answer = self._calls.wait(self._calls.get("/version", _ASK_S))
+            version = str(msgspec.json.decode(answer)["version"])
+        except (aiohttp.ClientError, OSError, msgspec.MsgspecError, KeyError, StageError) as error:
+            raise ServerUnfit(f"{self._server.url} does not say which vLLM it is: {error}") from None
+        known = re.match(r"v?(\d+)\.(\d+)", version)
+        if known and (int(known[1]), int(known[2])) < OLDEST:
+            oldest = ".".join(map(str, OLDEST))
+            raise ServerUnfit(f"{self._server.url} is vLLM {version}; at least {oldest} is needed")
+        return version

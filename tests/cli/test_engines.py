@@ -1,0 +1,42 @@
+"""Which engine servers `tercet up` takes, and what it says of others."""
+
+from pathlib import Path
+
+import pytest
+
+from cli.engines import engines_of
+from orchestrator.policy import load_policy
+from stages.types import Stage
+
+POLICIES = Path(__file__).parents[2] / "policies"
+VLLM, TINY = load_policy(POLICIES / "vllm-tiny.yaml"), load_policy(POLICIES / "tiny.yaml")
+
+
+def test_a_stage_that_is_named_twice_has_two_replicas() -> None:
+    text = "encode=http://a:1, prefill=http://b:2/,decode=http://c:3,decode=http://d:4"
+    assert engines_of(text, VLLM) == {
+        Stage.ENCODE: ("http://a:1",),
+        Stage.PREFILL: ("http://b:2",),
+        Stage.DECODE: ("http://c:3", "http://d:4"),
+    }
+    assert engines_of("", TINY) == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("", "no server of the engine vllm for encode, prefill, decode"),
+        ("encode=http://a:1,prefill=http://b:1", "no server of the engine vllm for decode"),
+        ("encode=a:1", "STAGE=http://HOST:PORT"),
+        ("encode=http://a:1/v1", "STAGE=http://HOST:PORT"),
+        ("embed=http://a:1", "encode, prefill, decode"),
+    ],
+)
+def test_what_is_wrong_is_named(text: str, told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        engines_of(text, VLLM)
+
+
+def test_built_in_engines_have_no_servers() -> None:
+    with pytest.raises(ValueError, match="tiny is built in"):
+        engines_of("encode=http://a:1", TINY)
