@@ -16,6 +16,7 @@ from cli.cluster import cluster_command
 from cli.cluster_up import cluster_down_command, cluster_up_command
 from cli.compare import compare_command
 from cli.controller import controller_command
+from cli.emulate import emulate_command
 from cli.engines import engines_of
 from cli.experiments import experiments_command
 from cli.explain import explain_command
@@ -56,6 +57,7 @@ app.command("explain")(explain_command)
 app.command("cluster")(cluster_command)
 app.command("cluster-up")(cluster_up_command)
 app.command("cluster-down")(cluster_down_command)
+app.command("emulate")(emulate_command)
 app.command("controller")(controller_command)
 app.command("publisher")(publisher_command)
 

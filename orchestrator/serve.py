@@ -1,11 +1,10 @@
 """One gateway process: its parts wired together, HTTP on one port, metrics on another."""
 
 import asyncio
-import contextlib
 import logging
 import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +31,7 @@ from orchestrator.release import BlobRelease
 from stages.blob_host import BlobConfig, BlobKeeper
 from stages.blobs import open_store
 from stages.epoch import new_epoch
+from stages.http_server import UnsignalledServer
 
 log = logging.getLogger(__name__)
 
@@ -129,7 +129,7 @@ class Process:
         self._fetcher.close()
         await client.aclose()
 
-    def _server(self, fleet: Fleet) -> uvicorn.Server:
+    def _server(self, fleet: Fleet) -> UnsignalledServer:
         config = self._config
         model = model_front(self._policy(), self._policy_file)
         kv_rules = CurrentKvRules(self._policy_file, model.kv_bytes_per_token)
@@ -153,7 +153,7 @@ class Process:
             keys=load_keys(Path(config.keys_file)) if config.keys_file else None,
             problems=self._problems,
         )
-        return _Server(
+        return UnsignalledServer(
             uvicorn.Config(
                 app,
                 host=config.host,
@@ -237,12 +237,3 @@ def _restored(kept: Path | None) -> Policy | None:
     except (OSError, ValueError) as error:
         log.warning("no policy kept from before: %s", error)
         return None
-
-
-class _Server(uvicorn.Server):
-    """Leaves signals alone: uvicorn would raise them again when it is done, before we have left the fleet."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Do nothing."""
-        yield

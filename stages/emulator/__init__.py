@@ -1,0 +1,1 @@
+"""Engines that speak a real engine's wire format and compute nothing: load tests without accelerators."""

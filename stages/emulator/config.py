@@ -1,0 +1,102 @@
+"""What one emulated engine is."""
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+
+
+class Role(StrEnum):
+    """What an engine does: one stage, or all of them."""
+
+    ENCODE = "encode"
+    PREFILL = "prefill"
+    DECODE = "decode"
+    AGGREGATED = "aggregated"
+
+    @property
+    def produces_embeddings(self) -> bool:
+        """Whether it hands embeddings on, vLLM's `ec_producer`, and generates nothing."""
+        return self is Role.ENCODE
+
+    @property
+    def consumes_embeddings(self) -> bool:
+        """Whether it looks for embeddings of others, vLLM's `ec_consumer`."""
+        return self in (Role.PREFILL, Role.AGGREGATED)
+
+    @property
+    def moves_kv(self) -> bool:
+        """Whether it has a KV connector. NIXL's knows no roles: each may keep KV caches and fetch them."""
+        return self in (Role.PREFILL, Role.DECODE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineTiming:
+    """How long an engine's steps take, in seconds; nothing by default.
+
+    Attributes:
+        image_s: Of one image.
+        prefill_s: Of a step that computes so many prompt tokens.
+        decode_s: Of a step in which so many sequences, with so many tokens of context in all, make a token.
+        transfer_s: Of fetching the KV cache of so many tokens.
+    """
+
+    image_s: float = 0.0
+    prefill_s: Callable[[int], float] = lambda tokens: 0.0
+    decode_s: Callable[[int, int], float] = lambda sequences, context_tokens: 0.0
+    transfer_s: Callable[[int], float] = lambda tokens: 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmulatorConfig:
+    """One emulated engine.
+
+    Attributes:
+        model: Name under which it serves.
+        max_model_len: Tokens of a prompt and its completion at most.
+        block_size: Tokens in a block of the KV cache.
+        blocks: Blocks of the KV cache; at least one request of `max_model_len` must fit.
+        max_seqs: Requests in the batch at most.
+        chunk_tokens: Prompt tokens in one step at most.
+        image_tokens: Of every image; 0 counts them by its size, as Qwen2.5-VL does.
+        media_limits: Items of a modality in a request at most.
+        other_media_tokens: Of a video or an audio clip, whose files are not looked into.
+        http_media: Whether http(s) media URLs are taken for media; they are not fetched.
+        eos_every: One token in so many ends an answer; 0 for none, so that `max_tokens` ends it.
+        ec_dir: Where encoders leave embeddings; the same for all engines that share them.
+        side_host: Where others reach the side channel, which is bound to the same address.
+        side_port: 0 takes a free one.
+        lease_s: For so long a KV cache waits to be fetched.
+        handshake_s: For so long a decode engine tries to reach a side channel.
+        speed_up: Divides the times of steps and transfers, and nothing else.
+    """
+
+    role: Role
+    model: str = "emulated"
+    version: str = "0.32.0"
+    max_model_len: int = 32_768
+    block_size: int = 16
+    blocks: int = 8192
+    max_seqs: int = 256
+    chunk_tokens: int = 2048
+    image_tokens: int = 0
+    media_limits: dict[str, int] = field(default_factory=lambda: {"image": 999, "video": 0, "audio": 0})
+    other_media_tokens: int = 256
+    http_media: bool = False
+    eos_every: int = 0
+    ec_dir: str = str(Path(tempfile.gettempdir()) / "tercet-emulator")
+    side_host: str = "127.0.0.1"
+    side_port: int = 0
+    lease_s: float = 30.0
+    handshake_s: float = 5.0
+    speed_up: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.blocks * self.block_size < self.max_model_len:
+            raise ValueError(
+                f"{self.blocks} blocks of {self.block_size} tokens hold no request of "
+                f"{self.max_model_len} tokens (max_model_len)"
+            )
+        if self.speed_up <= 0:
+            raise ValueError(f"a speed-up of {self.speed_up:g} is none")

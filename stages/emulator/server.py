@@ -1,0 +1,151 @@
+"""The HTTP side of an emulated engine: vLLM's routes, and our own under /emulator."""
+
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+from prometheus_client import generate_latest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from stages.emulator.chat import check_model, rendered_tokens
+from stages.emulator.chat_endpoint import ChatEndpoint
+from stages.emulator.engine import Engine
+from stages.emulator.errors import EngineError, wrong_shape
+from stages.emulator.faults import FaultBoard
+from stages.emulator.media import Json
+from stages.emulator.metrics import EngineMetrics
+from stages.emulator.readings import Readings, state_of
+from stages.emulator.vocabulary import detokenize, tokenize
+
+_METRICS_TYPE = "text/plain; version=1.0.0; charset=utf-8"
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+class Tokenize(msgspec.Struct, kw_only=True):
+    """Body of /tokenize: a text or a chat."""
+
+    model: str | None = None
+    prompt: str = ""
+    messages: list[Json] | None = None
+
+
+class Detokenize(msgspec.Struct, kw_only=True):
+    """Body of /detokenize."""
+
+    tokens: list[int]
+    model: str | None = None
+
+
+def engine_app(engine: Engine, board: FaultBoard, metrics: EngineMetrics) -> Starlette:
+    """Return the ASGI application of an engine whose loop runs elsewhere."""
+    metrics.registry.register(Readings(engine))
+    pages = _Pages(engine, board, metrics)
+    routes = [
+        Route("/v1/chat/completions", ChatEndpoint(engine, board), methods=["POST"]),
+        Route("/tokenize", _refusing(pages.tokenize), methods=["POST"]),
+        Route("/detokenize", _refusing(pages.detokenize), methods=["POST"]),
+        Route("/health", pages.empty, methods=["GET"]),
+        Route("/ping", pages.empty, methods=["GET", "POST"]),
+        Route("/version", pages.version, methods=["GET"]),
+        Route("/load", pages.load, methods=["GET"]),
+        Route("/v1/models", pages.models, methods=["GET"]),
+        Route("/metrics", pages.metrics, methods=["GET"]),
+        Route("/emulator/state", pages.state, methods=["GET"]),
+        Route("/emulator/faults", pages.faults, methods=["GET"]),
+        Route("/emulator/faults", _refusing(pages.set_faults), methods=["POST"]),
+    ]
+    return Starlette(routes=routes)
+
+
+class _Pages:
+    """What an engine answers beside chats."""
+
+    def __init__(self, engine: Engine, board: FaultBoard, metrics: EngineMetrics) -> None:
+        self._engine = engine
+        self._board = board
+        self._metrics = metrics
+        self._started_unix_s = int(time.time())
+
+    async def empty(self, request: Request) -> Response:
+        return Response()
+
+    async def version(self, request: Request) -> Response:
+        return _json({"version": self._engine.config.version})
+
+    async def load(self, request: Request) -> Response:
+        return _json({"server_load": self._engine.batch.running + len(self._engine.batch.waiting)})
+
+    async def models(self, request: Request) -> Response:
+        config = self._engine.config
+        card = {
+            "id": config.model,
+            "object": "model",
+            "created": self._started_unix_s,
+            "owned_by": "vllm",
+            "root": config.model,
+            "parent": None,
+            "max_model_len": config.max_model_len,
+            "permission": [],
+        }
+        return _json({"object": "list", "data": [card]})
+
+    async def metrics(self, request: Request) -> Response:
+        return Response(generate_latest(self._metrics.registry), headers={"content-type": _METRICS_TYPE})
+
+    async def tokenize(self, request: Request) -> Response:
+        asked = _decoded(await request.body(), Tokenize)
+        config = self._engine.config
+        check_model(asked.model, config)
+        if asked.messages is None:
+            tokens = tokenize(asked.prompt)
+        else:
+            tokens = rendered_tokens(asked.messages, config, self._engine.media)
+        answer = {"count": len(tokens), "max_model_len": config.max_model_len, "tokens": tokens}
+        return _json(answer | {"token_strs": None})
+
+    async def detokenize(self, request: Request) -> Response:
+        asked = _decoded(await request.body(), Detokenize)
+        check_model(asked.model, self._engine.config)
+        return _json({"prompt": detokenize(asked.tokens)})
+
+    async def state(self, request: Request) -> Response:
+        return _json(state_of(self._engine))
+
+    async def faults(self, request: Request) -> Response:
+        return _json(self._board.faults)
+
+    async def set_faults(self, request: Request) -> Response:
+        try:
+            self._board.faults = self._board.faults.edited(await request.body())
+        except msgspec.DecodeError as error:
+            raise wrong_shape("body", str(error)) from None
+        self._engine.take_faults()
+        return _json(self._board.faults)
+
+
+def _refusing(handler: Handler) -> Handler:
+    """Return a handler that answers an `EngineError` as the engine does."""
+
+    async def handle(request: Request) -> Response:
+        try:
+            return await handler(request)
+        except EngineError as error:
+            return Response(error.body(), error.status, media_type="application/json")
+
+    return handle
+
+
+def _json(value: Any) -> Response:
+    return Response(msgspec.json.encode(value), media_type="application/json")
+
+
+def _decoded(data: bytes, shape: type[Any]) -> Any:
+    try:
+        return msgspec.json.decode(data, type=shape)
+    except msgspec.DecodeError as error:
+        raise wrong_shape("body", str(error)) from None
