@@ -220,7 +220,6 @@ class Supervisor:
         if not policy.served:
             return None
         return EngineServer(
-            kind="vllm",
             url=self._options.engines[stage][number],
             model=policy.model.name,
             token_bytes=self._options.token_bytes,

@@ -22,6 +22,7 @@ from orchestrator.profiles import (
     load_profile,
 )
 from orchestrator.yaml_fields import InfeasibleError
+from orchestrator.yaml_file import FileError
 from stages.types import Modality, Stage
 
 TRANSFER_SHARE = 0.1
@@ -86,6 +87,16 @@ def policy_profile(
     else:
         profile = find_profile(policy.model.name, accelerators)
     return profile if image_px is None else for_images(profile, image_px)
+
+
+def known_profile(
+    policy: Policy, path: Path | str, accelerators: Mapping[str, Accelerator]
+) -> ModelProfile | None:
+    """Return the profile of a policy's model, None if there is none that can be read."""
+    try:
+        return policy_profile(policy, path, accelerators)
+    except (NoProfileError, FileError):
+        return None
 
 
 def refusals(

@@ -3,12 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator.control_policy import Hardware, edge_levels, policy_profile
+from orchestrator.control_policy import Hardware, edge_levels, known_profile
 from orchestrator.core.kv import KvSizes, kv_sizes
-from orchestrator.core.profile import ModelProfile
 from orchestrator.policy import Policy
-from orchestrator.profiles import NoProfileError
-from orchestrator.yaml_file import FileError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,14 +45,8 @@ class CurrentKvRules:
         if kappa and not levels:  # the usual case needs to know nothing of the hardware
             return KvRules(sizes=kv_sizes(kappa, self._token_bytes, None))
         hardware = Hardware.load()
-        profile = self._profile(policy, hardware)
+        profile = known_profile(policy, self._path, hardware.accelerators)
         return KvRules(
             sizes=kv_sizes(kappa, self._token_bytes, profile),
             decode_level=edge_levels(policy, profile, hardware.links).prefill_decode if levels else 0,
         )
-
-    def _profile(self, policy: Policy, hardware: Hardware) -> ModelProfile | None:
-        try:
-            return policy_profile(policy, self._path, hardware.accelerators)
-        except (NoProfileError, FileError):
-            return None

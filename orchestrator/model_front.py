@@ -2,11 +2,8 @@
 
 from pathlib import Path
 
-from orchestrator.control_policy import Hardware, policy_profile
-from orchestrator.core.profile import ModelProfile
+from orchestrator.control_policy import Hardware, known_profile
 from orchestrator.policy import Policy
-from orchestrator.profiles import NoProfileError
-from orchestrator.yaml_file import FileError
 from stages.adapters.front import ServedFront
 from stages.front import TextFront
 from stages.models import front
@@ -29,7 +26,7 @@ def model_front(policy: Policy, path: Path | str) -> TextFront | ServedFront:
     """
     if not policy.served:
         return front(policy.model.name)
-    profile = known_profile(policy, path)
+    profile = known_profile(policy, path, Hardware.load().accelerators)
     return ServedFront(
         name=policy.model.name,
         modalities=frozenset({Modality.TEXT, *policy.model.modalities}),
@@ -38,11 +35,3 @@ def model_front(policy: Policy, path: Path | str) -> TextFront | ServedFront:
         kv_bytes_per_token=profile.kv_bytes_per_token if profile else 1,
         image_tokens=profile.image_tokens if profile else _IMAGE_TOKENS,
     )
-
-
-def known_profile(policy: Policy, path: Path | str) -> ModelProfile | None:
-    """Return the profile of a policy's model, None if there is none that can be read."""
-    try:
-        return policy_profile(policy, path, Hardware.load().accelerators)
-    except (NoProfileError, FileError):
-        return None

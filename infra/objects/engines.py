@@ -72,17 +72,22 @@ def _group(*, vllm: bool, leads: bool) -> list[str]:
 
 def _vllm(policy: Policy, stage: Stage) -> list[str]:
     of_stage = policy.stages[stage]
-    args = ["--model", policy.model.name, "--port", str(PORT), "--tensor-parallel-size", str(of_stage.tp)]
+    args = ["--model", *_names(policy), "--port", str(PORT), "--tensor-parallel-size", str(of_stage.tp)]
     args += ["--max-num-seqs", str(of_stage.batch)]
-    return [*args, *_context("--max-model-len", policy)]
+    return [*args, *_context("--max-model-len", policy), *of_stage.flags]
 
 
 def _sglang(policy: Policy, stage: Stage) -> list[str]:
     of_stage = policy.stages[stage]
-    args = ["python3", "-m", "sglang.launch_server", "--model-path", policy.model.name]
+    args = ["python3", "-m", "sglang.launch_server", "--model-path", *_names(policy)]
     args += ["--port", str(PORT), "--tp", str(of_stage.tp), "--max-running-requests", str(of_stage.batch)]
     role = ["--encoder-only"] if stage is Stage.ENCODE else ["--disaggregation-mode", stage.value]
-    return [*args, *role, *_context("--context-length", policy)]
+    return [*args, *role, *_context("--context-length", policy), *of_stage.flags]
+
+
+def _names(policy: Policy) -> list[str]:
+    """Return what a server loads, and the name under which clients ask for it."""
+    return [policy.model.weights or policy.model.name, "--served-model-name", policy.model.name]
 
 
 def _context(flag: str, policy: Policy) -> list[str]:

@@ -64,7 +64,7 @@ def chat_body(chat: Chat, blobs: BlobStore) -> Json:
     return body
 
 
-def encode_body(model: str, item: MediaItem, data: bytes) -> Json:
+def encode_body(model: str, item: MediaItem, data: memoryview | bytes) -> Json:
     """Return what an encode server is sent for one media item: the item alone."""
     text = base64.b64encode(data).decode()
     kind = f"{item.modality}_url"

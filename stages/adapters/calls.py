@@ -46,11 +46,6 @@ class Calls:
         self._thread.start()
         self._session: aiohttp.ClientSession = self.wait(self._open())
 
-    @property
-    def in_progress(self) -> int:
-        """Jobs that wait for the server."""
-        return len(self._tasks)
-
     def wait(self, work: Coroutine[Any, Any, ResultT]) -> ResultT:
         """Run a coroutine on the loop and return its result; blocks."""
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
@@ -82,7 +77,7 @@ class Calls:
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join()
 
-    async def answer(self, path: str, body: object, request_id: str) -> bytes:
+    async def answer(self, path: str, body: bytes, request_id: str) -> bytes:
         """Return the body of a successful answer.
 
         Raises:
@@ -92,7 +87,7 @@ class Calls:
             return await response.read()
 
     @asynccontextmanager
-    async def open(self, path: str, body: object, request_id: str) -> AsyncIterator[aiohttp.ClientResponse]:
+    async def open(self, path: str, body: bytes, request_id: str) -> AsyncIterator[aiohttp.ClientResponse]:
         """Yield a successful answer whose body is still to be read.
 
         Raises:
@@ -102,7 +97,7 @@ class Calls:
         """
         headers = {"content-type": "application/json", "x-request-id": request_id}
         try:
-            async with self._session.post(path, data=msgspec.json.encode(body), headers=headers) as response:
+            async with self._session.post(path, data=body, headers=headers) as response:
                 await _raise_for(response)
                 yield response
         except aiohttp.ServerTimeoutError as error:

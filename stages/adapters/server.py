@@ -1,9 +1,6 @@
 """What is known of the engine server beside a worker."""
 
 from dataclasses import dataclass
-from typing import Literal
-
-ServerKind = Literal["vllm"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,7 +17,6 @@ class EngineServer:
             `kv_lease_duration`.
     """
 
-    kind: ServerKind
     url: str
     model: str
     token_bytes: int = 1

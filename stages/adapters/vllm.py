@@ -33,6 +33,7 @@ from stages.types import (
     EncodeJob,
     EngineLoad,
     FinishReason,
+    Job,
     KVRef,
     PrefillJob,
 )
@@ -81,22 +82,20 @@ class _VllmEngine:
         self._watch.close()
         self._calls.close()
 
+    def _answer(self, job: Job, body: Json, request_id: str) -> Json:
+        # Written and read on the job's own thread: megabytes of media would hold up the streams of others.
+        data = msgspec.json.encode(body)
+        return _object(self._calls.run(job, lambda: self._calls.answer(CHAT, data, request_id)))
+
 
 class VllmEncode(_VllmEngine):
     """`EncodeEngine` by an `ec_producer`."""
 
     def encode(self, job: EncodeJob) -> EmbeddingRef:
         """Have the item encoded; the reference holds the server's `ec_transfer_params`."""
-        return self._calls.run(job, lambda: self._encode(job))
-
-    def load(self) -> EngineLoad:
-        """Return the load without a KV cache: the server may have one that encoding does not use."""
-        return replace(super().load(), free_kv_bytes=0, total_kv_bytes=0)
-
-    async def _encode(self, job: EncodeJob) -> EmbeddingRef:
-        body = encode_body(self._server.model, job.item, bytes(self._blobs.get(job.item.blob)))
+        body = encode_body(self._server.model, job.item, self._blobs.get(job.item.blob))
         request_id = f"{job.request_id}:{job.hop.partition('.')[2]}:{secrets.token_hex(3)}"
-        answer = _object(await self._calls.answer(CHAT, body, request_id))
+        answer = self._answer(job, body, request_id)
         params = answer.get("ec_transfer_params")
         if not params:
             raise EngineRefused("the server gave no ec_transfer_params: was it started as an ec_producer?")
@@ -107,21 +106,22 @@ class VllmEncode(_VllmEngine):
             dim=0,
         )
 
+    def load(self) -> EngineLoad:
+        """Return the load without a KV cache: the server may have one that encoding does not use."""
+        return replace(super().load(), free_kv_bytes=0, total_kv_bytes=0)
+
 
 class VllmPrefill(_VllmEngine):
     """`PrefillEngine` by an `ec_consumer` that keeps its KV caches for decode servers."""
 
     def prefill(self, job: PrefillJob) -> KVRef:
         """Have the chat prefilled; the reference holds the server's `kv_transfer_params`."""
-        return self._calls.run(job, lambda: self._prefill(job))
-
-    async def _prefill(self, job: PrefillJob) -> KVRef:
         assert job.chat
         ec_params: Json = {}
         for ref in job.embeddings:
             ec_params |= restored(ref.blob, self._blobs.get)
         body = prefill_body(chat_body(job.chat, self._blobs), ec_params)
-        answer = _object(await self._calls.answer(CHAT, body, job.request_id))
+        answer = self._answer(job, body, job.request_id)
         usage = answer.get("usage") or {}
         return KVRef(
             blob=stored(answer.get("kv_transfer_params"), self._ttl_s),
@@ -145,17 +145,15 @@ class VllmDecode(_VllmEngine):
         """
         if job.kv.until_unix_s and time.time() > job.kv.until_unix_s - _LEASE_MARGIN_S:
             raise BlobUnavailable(job.kv.blob.uri[:40], "the lease of the KV cache is over")
-        return self._calls.run(job, lambda: self._decode(job, emit))
-
-    async def _decode(self, job: DecodeJob, emit: Emit) -> FinishReason:
         assert job.chat
         client = chat_body(job.chat, self._blobs)
-        body = decode_body(client, restored(job.kv.blob, self._blobs.get))
+        body = msgspec.json.encode(decode_body(client, restored(job.kv.blob, self._blobs.get)))
         chunks, keep_ids = Chunks(job.generated), bool(client.get("return_token_ids"))
         if client.get("stream"):
-            await self._stream(job, body, EventReader(keep_ids=keep_ids), chunks, emit)
+            events = EventReader(keep_ids=keep_ids)
+            self._calls.run(job, lambda: self._stream(job, body, events, chunks, emit))
         else:
-            whole = await self._calls.answer(CHAT, body, job.request_id)
+            whole = self._calls.run(job, lambda: self._calls.answer(CHAT, body, job.request_id))
             chunks.add(piece(whole, whole, keep_ids=keep_ids))
         last = chunks.end()
         if last.finish is None:
@@ -164,7 +162,7 @@ class VllmDecode(_VllmEngine):
         return last.finish
 
     async def _stream(
-        self, job: DecodeJob, body: Json, events: EventReader, chunks: Chunks, emit: Emit
+        self, job: DecodeJob, body: bytes, events: EventReader, chunks: Chunks, emit: Emit
     ) -> None:
         async with self._calls.open(CHAT, body, job.request_id) as response:
             async for data in response.content.iter_any():
@@ -187,7 +185,7 @@ class VllmDecode(_VllmEngine):
         return event.without(said[len(before) :])
 
     async def _text(self, job: DecodeJob, tokens: tuple[int, ...]) -> str:
-        body = {"model": self._server.model, "tokens": tokens}
+        body = msgspec.json.encode({"model": self._server.model, "tokens": tokens})
         answer = _object(await self._calls.answer("/detokenize", body, job.request_id))
         return str(answer["prompt"]).rstrip("\ufffd")
 

@@ -148,7 +148,7 @@ def _inlined(url: str) -> bytes:
     if not url.startswith("data:"):
         raise EngineError("The URL must be either a HTTP, data or file URL.")
     begin = _DATA_URL.match(url)
-    if begin is None:
+    if begin is None:  # vLLM's own answer, status and type
         told = "Only base64 data URLs are supported for now."
         raise EngineError(told, 501, "NotImplementedError")
     return _decoded(url[begin.end() :])

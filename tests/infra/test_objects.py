@@ -2,13 +2,16 @@
 
 import json
 import re
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from infra.config import ImagesConfig
 from infra.node_config import Spread
 from infra.objects import controller, publisher
+from infra.objects.engines import engine_container
 from infra.objects.names import CollisionError, check_collisions, metadata, object_name
 from infra.objects.nodes import domains, node_objects
 from infra.stack import stack_args
@@ -279,3 +282,17 @@ def test_a_pod_that_is_placed_is_not_spread_besides():
     specs = [each["spec"]["template"]["spec"] for each in (placed, free)]
     assert ["topologySpreadConstraints" in each for each in specs] == [False, True]
     assert ["schedulingGates" in each for each in specs] == [True, False]
+
+
+def test_an_engine_server_loads_the_weights_under_the_models_name_with_the_policys_flags():
+    policy = load_policy(ROOT / "policies" / "internvl-26b.yaml")
+    encode = replace(policy.stages.encode, flags=("--enforce-eager", "--seed=0"))
+    policy = replace(
+        policy,
+        model=replace(policy.model, weights="/models/it"),
+        stages=replace(policy.stages, encode=encode),
+    )
+    container, _ = engine_container(policy, Stage.ENCODE, ImagesConfig(), {})
+    args = container["args"]
+    assert args[:4] == ["--model", "/models/it", "--served-model-name", "OpenGVLab/InternVL2_5-26B"]
+    assert args[-2:] == ["--enforce-eager", "--seed=0"]

@@ -59,7 +59,7 @@ def server() -> Iterator[VllmServer]:
 
 
 def at(server: VllmServer, **options: float) -> EngineServer:
-    return EngineServer(kind="vllm", url=server.url, model="tiny", **options)  # type: ignore[arg-type]
+    return EngineServer(url=server.url, model="tiny", **options)  # type: ignore[arg-type]
 
 
 def fields(hop: str, deadline_s: float = 60.0) -> dict[str, object]:

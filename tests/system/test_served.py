@@ -1,0 +1,79 @@
+"""`tercet up` in front of engine servers: emulated vLLM, one a stage, beside one that does all three."""
+
+import json
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx
+import pytest
+
+from stages.emulator.config import Role
+from tests.fakes.emulator import Emulated, emulated_epd
+from tests.stages.emulator.kit import chat, image
+from tests.system.harness import ROOT, System, until
+
+CHAT = "/v1/chat/completions"
+CASES = {
+    "text": chat("hello there", model="tiny"),
+    "one image": chat("what is this", image(1), model="tiny"),
+    "two images": chat("compare", image(2), image(3), model="tiny"),
+    "an image twice": chat("same", image(4), image(4), model="tiny"),
+    "a long prompt": chat("describe " * 60, image(5), model="tiny"),
+}
+
+
+@pytest.fixture(scope="module")
+def engines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[Role, Emulated]]:
+    with emulated_epd(tmp_path_factory.mktemp("embeddings"), model="tiny", max_model_len=1024) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def served(engines: dict[Role, Emulated], tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+    stages = (Role.ENCODE, Role.PREFILL, Role.DECODE)
+    addresses = ",".join(f"{stage}={engines[stage].url}" for stage in stages)
+    policy = ROOT / "policies" / "vllm-tiny.yaml"
+    with System(tmp_path_factory.mktemp("served"), policy=policy, options=("--engines", addresses)) as system:
+        yield system
+
+
+def ask(system: System, body: dict[str, Any]) -> httpx.Response:
+    return httpx.post(system.url + CHAT, json=body, timeout=30.0, trust_env=False, verify=False)
+
+
+def said(events: str) -> str:
+    bodies = [json.loads(line[6:]) for line in events.splitlines() if line.startswith("data: {")]
+    return "".join(b["choices"][0]["delta"].get("content") or "" for b in bodies if b["choices"])
+
+
+@pytest.mark.parametrize("body", CASES.values(), ids=CASES)
+def test_three_servers_say_what_one_does(
+    served: System, engines: dict[Role, Emulated], body: dict[str, Any]
+) -> None:
+    alone = engines[Role.AGGREGATED].chat(body).json()["choices"][0]
+    answer = ask(served, body).json()["choices"][0]
+    assert answer["token_ids"] == alone["token_ids"]
+    assert answer["message"]["content"] == alone["message"]["content"]
+    stream = ask(served, body | {"stream": True, "return_token_ids": False})
+    assert said(stream.text) == alone["message"]["content"]
+    assert "token_ids" not in stream.text and stream.text.endswith("data: [DONE]\n\n")
+
+
+def test_many_at_once_are_all_answered_and_nothing_stays_behind(
+    served: System, engines: dict[Role, Emulated]
+) -> None:
+    bodies = [chat(f"what is {n}", *[image(9 + n)] * (n % 3), model="tiny") for n in range(40)]
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda body: ask(served, body).json(), bodies))
+    for body, answer in zip(bodies, answers, strict=True):
+        alone = engines[Role.AGGREGATED].chat(body).json()
+        assert answer["choices"][0]["token_ids"] == alone["choices"][0]["token_ids"]
+    for stage in (Role.PREFILL, Role.DECODE):
+        until(f"{stage} holds no block", lambda stage=stage: not engines[stage].state()["blocks_used"])
+
+
+def test_what_the_engine_refuses_is_told_in_its_words(served: System) -> None:
+    refused = ask(served, chat("describe " * 9000, model="tiny"))
+    assert refused.status_code == 400
+    assert "maximum" in refused.json()["error"]["message"]
