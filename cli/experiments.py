@@ -108,7 +108,9 @@ def _as_json(works: Sequence[Work]) -> dict[str, Any]:
         "kind": "profile-driven simulation",
         "experiments": {
             work.experiment.name: {
+                "title": work.experiment.title,
                 "scale": work.scale.name,
+                "left": asdict(work.budget()),
                 "measured": [{**asdict(m), "point": dict(m.point.factors)} for m in work.findings().measured],
             }
             for work in works

@@ -67,7 +67,7 @@ def _as_json(found: Explanation) -> dict[str, Any]:
         "signals": asdict(found.signals),
         "plan": asdict(found.plan),
         "others": {
-            name: {stage: plan.replicas for stage, plan in other.stages.items()}
+            name: {s: {"replicas": plan.replicas, "reason": plan.reason} for s, plan in other.stages.items()}
             for name, other in found.others.items()
         },
         "own": {"gpu_hours": found.own.gpu_hours, "attainment": found.own.attainment},

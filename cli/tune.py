@@ -63,8 +63,13 @@ def _tuned_as_json(subject: Subject, tuned: Tuned) -> dict[str, Any]:
         "gpu_hours": best.summary.gpu_hours,
         "cost_usd": best.summary.cost_usd,
         "trials": [
-            {"counts": t.counts, "attainment": t.summary.attainment, "cost_usd": t.summary.cost_usd}
-            for t in tuned.trials
+            {
+                "counts": trial.counts,
+                "attainment": trial.summary.attainment,
+                "gpu_hours": trial.summary.gpu_hours,
+                "cost_usd": trial.summary.cost_usd,
+            }
+            for trial in tuned.trials
         ],
     }
 

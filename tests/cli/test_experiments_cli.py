@@ -1,5 +1,6 @@
 """`tercet experiments`: what it refuses, writes without measuring, and leaves behind when it is stopped."""
 
+import json
 import signal
 import subprocess
 import sys
@@ -17,6 +18,14 @@ def test_an_experiment_that_is_not_there_is_named():
     done = tercet("experiments", "E99", "--budget")
     assert done.code == 2
     assert "there is no experiment E99; there are E1, E2" in done.stderr
+
+
+def test_what_is_left_to_measure_is_there_for_programs(tmp_path):
+    done = tercet("experiments", "E6", "--quick", "--budget", "--json", "--rows", str(tmp_path))
+    (found,) = json.loads(done.stdout)["experiments"].values()
+    assert found["measured"] == []
+    assert found["left"]["runs"] > 0
+    assert found["left"]["work_s"] > found["left"]["runs"]
 
 
 def test_results_are_written_from_rows_that_are_there(tmp_path):

@@ -38,6 +38,7 @@ def test_a_decision_is_the_one_of_the_run_with_what_others_would_have_done(run):
     ]
     assert {"hpa", "modserve", "oracle"} <= set(found["others"])
     assert "coupled" not in found["others"]
+    assert found["others"]["hpa"]["prefill"].keys() == {"replicas", "reason"}
 
 
 def test_regret_is_the_difference_to_the_oracle(run):

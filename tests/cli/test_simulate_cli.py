@@ -151,6 +151,7 @@ def test_tune_finds_counts_that_attain_the_slo_and_says_their_ratio():
     result = json.loads(run("tune", *ARGS, "--trials", "8", "--json").output)
     assert result["attainment"] >= 0.99
     assert result["counts"].keys() == {"encode", "prefill", "decode"}
+    assert result["trials"][0].keys() == {"counts", "attainment", "gpu_hours", "cost_usd"}
 
 
 def test_policy_diff_on_a_trace_says_what_the_edit_does(tmp_path):
