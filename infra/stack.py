@@ -16,12 +16,14 @@ from infra.objects.publisher import PublisherArgs, publisher_objects
 from infra.objects.service import ModelServiceArgs, service_objects
 from infra.objects.stage_pool import pool_objects
 from infra.service_policy import read_policy
+from infra.shared_config import StartsConfig
 from infra.spans import spans
 from orchestrator.control_policy import policy_profile
-from orchestrator.core.profile import Accelerator
+from orchestrator.core.profile import Accelerator, ModelProfile
 from orchestrator.policy import Policy
 from orchestrator.profiles import NoProfileError
 from orchestrator.start_times import pod_start
+from orchestrator.yaml_file import FileError
 from stages.types import Stage
 
 _PRIORITY = 100_000
@@ -122,6 +124,7 @@ def _service(
     file = root / config.services[name].policy
     policy, profile_text = read_policy(f"tercet:services.{name}.policy", name, file)
     _check_hardware_of(name, policy, accelerators)
+    profile = _profile(name, policy, file, accelerators)
     if config.services[name].inference_pool and policy.stages.decode.engine != "vllm":
         message = "decode has to be vllm, whose server takes whole requests"
         raise ConfigError(f"`tercet:services.{name}.inference_pool`: {message}")
@@ -135,22 +138,29 @@ def _service(
         priority_class=_priority_class(config.namespace),
         profile_text=profile_text,
         nodes=spans(config, policy),
-        starts=_starts(policy, file, config, accelerators),
+        weights_bytes=profile.weights_bytes if profile else {},
+        starts=_starts(profile, config.starts),
         prometheus=(config.observability.prometheus if config.observability else None) or "",
     )
 
 
-def _starts(
-    policy: Policy, file: Path, config: StackConfig, accelerators: Mapping[str, Accelerator]
-) -> Mapping[Stage, Mapping[str, str]]:
-    """Return how long pods take on simulated nodes; of a model without a profile nothing is known."""
-    if config.starts is None:
-        return {}
+def _profile(
+    name: str, policy: Policy, file: Path, accelerators: Mapping[str, Accelerator]
+) -> ModelProfile | None:
+    """Return what is known of a service's model; None of one without a profile."""
     try:
-        profile = policy_profile(policy, file, accelerators)
+        return policy_profile(policy, file, accelerators)
     except NoProfileError:
+        return None
+    except FileError as error:
+        raise ConfigError(f"`tercet:services.{name}.policy`: {error}") from error
+
+
+def _starts(profile: ModelProfile | None, starts: StartsConfig | None) -> Mapping[Stage, Mapping[str, str]]:
+    """Return how long pods take on simulated nodes, as far as that is known and asked for."""
+    if profile is None or starts is None:
         return {}
-    return {stage: pod_start(profile.cold_start[stage], config.starts.speed_up) for stage in Stage}
+    return {stage: pod_start(profile.cold_start[stage], starts.speed_up) for stage in Stage}
 
 
 def _check_hardware_of(name: str, policy: Policy, accelerators: Mapping[str, Accelerator]) -> None:

@@ -23,6 +23,7 @@ class StagePoolArgs:
         queue: Kueue's LocalQueue; empty for none.
         prometheus: Where KEDA asks; empty without it.
         priority_class: Name of the PriorityClass.
+        weights_bytes: Of one replica's model, 0 if nothing is known of it.
         start: Annotations that say how long its pods take to start on simulated nodes.
     """
 
@@ -38,6 +39,7 @@ class StagePoolArgs:
     nodes: int = 1
     queue: str = ""
     prometheus: str = ""
+    weights_bytes: int = 0
     start: Mapping[str, str] = field(default_factory=dict)
 
     @property

@@ -29,6 +29,7 @@ class ModelServiceArgs:
         priority_class: Name of the PriorityClass of its pods.
         nodes: Nodes that a replica spans on the stage's best hardware class, where one is too few.
         prometheus: Where KEDA asks; empty without it.
+        weights_bytes: Of each stage's model; empty if nothing is known of it.
         starts: Annotations of each stage's pods that say how long they take to start on simulated nodes.
     """
 
@@ -42,6 +43,7 @@ class ModelServiceArgs:
     profile_text: str = ""
     nodes: Mapping[Stage, int] = field(default_factory=dict)
     prometheus: str = ""
+    weights_bytes: Mapping[Stage, int] = field(default_factory=dict)
     starts: Mapping[Stage, Mapping[str, str]] = field(default_factory=dict)
 
     @property
@@ -75,6 +77,7 @@ class ModelServiceArgs:
             nodes=self.nodes.get(stage, 1) if best else 1,
             queue=self.config.queue or "",
             prometheus=self.prometheus,
+            weights_bytes=self.weights_bytes.get(stage, 0),
             start=self.starts.get(stage, {}),
         )
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+from math import ceil
 
 from infra.objects.engines import engine_container
 from infra.objects.names import Object
@@ -151,9 +152,14 @@ def _worker_json(drain_s: int) -> str:
 def _accelerators(args: StagePoolArgs) -> Object:
     amount = str(args.of_stage.tp // args.nodes)
     if args.hardware == PROCESSORS:
-        return {"requests": {"cpu": amount, "memory": "1Gi"}}
+        return {"requests": {"cpu": amount, "memory": _memory(args, 1024)}}
     whole = {ACCELERATOR_RESOURCE: amount}
-    return {"requests": {"cpu": "2", "memory": "8Gi", **whole}, "limits": whole}
+    return {"requests": {"cpu": "2", "memory": _memory(args, 8192), **whole}, "limits": whole}
+
+
+def _memory(args: StagePoolArgs, least_mib: int) -> str:
+    """Return what a process takes of its host: weights pass through its memory while they are loaded."""
+    return f"{least_mib + ceil(args.weights_bytes / args.nodes / 2**20)}Mi"
 
 
 def _affinity(args: StagePoolArgs) -> Object:

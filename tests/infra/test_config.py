@@ -92,6 +92,15 @@ def test_what_the_files_contradict_is_refused(values, told):
     assert told in str(refused.value)
 
 
+def test_a_profile_that_cannot_be_used_is_refused(tmp_path):
+    (tmp_path / "profile.yaml").write_text("apiVersion: tercet/profile/v9\n")
+    text = (ROOT / "policies/tiny.yaml").read_text()
+    policy = tmp_path / "tiny.yaml"
+    policy.write_text(text.replace("name: tiny, kappa", "name: tiny, profile: profile.yaml, kappa"))
+    with pytest.raises(ConfigError, match=r"`tercet:services.tiny.policy`: .*profile.yaml:1"):
+        stack_args(config_of(services={"tiny": {"policy": str(policy)}}), ROOT, ACCELERATORS)
+
+
 def test_a_selector_means_the_nodes_that_the_cluster_finds():
     """Sorted, so that the order of the answer changes nothing; pools that name nodes ask nobody."""
     config = config_of(**pool(labels={"selector": {"row": "r1"}, "labels": {"rack": "b1"}}))

@@ -16,6 +16,7 @@ from infra.objects.names import CollisionError, check_collisions, metadata, obje
 from infra.objects.nodes import domains, node_objects
 from infra.stack import stack_args
 from orchestrator.adapters.kube import pool_of
+from orchestrator.control_policy import Hardware, load_control_policy
 from orchestrator.core.pools import Pool
 from orchestrator.kube_names import ACCELERATOR_RESOURCE, DOMAIN, GATE, HARDWARE, STAGE
 from orchestrator.policy import classify, load_policy
@@ -70,6 +71,19 @@ def test_a_replica_asks_for_as_many_accelerators_as_it_spans(file):
         asked = [c["resources"].get("limits", {}).get(ACCELERATOR_RESOURCE) for c in containers]
         wanted = None if pool.hardware == "cpu" else str(policy.stages[pool.stage].tp)
         assert [each for each in asked if each] == ([wanted] if wanted else [])
+
+
+@pytest.mark.parametrize(
+    ("file", "least_mib"), [("internvl-26b", 8192), ("tiny", 1024), ("noop", 1024)], ids=str
+)
+def test_a_replica_asks_for_the_host_s_memory_that_its_weights_pass_through(file, least_mib):
+    """Of a model without a profile nothing is known."""
+    policy = ROOT / f"policies/{file}.yaml"
+    weights = {} if file == "noop" else load_control_policy(policy, Hardware.load()).profile.weights_bytes
+    for each in pools(stack_of(policy, autoscaler="tercet")):
+        containers = each["spec"]["template"]["spec"]["containers"]
+        mib = int(containers[-1]["resources"]["requests"]["memory"].removesuffix("Mi"))
+        assert 0 <= mib - least_mib - weights.get(pool_of(each).stage, 0) / 2**20 < 1
 
 
 @each_policy
