@@ -1,4 +1,4 @@
-"""The environment that vLLM runs in: its own, since what it pins would not go with ours; made once, in the cache."""
+"""The environment that vLLM runs in, apart from ours, whose versions are others: made once, in the cache."""
 
 import hashlib
 import platform
@@ -20,8 +20,8 @@ _PYTHONS = ((3, 11), (3, 13))
 """First and last Python that there are wheels for."""
 
 _BUSY, _RESTING = "agent_config.pthrDelay = 0\n", "agent_config.pthrDelay = 1000\n"
-"""NIXL's progress thread asks without a pause, a core for each server; with a millisecond between, transfers still
-take a few, and the core is free."""
+"""NIXL's progress thread asks without a pause, a core for each server. With a millisecond between two questions,
+transfers still take a few, and the core is free."""
 
 
 class EngineMissing(RuntimeError):
@@ -66,7 +66,7 @@ def _install(say: Callable[[str], None], folder: Path) -> None:
     # Without pip's own progress: uv is one small file, and it is uv that shows how the rest goes.
     _run(python, "-m", "pip", "install", "--disable-pip-version-check", "--quiet", *_pinned(_INSTALLER))
     install = (folder / "bin" / "uv", "pip", "install", "--python", python, "--no-deps", *_pinned(_LOCK))
-    # Uncompiled, each start of a server compiles vLLM and torch anew. No cache: it would hold all of it twice.
+    # Uncompiled, each start of a server compiles vLLM and torch anew; a cache would hold everything twice.
     _run(*install, "--compile-bytecode", "--no-cache")
     _rest_between_transfers(folder)
     say(f"vLLM is installed, in {time.monotonic() - started_s:.0f} s")
@@ -79,9 +79,7 @@ def _pinned(lock: Path) -> tuple[str | Path, ...]:
 def _run(*command: str | Path) -> None:
     done = subprocess.run(list(map(str, command)), stdin=subprocess.DEVNULL, stdout=sys.stderr)
     if done.returncode:
-        raise EngineMissing(
-            f"vLLM was not installed: `{command[0]} …` ended with {done.returncode}; see above"
-        )
+        raise EngineMissing(f"vLLM was not installed: {command[0]} ended with {done.returncode}; see above")
 
 
 def _check_machine(folder: Path) -> None:
@@ -97,10 +95,10 @@ def _check_machine(folder: Path) -> None:
         raise EngineMissing(f"vLLM {vllm_version()} needs a Python from 3.11 to 3.13; {instead}")
     free_bytes = shutil.disk_usage(folder).free
     if free_bytes < _ROOM_BYTES:
-        told = f"vLLM takes {_ROOM_BYTES >> 30} GiB while it is installed, {cache_root()} has"
-        raise EngineMissing(
-            f"{told} {free_bytes / 2**30:.1f}; point TERCET_CACHE at a larger disk, or {instead}"
+        told = (
+            f"vLLM needs {_ROOM_BYTES >> 30} GiB free in {cache_root()}, which has {free_bytes / 2**30:.1f}"
         )
+        raise EngineMissing(f"{told}; point TERCET_CACHE at a larger disk, or {instead}")
 
 
 def _rest_between_transfers(folder: Path) -> None:

@@ -1,8 +1,9 @@
 """Write a model of Qwen2.5-VL's shape that vLLM serves on a processor: `python tiny_vlm.py FOLDER`.
 
-It runs with vLLM's Python, which has safetensors and tokenizers; nothing is fetched. The weights are random with the
-scale of trained ones, so that each answer depends on every token of the prompt and on the pixels of its images, and a
-wrong embedding or KV cache shows. (vLLM's `--load-format dummy` draws weights so small that every prompt gets one answer.)
+It runs with vLLM's Python, which has safetensors and tokenizers; nothing is fetched. The weights are random with
+the scale of trained ones, so that each answer depends on every token of the prompt and on the pixels of its images,
+and a wrong embedding or KV cache shows. (vLLM's own `--load-format dummy` draws weights so small that every prompt
+gets one answer.)
 """
 
 import json
@@ -52,7 +53,7 @@ def main(folder: Path) -> None:
     for name, fields in settings(ids, rows).items():
         (folder / name).write_text(json.dumps(fields, indent=1))
     drawn = weights(rows)
-    # Special tokens and bytes that are no printable ASCII are never said: an answer is text and ends at max_tokens.
+    # Special tokens and unprintable bytes are never said: an answer is text, and ends at max_tokens.
     unsaid = [number for token, number in vocabulary.items() if len(token) == 1 and not _printable(token)]
     drawn["lm_head.weight"][[*unsaid, *ids.values(), *range(tokenizer.get_vocab_size(), rows)]] = 0
     save_file(drawn, str(folder / "model.safetensors"), metadata={"format": "pt"})
@@ -228,8 +229,8 @@ def _vision_shape() -> dict[str, Any]:
     }
 
 
-def _printable(token: str) -> bool:
-    return "!" <= token <= "~" or token == "Ġ"
+def _printable(byte: str) -> bool:
+    return "!" <= byte <= "~" or byte == "Ġ"
 
 
 if __name__ == "__main__":
