@@ -20,8 +20,8 @@ _PYTHONS = ((3, 11), (3, 13))
 """First and last Python that there are wheels for."""
 
 _BUSY, _RESTING = "agent_config.pthrDelay = 0\n", "agent_config.pthrDelay = 1000\n"
-"""NIXL's progress thread asks without a pause, a core for each server. With a millisecond between two questions,
-transfers still take a few, and the core is free."""
+"""NIXL's progress thread asks without a pause, a core for each server. With a millisecond between two
+questions transfers still take a few, and the core is free."""
 
 
 class EngineMissing(RuntimeError):

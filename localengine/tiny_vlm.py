@@ -1,9 +1,9 @@
 """Write a model of Qwen2.5-VL's shape that vLLM serves on a processor: `python tiny_vlm.py FOLDER`.
 
-It runs with vLLM's Python, which has safetensors and tokenizers; nothing is fetched. The weights are random with
-the scale of trained ones, so that each answer depends on every token of the prompt and on the pixels of its images,
-and a wrong embedding or KV cache shows. (vLLM's own `--load-format dummy` draws weights so small that every prompt
-gets one answer.)
+It runs with vLLM's Python, which has safetensors and tokenizers; nothing is fetched. The weights are random
+with the scale of trained ones, so that each answer depends on every token of the prompt and on the pixels
+of its images, and a wrong embedding or KV cache shows. (vLLM's own `--load-format dummy` draws weights so
+small that every prompt gets one answer.)
 """
 
 import json
