@@ -176,8 +176,8 @@ def serve(bench, *, decode=1, engine="tiny", **edits):
 
 @pytest.fixture
 def stand(bench, cluster, core, tmp_path):
-    """The stack is up, its gateway answers and its stages have one pod each."""
-    serve(bench)
+    """The stack is up, its gateway answers, its stages have one pod each; a stack named vllm has that engine."""
+    serve(bench, engine="vllm" if bench.name == "vllm" else "tiny")
     bench.up()
     with RedisProcess(tmp_path) as redis:
         running = Stand(bench, cluster, core, redis, tmp_path)
@@ -235,12 +235,9 @@ def test_a_request_is_served_by_processes_under_the_names_of_the_cluster_s_pods(
     until(stand.answers)
 
 
-@pytest.mark.parametrize("bench", ["engines"], indirect=True)
-def test_workers_of_vllm_pods_drive_the_engine_that_they_are_told_of(stand, bench, tmp_path):
+@pytest.mark.parametrize("bench", ["vllm"], indirect=True)
+def test_workers_of_vllm_pods_drive_the_engine_that_they_are_told_of(stand, tmp_path):
     """Emulated engines in the place of the pods' second containers."""
-    serve(bench, engine="vllm")
-    bench.up()
-    stand.mount()
     until(lambda: len(stand.pods()) == 3 and all(len(pod.spec.containers) == 2 for pod in stand.pods()), 60.0)
     with emulated_epd(tmp_path / "embeddings", model="tiny", max_model_len=1024) as engines:
         stand.engines = {stage: engines[Role(stage)].url for stage in STAGES}
