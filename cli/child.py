@@ -1,6 +1,7 @@
 """One supervised process: started, watched, started again."""
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal
@@ -141,6 +142,7 @@ class Child:
         if self._stopping:  # asked while the process was being made
             self.send_signal(signal.SIGTERM)
         self.last_exit = await self._process.wait()
+        _end_group(self._process.pid)
         self._on_exit(self, boot, self.last_exit)
 
     def _become(self, state: str) -> None:
@@ -149,3 +151,9 @@ class Child:
             self._on_change()
         except OSError as error:
             log.error("state of %s not written: %s", self.name, error)
+
+
+def _end_group(pid: int) -> None:
+    """Kill what a process left behind: the core of a vLLM server that was killed would keep its ports."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(pid, signal.SIGKILL)

@@ -1,12 +1,18 @@
-"""Which engine servers `tercet up` is told to use."""
+"""Which engine servers `tercet up` uses: those it is told of, or its own."""
 
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from urllib.parse import urlsplit
 
+from localengine.servers import ServerCommand, local_engines
 from orchestrator.policy import Policy
 from stages.types import Stage
 
 DRIVEN = ("vllm",)
 """Engine servers that have an adapter."""
+
+EMBEDDINGS = "embeddings"
+"""Folder of the state in which encode servers that are started here leave embeddings for prefill."""
 
 
 def engines_of(text: str, policy: Policy) -> dict[Stage, tuple[str, ...]]:
@@ -28,6 +34,30 @@ def engines_of(text: str, policy: Policy) -> dict[Stage, tuple[str, ...]]:
         told = f"give --engines {missing[0]}=http://HOST:PORT, or try `tercet up --model tiny`"
         raise ValueError(f"no server of the engine {engine} for {', '.join(missing)}; {told}")
     return found
+
+
+def starts_engines(text: str, policy: Policy) -> bool:
+    """Return whether `tercet up` starts the servers itself: none are named, and this machine can run them."""
+    stages = [policy.stages[stage] for stage in Stage]
+    return not text and all(stage.engine == "vllm" and stage.hardware[0] == "cpu" for stage in stages)
+
+
+def own_servers(
+    policy: Policy, replicas: Mapping[Stage, int], state: Path, say: Callable[[str], None]
+) -> dict[Stage, tuple[ServerCommand, ...]]:
+    """Return how to start the servers of a policy's stages, one a replica.
+
+    Args:
+        policy: Its engine is one that `starts_engines` allows.
+        replicas: By stage.
+        state: Folder of what this system leaves on the disk.
+        say: Told when something is installed.
+
+    Raises:
+        EngineMissing: The engine cannot be had on this machine.
+    """
+    engines = local_engines(policy, state / EMBEDDINGS, say)
+    return {stage: tuple(engines.stage(stage) for _ in range(replicas[stage])) for stage in Stage}
 
 
 def _address(part: str) -> tuple[Stage, str]:

@@ -5,6 +5,8 @@ import errno
 import ipaddress
 import socket
 from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -17,7 +19,7 @@ from cli.cluster_up import cluster_down_command, cluster_up_command
 from cli.compare import compare_command
 from cli.controller import controller_command
 from cli.emulate import emulate_command
-from cli.engines import engines_of
+from cli.engines import engines_of, own_servers, starts_engines
 from cli.experiments import experiments_command
 from cli.explain import explain_command
 from cli.models import models_app
@@ -30,6 +32,7 @@ from cli.refuse import MISTAKEN, refuse
 from cli.simulate import simulate_command
 from cli.status import status
 from cli.tune import tune_command
+from localengine.environment import EngineMissing
 from orchestrator.keys import load_keys
 from orchestrator.model_front import model_front
 from orchestrator.policy import Policy, PolicyError, load_policy
@@ -79,7 +82,11 @@ def up(
         str, typer.Option(help="Workers per stage, such as encode=2,prefill=1,decode=2.")
     ] = "",
     engines: Annotated[
-        str, typer.Option(help="Engine servers that run already, such as encode=http://HOST:PORT,prefill=…")
+        str,
+        typer.Option(
+            help="Engine servers that run already, such as encode=http://HOST:PORT,prefill=…; without it, "
+            "vLLM is started here for policies on `cpu`."
+        ),
     ] = "",
     api_keys: Annotated[Path | None, typer.Option(help="File of API keys.", dir_okay=False)] = None,
     state: Annotated[Path | None, typer.Option(help="State folder.", file_okay=False)] = None,
@@ -92,7 +99,8 @@ def up(
         loaded = load_policy(policy_file)
         if not loaded.served:
             _check_built_in(policy_file, loaded)
-        servers = engines_of(engines, loaded)
+        starts = starts_engines(engines, loaded)
+        servers = {} if starts else engines_of(engines, loaded)
         options = UpOptions(
             policy_file=policy_file.resolve(),
             policy=loaded,
@@ -113,13 +121,17 @@ def up(
             _check_free(name, host, number)
     except (PolicyError, ValueError) as error:
         refuse(str(error), MISTAKEN)
-    typer.echo(f"state in {options.state_dir}", err=True)
+    say = partial(typer.echo, err=True)
+    say(f"state in {options.state_dir}")
     try:
         if not loaded.served:
-            MODELS[loaded.model.name].prepare(lambda line: typer.echo(line, err=True))
-        typer.echo(f"starting redis, a gateway and {_in_words(options.replicas)} …", err=True)
+            MODELS[loaded.model.name].prepare(say)
+        if starts:
+            own = own_servers(loaded, options.replicas, options.state_dir, say)
+            options = replace(options, servers=own)
+        say(f"starting redis, a gateway and {_in_words(options.replicas)} …")
         asyncio.run(Supervisor(options, typer.echo).run())
-    except (StartFailed, NoRedisServer, ModelUnavailable) as error:
+    except (StartFailed, NoRedisServer, ModelUnavailable, EngineMissing) as error:
         refuse(str(error), MISTAKEN)
 
 

@@ -21,7 +21,9 @@ import httpx
 import msgspec
 
 from cli.child import CRASH_LOOP, Boot, Child
+from cli.engines import EMBEDDINGS
 from cli.redis_server import find_redis_server, redis_command
+from localengine.servers import ServerCommand
 from orchestrator.adapters.redis import RedisLedger, connect
 from orchestrator.ledger import EXIT_FENCED
 from orchestrator.policy import Policy
@@ -43,9 +45,13 @@ _RUNTIME_PREFIX = "tercet-"
 _OUTSIDE_KILLS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _UNREGISTERED_S = 15.0
 """A worker that runs this long without a registry entry was fenced while stopped, or hangs at start."""
+_ENGINE_START_S = 180.0
+"""The same for a worker that waits until its engine server is up."""
 _GRACE_S = 12.0
 _DRAIN_S = 10.0
 _REPORT_S = 5.0
+_PATIENCE_S = 10.0
+"""Between two signs of life while the system starts."""
 _NOBODYS_FAULT = (0, EXIT_CONSUMER_DIED, EXIT_WRITER_DIED, EXIT_FENCED)
 """Exit codes of workers that ended for want of Redis or of their lease."""
 
@@ -59,6 +65,7 @@ class UpOptions:
         state_dir: Logs, Redis's append-only file and `supervisor.json` go here and stay.
         metrics_port: 0 for none.
         engines: Addresses of engine servers that run already, one a replica; empty for built-in engines.
+        servers: Engine servers to be started here, one a replica; empty if none are.
         token_bytes: KV cache of one position, as the gateway reserves it.
     """
 
@@ -71,6 +78,7 @@ class UpOptions:
     state_dir: Path
     keys_file: Path | None = None
     engines: Mapping[Stage, Sequence[str]] = field(default_factory=dict)
+    servers: Mapping[Stage, Sequence[ServerCommand]] = field(default_factory=dict)
     token_bytes: int = 1
     environment: Mapping[str, str] = field(default_factory=dict)
 
@@ -94,6 +102,7 @@ class Supervisor:
         self._blobs = BlobConfig(directory=str(self._blob_dir))
         self._redis_url = ""
         self._policy_kept = options.state_dir / "policy.json"
+        self._logs = options.state_dir / "logs"
 
     @property
     def url(self) -> str:
@@ -123,6 +132,7 @@ class Supervisor:
             finally:
                 await self._take_down()
                 shutil.rmtree(self._blob_dir, ignore_errors=True)
+                shutil.rmtree(self._options.state_dir / EMBEDDINGS, ignore_errors=True)
 
     def _on_signal(self) -> None:
         if self._stop.is_set():  # asked twice: do not wait for anybody
@@ -140,7 +150,7 @@ class Supervisor:
     def _state_lock(self) -> Iterator[None]:
         state = self._options.state_dir
         try:
-            (state / "logs").mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._logs.mkdir(parents=True, exist_ok=True, mode=0o700)
             lock = (state / "lock").open("w")
         except OSError as error:
             raise StartFailed(f"no state can be kept in {state}: {error.strerror}; choose --state") from None
@@ -156,9 +166,10 @@ class Supervisor:
         """Remove what a killed supervisor left behind: nothing of an earlier run is ever resumed."""
         shutil.rmtree(self._blob_dir, ignore_errors=True)
         self._clear_old_runtime()
+        shutil.rmtree(self._options.state_dir / EMBEDDINGS, ignore_errors=True)
         shutil.rmtree(self._options.state_dir / "redis", ignore_errors=True)
         (self._options.state_dir / "redis").mkdir(mode=0o700)
-        for old in (self._options.state_dir / "logs").glob("*.log"):
+        for old in self._logs.glob("*.log"):
             old.unlink()
 
     def _clear_old_runtime(self) -> None:
@@ -178,6 +189,9 @@ class Supervisor:
         self._ledger = RedisLedger(client)
         keep_policy(self._policy_kept, self._options.policy)
         self._launch("gateway", "gateway", self._gateway_boot)
+        for stage, servers in self._options.servers.items():
+            for number, server in enumerate(servers):
+                self._launch(f"engine-{stage}-{number}", "engine", partial(_engine_boot, server))
         for stage in Stage:
             for number in range(self._options.replicas[stage]):
                 name = f"{stage}-{number}"
@@ -190,11 +204,12 @@ class Supervisor:
             name,
             kind,
             boot,
-            self._options.state_dir / "logs" / f"{name}.log",
+            self._logs / f"{name}.log",
             on_exit=self._on_exit,
             on_change=self._write_state,
-            # Redis gets to flush its file; the rest has nothing worth waiting for without a supervisor.
-            death_signal=signal.SIGTERM if kind == "redis" else signal.SIGKILL,
+            # Redis gets to flush its file and an engine to end its own processes; the rest has nothing worth
+            # waiting for without a supervisor.
+            death_signal=signal.SIGTERM if kind in ("redis", "engine") else signal.SIGKILL,
         )
         self._children.append(child)
         self._runs.append(asyncio.create_task(child.run(), name=name))
@@ -214,13 +229,17 @@ class Supervisor:
         )
         return self._boot(config.gateway_id, "orchestrator", "TERCET_GATEWAY", config)
 
+    def _engine_urls(self) -> Mapping[Stage, Sequence[str]]:
+        started = {stage: [one.url for one in servers] for stage, servers in self._options.servers.items()}
+        return started or self._options.engines
+
     def _server(self, stage: Stage, number: int) -> EngineServer | None:
         """Return the engine server of a stage's replica, None if the engine is built in."""
         policy = self._options.policy
         if not policy.served:
             return None
         return EngineServer(
-            url=self._options.engines[stage][number],
+            url=self._engine_urls()[stage][number],
             model=policy.model.name,
             token_bytes=self._options.token_bytes,
         )
@@ -252,8 +271,10 @@ class Supervisor:
         return Boot(boot_id=boot_id, command=command, environment=environment)
 
     def _on_exit(self, child: Child, boot: Boot, code: int) -> None:
-        if child.kind != "redis" and not self._stop.is_set():
-            self._tell(f"{child.name} ended with {code}; starting it again")
+        if child.kind == "redis" or self._stop.is_set():
+            return
+        self._tell(f"{child.name} ended with {code}; starting it again")
+        if child.kind != "engine":  # the ledger knows workers; an engine's ends with it
             report = asyncio.create_task(self._report_exit(child, boot, code))
             self._reports.add(report)
             report.add_done_callback(self._reports.discard)
@@ -272,9 +293,12 @@ class Supervisor:
                     await self._ledger.fence(boot.boot_id, _cause(code), False)
 
     async def _until_ready(self) -> None:
-        started_s = time.monotonic()
+        started_s = told_s = time.monotonic()
         async with httpx.AsyncClient(trust_env=False) as client:
             while not self._stop.is_set():
+                if time.monotonic() - told_s > _PATIENCE_S:
+                    told_s = time.monotonic()
+                    self._tell(f"still starting, {told_s - started_s:.0f} s; logs in {self._logs}")
                 with contextlib.suppress(httpx.TransportError):
                     if (await client.get(f"{self.url}/ready", timeout=2.0)).status_code == 200:
                         return
@@ -307,11 +331,12 @@ class Supervisor:
         lived_s = time.monotonic() - child.started_s
         if child.boot is None or child.kind not in tuple(Stage) or child.state != "running":
             return False
-        return lived_s > _UNREGISTERED_S and child.boot.boot_id not in known
+        limit_s = _ENGINE_START_S if self._options.policy.served else _UNREGISTERED_S
+        return lived_s > limit_s and child.boot.boot_id not in known
 
     async def _take_down(self) -> None:
         """Stop in the order of the data path, Redis last, so that what runs can finish."""
-        for group in ("gateway",), tuple(Stage), ("redis",):
+        for group in ("gateway",), tuple(Stage), ("engine",), ("redis",):
             members = [child for child in self._children if child.kind in group]
             await asyncio.gather(*(child.stop(_GRACE_S) for child in members))
             if group == ("gateway",):
@@ -331,6 +356,7 @@ class Supervisor:
             "pid": os.getpid(),
             "redis_url": self._redis_url,
             "policy": str(self._options.policy_file),
+            "engines": self._engine_urls(),
             "processes": [_facts(child) for child in self._children],
         }
         target = self._options.state_dir / "supervisor.json"
@@ -351,6 +377,10 @@ def _facts(child: Child) -> dict[str, Any]:
         "started_unix_s": time.time() - (time.monotonic() - child.started_s),
         "last_exit": child.last_exit,
     }
+
+
+def _engine_boot(server: ServerCommand) -> Boot:
+    return Boot(boot_id=server.url, command=list(server.command), environment=server.environment)
 
 
 def _cause(code: int) -> LossCause:

@@ -41,7 +41,5 @@ def _build(partial: Path, build: Callable[[Path], None]) -> Path:
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
     build(partial)
-    for path in partial.iterdir():
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
+    os.sync()
     return partial

@@ -3,6 +3,7 @@
 from infra.config import ImagesConfig
 from infra.objects.names import Object
 from infra.objects.pods import container_security, http_probe, scratch
+from orchestrator.engine_arguments import sglang_arguments, vllm_arguments
 from orchestrator.policy import Policy
 from stages.types import Stage
 
@@ -38,7 +39,7 @@ def engine_container(
         "name": "engine",
         "image": images.vllm if vllm else images.sglang,
         "args": [
-            *(_vllm(policy, stage) if vllm else _sglang(policy, stage)),
+            *(vllm_arguments if vllm else sglang_arguments)(policy, stage, PORT),
             *(_group(vllm=vllm, leads=leads) if nodes > 1 else ()),
         ],
         "env": [{"name": "HOME", "value": "/root-writable"}],
@@ -68,27 +69,3 @@ def _group(*, vllm: bool, leads: bool) -> list[str]:
     if vllm:
         return [*rank, "--master-addr", "$(LWS_LEADER_ADDRESS)", *([] if leads else ["--headless"])]
     return [*rank, "--dist-init-addr", f"$(LWS_LEADER_ADDRESS):{_RENDEZVOUS_PORT}"]
-
-
-def _vllm(policy: Policy, stage: Stage) -> list[str]:
-    of_stage = policy.stages[stage]
-    args = ["--model", *_names(policy), "--port", str(PORT), "--tensor-parallel-size", str(of_stage.tp)]
-    args += ["--max-num-seqs", str(of_stage.batch)]
-    return [*args, *_context("--max-model-len", policy), *of_stage.flags]
-
-
-def _sglang(policy: Policy, stage: Stage) -> list[str]:
-    of_stage = policy.stages[stage]
-    args = ["python3", "-m", "sglang.launch_server", "--model-path", *_names(policy)]
-    args += ["--port", str(PORT), "--tp", str(of_stage.tp), "--max-running-requests", str(of_stage.batch)]
-    role = ["--encoder-only"] if stage is Stage.ENCODE else ["--disaggregation-mode", stage.value]
-    return [*args, *role, *_context("--context-length", policy), *of_stage.flags]
-
-
-def _names(policy: Policy) -> list[str]:
-    """Return what a server loads, and the name under which clients ask for it."""
-    return [policy.model.weights or policy.model.name, "--served-model-name", policy.model.name]
-
-
-def _context(flag: str, policy: Policy) -> list[str]:
-    return [flag, str(policy.model.max_context)] if policy.model.max_context else []

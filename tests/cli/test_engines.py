@@ -1,10 +1,11 @@
 """Which engine servers `tercet up` takes, and what it says of others."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from cli.engines import engines_of
+from cli.engines import engines_of, starts_engines
 from orchestrator.policy import load_policy
 from stages.types import Stage
 
@@ -25,7 +26,6 @@ def test_a_stage_that_is_named_twice_has_two_replicas() -> None:
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("", "no server of the engine vllm for encode, prefill, decode"),
         ("encode=http://a:1,prefill=http://b:1", "no server of the engine vllm for decode"),
         ("encode=a:1", "STAGE=http://HOST:PORT"),
         ("encode=http://a:1/v1", "STAGE=http://HOST:PORT"),
@@ -40,3 +40,16 @@ def test_what_is_wrong_is_named(text: str, told: str) -> None:
 def test_built_in_engines_have_no_servers() -> None:
     with pytest.raises(ValueError, match="tiny is built in"):
         engines_of("encode=http://a:1", TINY)
+
+
+def test_servers_are_started_here_only_if_none_is_named_and_a_processor_will_do() -> None:
+    on_gpu = replace(VLLM.stages, decode=replace(VLLM.stages.decode, hardware=("h100-80gb",)))
+    assert starts_engines("", VLLM)
+    assert not starts_engines("encode=http://a:1", VLLM)
+    assert not starts_engines("", TINY)
+    assert not starts_engines("", replace(VLLM, stages=on_gpu))
+
+
+def test_servers_that_need_other_hardware_have_to_be_named() -> None:
+    with pytest.raises(ValueError, match="no server of the engine vllm for encode, prefill, decode"):
+        engines_of("", VLLM)

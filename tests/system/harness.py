@@ -77,6 +77,7 @@ class System:
     policy: Path | None = None
     options: tuple[str, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
+    start_s: float = 60.0
 
     def __enter__(self) -> "System":
         self.port = free_port()
@@ -92,7 +93,7 @@ class System:
                 [*command, *self.options], stdout=log, stderr=log, cwd=ROOT, env=self._environment()
             )
         try:
-            until("ready", self._is_ready, 60.0)
+            until("ready", self._is_ready, self.start_s)
         except AssertionError:
             self.process.kill()
             raise AssertionError(self.output.read_text() + self.logs()) from None
@@ -136,7 +137,7 @@ class System:
     def restarted(self, kind: str, old_pid: int, which: int = 0) -> None:
         """Wait until another process has taken the place of `old_pid` and the system is ready."""
         until(f"{kind} restarts", lambda: self.processes(kind)[which]["pid"] not in (None, old_pid))
-        until("ready again", self.is_up)
+        until("ready again", self.is_up, self.start_s)
 
     def is_up(self) -> bool:
         try:

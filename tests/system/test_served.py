@@ -1,26 +1,16 @@
 """`tercet up` in front of engine servers: emulated vLLM, one a stage, beside one that does all three."""
 
-import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import httpx
 import pytest
 
 from stages.emulator.config import Role
 from tests.fakes.emulator import Emulated, emulated_epd
 from tests.stages.emulator.kit import chat, image
 from tests.system.harness import ROOT, System, until
-
-CHAT = "/v1/chat/completions"
-CASES = {
-    "text": chat("hello there", model="tiny"),
-    "one image": chat("what is this", image(1), model="tiny"),
-    "two images": chat("compare", image(2), image(3), model="tiny"),
-    "an image twice": chat("same", image(4), image(4), model="tiny"),
-    "a long prompt": chat("describe " * 60, image(5), model="tiny"),
-}
+from tests.system.served import CASES, ask, said
 
 
 @pytest.fixture(scope="module")
@@ -36,15 +26,6 @@ def served(engines: dict[Role, Emulated], tmp_path_factory: pytest.TempPathFacto
     policy = ROOT / "policies" / "vllm-tiny.yaml"
     with System(tmp_path_factory.mktemp("served"), policy=policy, options=("--engines", addresses)) as system:
         yield system
-
-
-def ask(system: System, body: dict[str, Any]) -> httpx.Response:
-    return httpx.post(system.url + CHAT, json=body, timeout=30.0, trust_env=False, verify=False)
-
-
-def said(events: str) -> str:
-    bodies = [json.loads(line[6:]) for line in events.splitlines() if line.startswith("data: {")]
-    return "".join(b["choices"][0]["delta"].get("content") or "" for b in bodies if b["choices"])
 
 
 @pytest.mark.parametrize("body", CASES.values(), ids=CASES)
