@@ -1,4 +1,4 @@
-"""A real vLLM as encode, prefill and decode says what one vLLM says, and hands its work from one to the next."""
+"""A real vLLM in three parts says what one vLLM says, and each part hands its work to the next."""
 
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
