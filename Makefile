@@ -34,6 +34,7 @@ test-slow: $(VENV)/.dev  ## Run the tests of faults, deadlines and edits with re
 	$(BIN)/python -m pytest -m slow tests
 
 test-cluster: $(VENV)/.dev  ## Test on a Kubernetes control plane, which is built once if none is installed.
+	$(BIN)/python -m localcluster
 	$(BIN)/python -m pytest -m cluster tests/cluster
 
 test-netns: $(VENV)/.dev  ## Serve across two network namespaces; needs root and iproute2.

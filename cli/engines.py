@@ -6,10 +6,8 @@ from urllib.parse import urlsplit
 
 from localengine.servers import ServerCommand, local_engines
 from orchestrator.policy import Policy
+from stages.adapters.server import DRIVEN
 from stages.types import Stage
-
-DRIVEN = ("vllm",)
-"""Engine servers that have an adapter."""
 
 EMBEDDINGS = "embeddings"
 """Folder of the state in which encode servers that are started here leave embeddings for prefill."""

@@ -139,6 +139,7 @@ def _service(
         profile_text=profile_text,
         nodes=spans(config, policy),
         weights_bytes=profile.weights_bytes if profile else {},
+        token_bytes=profile.kv_bytes_per_token if profile else 1,
         starts=_starts(profile, config.starts),
         prometheus=(config.observability.prometheus if config.observability else None) or "",
     )

@@ -1,7 +1,6 @@
 """vLLM's servers on this machine: what each is started with."""
 
 import hashlib
-import json
 import socket
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
@@ -10,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from localengine.environment import EngineMissing, vllm_python
-from orchestrator.engine_arguments import vllm_arguments
+from orchestrator.engine_arguments import handover_arguments, vllm_arguments
 from orchestrator.policy import Policy
 from stages.disk_cache import cached_directory
 from stages.types import Stage
@@ -37,7 +36,7 @@ _ENVIRONMENT = {
     "VLLM_NO_USAGE_STATS": "1",
     "DO_NOT_TRACK": "1",
 }
-_EC_ROLE = {Stage.ENCODE: "ec_producer", Stage.PREFILL: "ec_consumer"}
+_NIXL = {"kv_connector": "NixlConnector", "kv_role": "kv_both", "kv_buffer_device": "cpu"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,24 +69,13 @@ class LocalEngines:
 
     def stage(self, stage: Stage) -> ServerCommand:
         """Return a server of one stage. KV caches go from prefill to decode over NIXL."""
-        connectors = []
-        if stage in _EC_ROLE:
-            connectors.append(f"--ec-transfer-config={json.dumps(self._embeddings_of(stage))}")
-        if stage is not Stage.ENCODE:
-            connectors.append(f"--kv-transfer-config={json.dumps(_NIXL)}")
-        return self._server(stage, connectors)
+        folder = {"shared_storage_path": str(self.embeddings)}
+        embeddings = {"ec_connector": "ECExampleConnector", "ec_connector_extra_config": folder}
+        return self._server(stage, handover_arguments(stage, embeddings, _NIXL))
 
     def whole(self) -> ServerCommand:
         """Return a server that does all three stages, with decode's flags, to compare with."""
         return self._server(Stage.DECODE, ())
-
-    def _embeddings_of(self, stage: Stage) -> dict[str, object]:
-        folder = {"shared_storage_path": str(self.embeddings)}
-        return {
-            "ec_connector": "ECExampleConnector",
-            "ec_role": _EC_ROLE[stage],
-            "ec_connector_extra_config": folder,
-        }
 
     def _server(self, stage: Stage, connectors: Sequence[str]) -> ServerCommand:
         port = free_port()
@@ -103,9 +91,6 @@ class LocalEngines:
         """Return what keeps a model in a folder from being looked for elsewhere."""
         in_folder = Path(self.policy.model.weights or "").is_dir()
         return {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"} if in_folder else {}
-
-
-_NIXL = {"kv_connector": "NixlConnector", "kv_role": "kv_both", "kv_buffer_device": "cpu"}
 
 
 def local_engines(policy: Policy, embeddings: Path, say: Callable[[str], None]) -> LocalEngines:

@@ -1,7 +1,12 @@
 """Command lines of engine servers, as a policy asks for them: the same in a pod and on this machine."""
 
+import json
+from collections.abc import Mapping
+
 from orchestrator.policy import Policy
 from stages.types import Stage
+
+_EC_ROLE = {Stage.ENCODE: "ec_producer", Stage.PREFILL: "ec_consumer"}
 
 
 def vllm_arguments(policy: Policy, stage: Stage, port: int) -> list[str]:
@@ -10,6 +15,22 @@ def vllm_arguments(policy: Policy, stage: Stage, port: int) -> list[str]:
     args = ["--model", *_names(policy), "--port", str(port), "--tensor-parallel-size", str(of_stage.tp)]
     args += ["--max-num-seqs", str(of_stage.batch)]
     return [*args, *_context("--max-model-len", policy), *of_stage.flags]
+
+
+def handover_arguments(stage: Stage, embeddings: Mapping[str, object], kv: Mapping[str, object]) -> list[str]:
+    """Return the arguments by which vLLM's servers hand work on: embeddings to prefill, KV caches to decode.
+
+    Args:
+        stage: Of the server.
+        embeddings: The ECConnector's configuration without its role.
+        kv: The KV connector's.
+    """
+    flags = []
+    if stage in _EC_ROLE:
+        flags.append(f"--ec-transfer-config={json.dumps({**embeddings, 'ec_role': _EC_ROLE[stage]})}")
+    if stage is not Stage.ENCODE:
+        flags.append(f"--kv-transfer-config={json.dumps(kv)}")
+    return flags
 
 
 def sglang_arguments(policy: Policy, stage: Stage, port: int) -> list[str]:

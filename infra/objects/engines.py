@@ -3,13 +3,17 @@
 from infra.config import ImagesConfig
 from infra.objects.names import Object
 from infra.objects.pods import container_security, http_probe, scratch
-from orchestrator.engine_arguments import sglang_arguments, vllm_arguments
+from orchestrator.engine_arguments import handover_arguments, sglang_arguments, vllm_arguments
 from orchestrator.policy import Policy
 from stages.types import Stage
 
 PORT = 8000
-_START_S = 1800
+START_S = 1800
+"""Fetching and loading the weights of a large model may take as long."""
 _RENDEZVOUS_PORT = 20_000
+_EMBEDDINGS = {"ec_connector": "ECCPUConnector"}
+"""Prefill pulls embeddings out of encode's memory over NIXL: pods need no folder that they share."""
+_KV = {"kv_connector": "NixlConnector", "kv_role": "kv_both"}
 
 
 def engine_container(
@@ -35,14 +39,17 @@ def engine_container(
     vllm = of_stage.engine == "vllm"
     volume, mount = scratch("engine", "/root-writable")
     memory, shared = scratch("dshm", "/dev/shm", in_memory=True)  # noqa: S108  # what NCCL looks for
+    arguments = vllm_arguments if vllm else sglang_arguments
     container: Object = {
         "name": "engine",
         "image": images.vllm if vllm else images.sglang,
         "args": [
-            *(vllm_arguments if vllm else sglang_arguments)(policy, stage, PORT),
+            # Before the policy's flags, of which the last counts.
+            *(handover_arguments(stage, _EMBEDDINGS, _KV) if vllm else ()),
+            *arguments(policy, stage, PORT),
             *(_group(vllm=vllm, leads=leads) if nodes > 1 else ()),
         ],
-        "env": [{"name": "HOME", "value": "/root-writable"}],
+        "env": [{"name": "HOME", "value": "/root-writable"}, *(_peer_environment() if vllm else ())],
         "resources": resources,
         "securityContext": container_security(),
         "volumeMounts": [mount, shared],
@@ -52,10 +59,20 @@ def engine_container(
     return container | (_answering() if leads else {}), [volume, memory]
 
 
+def _peer_environment() -> list[Object]:
+    """Return where vLLM tells others to fetch embeddings and KV caches from; as it comes, localhost."""
+    ours = {"valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}
+    return [
+        {"name": "VLLM_NIXL_SIDE_CHANNEL_HOST", **ours},
+        {"name": "VLLM_EC_SIDE_CHANNEL_HOST", **ours},
+        {"name": "VLLM_USE_V2_MODEL_RUNNER", "value": "1"},  # ECCPUConnector needs it
+    ]
+
+
 def _answering() -> Object:
     return {
         "ports": [{"name": "engine", "containerPort": PORT}],
-        "startupProbe": http_probe("/health", PORT, periodSeconds=5, failureThreshold=_START_S // 5),
+        "startupProbe": http_probe("/health", PORT, periodSeconds=5, failureThreshold=START_S // 5),
         "readinessProbe": http_probe("/health", PORT, periodSeconds=5),
     }
 

@@ -25,6 +25,13 @@ BLOB_READERS = {
 }
 """Who may read, or release, the blobs that a part of a service holds."""
 
+_HANDS_ON = {
+    Stage.ENCODE: (Stage.PREFILL,),
+    Stage.PREFILL: (Stage.ENCODE, Stage.DECODE),
+    Stage.DECODE: (Stage.PREFILL,),
+}
+"""Stages whose engine servers reach each other."""
+
 _API_PORTS = (443, 6443)
 _NODE_LOCAL_DNS = "169.254.20.10/32"
 
@@ -116,9 +123,12 @@ def _gateway(policy: Policy, namespace: str, redis: Object) -> Object:
 
 
 def _stage(policy: Policy, namespace: str, stage: Stage, redis: Object) -> Object:
-    fetches_weights = policy.stages[stage].engine in SERVERS
-    weights: Rules = [{"to": _public(), "ports": _tcp(443)}] if fetches_weights else []
-    return _part(policy.service, stage.value, namespace, [], [redis, *weights])
+    if policy.stages[stage].engine not in SERVERS:
+        return _part(policy.service, stage.value, namespace, [], [redis])
+    # Engines move embeddings and KV caches themselves, over ports that UCX chooses.
+    peers = [_pods(part_labels(policy.service, peer.value)) for peer in _HANDS_ON[stage]]
+    weights = {"to": _public(), "ports": _tcp(443)}
+    return _part(policy.service, stage.value, namespace, [{"from": peers}], [redis, weights, {"to": peers}])
 
 
 def _part(service: str, part: str, namespace: str, ingress: Rules, egress: Rules) -> Object:

@@ -24,6 +24,7 @@ class StagePoolArgs:
         prometheus: Where KEDA asks; empty without it.
         priority_class: Name of the PriorityClass.
         weights_bytes: Of one replica's model, 0 if nothing is known of it.
+        token_bytes: KV cache of one position, 1 if nothing is known of the model.
         start: Annotations that say how long its pods take to start on simulated nodes.
     """
 
@@ -40,6 +41,7 @@ class StagePoolArgs:
     queue: str = ""
     prometheus: str = ""
     weights_bytes: int = 0
+    token_bytes: int = 1
     start: Mapping[str, str] = field(default_factory=dict)
 
     @property

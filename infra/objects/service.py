@@ -30,6 +30,7 @@ class ModelServiceArgs:
         nodes: Nodes that a replica spans on the stage's best hardware class, where one is too few.
         prometheus: Where KEDA asks; empty without it.
         weights_bytes: Of each stage's model; empty if nothing is known of it.
+        token_bytes: KV cache of one position, 1 if nothing is known of the model.
         starts: Annotations of each stage's pods that say how long they take to start on simulated nodes.
     """
 
@@ -44,6 +45,7 @@ class ModelServiceArgs:
     nodes: Mapping[Stage, int] = field(default_factory=dict)
     prometheus: str = ""
     weights_bytes: Mapping[Stage, int] = field(default_factory=dict)
+    token_bytes: int = 1
     starts: Mapping[Stage, Mapping[str, str]] = field(default_factory=dict)
 
     @property
@@ -78,6 +80,7 @@ class ModelServiceArgs:
             queue=self.config.queue or "",
             prometheus=self.prometheus,
             weights_bytes=self.weights_bytes.get(stage, 0),
+            token_bytes=self.token_bytes,
             start=self.starts.get(stage, {}),
         )
 

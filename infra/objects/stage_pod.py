@@ -2,9 +2,10 @@
 
 import json
 import re
+from dataclasses import asdict
 from math import ceil
 
-from infra.objects.engines import engine_container
+from infra.objects.engines import PORT, START_S, engine_container
 from infra.objects.names import Object
 from infra.objects.pods import (
     BLOB_DIR,
@@ -21,6 +22,7 @@ from infra.objects.pool_args import StagePoolArgs
 from infra.objects.redis_access import REDIS_URL, redis_environment, tls_files
 from orchestrator.kube_names import ACCELERATOR_RESOURCE, DOMAIN, GATE, HARDWARE, PROCESSORS
 from orchestrator.policy import SERVERS
+from stages.adapters.server import DRIVEN, EngineServer
 
 MAX_IMAGE_PX = 400_000_000
 """The gateway holds media to the live `image_px`; engines refuse only what no policy should allow."""
@@ -115,7 +117,7 @@ def _worker(args: StagePoolArgs, rollout: str, mounts: list[Object], resources: 
             {"name": "STAGE", "value": json.dumps(args.stage.value)},
             # Known once the controller has chosen a place, which is before any container starts.
             {"name": "DOMAIN", "valueFrom": {"fieldRef": {"fieldPath": f"metadata.annotations['{DOMAIN}']"}}},
-            {"name": "TERCET_WORKER", "value": _worker_json(args.of_stage.drain_s)},
+            {"name": "TERCET_WORKER", "value": _worker_json(args)},
         ],
         "ports": [{"name": "blobs", "containerPort": BLOB_PORT}],
         "resources": resources or {"requests": {"cpu": "250m", "memory": "512Mi"}},
@@ -128,7 +130,7 @@ def _worker(args: StagePoolArgs, rollout: str, mounts: list[Object], resources: 
     }
 
 
-def _worker_json(drain_s: int) -> str:
+def _worker_json(args: StagePoolArgs) -> str:
     """Return a `WorkerConfig` as JSON in which Kubernetes replaces each `$(NAME)`.
 
     What stands without quotes, `<NAME>` at first, is itself a value of JSON.
@@ -144,9 +146,21 @@ def _worker_json(drain_s: int) -> str:
         "redis_url": REDIS_URL,
         "blobs": blobs(),
         "limits": {"max_batch": "<SLOTS>", "max_image_pixels": MAX_IMAGE_PX},
-        "grace_s": drain_s,
+        "grace_s": args.of_stage.drain_s,
+        **(_server(args) if args.of_stage.engine in DRIVEN else {}),
     }
     return re.sub(r'"<(\w+)>"', r"$(\1)", json.dumps(config))
+
+
+def _server(args: StagePoolArgs) -> Object:
+    """Return what the worker is told of the engine beside it."""
+    server = EngineServer(
+        url=f"http://127.0.0.1:{PORT}",
+        model=args.policy.model.name,
+        token_bytes=args.token_bytes,
+        start_s=START_S,
+    )
+    return {"server": asdict(server), "modalities": [each.value for each in args.policy.model.modalities]}
 
 
 def _accelerators(args: StagePoolArgs) -> Object:

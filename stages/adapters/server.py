@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass
 
+DRIVEN = ("vllm",)
+"""Engine servers that have an adapter."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineServer:

@@ -15,11 +15,13 @@ from kubernetes import client
 
 from infra.objects import controller, publisher
 from orchestrator.kube_names import DOMAIN, POLICY_FILE, STAGE
+from stages.emulator.config import Role
 from stages.types import Stage
 from tests.cluster.conftest import api, until
 from tests.cluster.objects import is_ready
 from tests.cluster.raw import kubeconfig_of, token_of
 from tests.cluster.workbench import Bench
+from tests.fakes.emulator import emulated_epd
 from tests.fakes.redis_process import RedisProcess
 from tests.infra.kit import ROOT, expanded, named
 from tests.system.harness import digit_question, free_port, question
@@ -29,9 +31,6 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]  # the first run b
 SERVICE = "small"
 STAGES = [stage.value for stage in Stage]
 KNOWN = {"POD_NAME": "pod-1", "POD_IP": "127.0.0.1", "REDIS_PASSWORD": "sesame", "BLOB_TOKEN": "open"}
-ON_PROCESSORS = {
-    f"stages__{stage}": {"engine": "tiny", "hardware": ["cpu"], "batch": 8, "max": 4} for stage in STAGES
-}
 KEY = "open-sesame-open-sesame"
 LIVE_S = 20.0
 """Ample: the processes look every second or two, the controller decides every five, and machines are busy."""
@@ -46,6 +45,7 @@ class Stand:
             cluster, token_of(core, account, bench.name), self._within(account)
         )
         self.url = f"http://127.0.0.1:{free_port()}"
+        self.engines = {}
         self._processes = {}
 
     def start(self):
@@ -85,6 +85,8 @@ class Stand:
         config = json.loads(expanded(container, "TERCET_WORKER", known)) | {"redis_url": self._redis.url}
         config["blobs"] |= {"directory": str(here / "blobs"), "listen": f"127.0.0.1:{free_port()}"}
         (here / "blobs").mkdir()
+        if self.engines:  # the container beside the worker, which has the pod's loopback
+            config["server"]["url"] = self.engines[config["stage"]]
         command = [sys.executable, *container["command"][1:]]
         self._run(name, command, TERCET_WORKER=json.dumps(config))
 
@@ -161,15 +163,21 @@ def bench(request, cluster, pulumi_cli, tmp_path):
     return made
 
 
-def serve(bench, *, decode=1, **edits):
+def on_processors(engine):
+    stage = {"engine": engine, "hardware": ["cpu"], "batch": 8, "max": 4}
+    return {f"stages__{name}": stage for name in STAGES}
+
+
+def serve(bench, *, decode=1, engine="tiny", **edits):
     scaling = {"policy": "static", "params": dict.fromkeys(STAGES, 1) | {"decode": decode}}
-    bench.serve(SERVICE, **ON_PROCESSORS, model={"name": "tiny", "kappa": 1}, scaling=scaling, **edits)
+    stages = on_processors(engine)
+    bench.serve(SERVICE, **stages, model={"name": "tiny", "kappa": 1}, scaling=scaling, **edits)
 
 
 @pytest.fixture
 def stand(bench, cluster, core, tmp_path):
-    """The stack is up, its gateway answers and its stages have one pod each."""
-    serve(bench)
+    """The stack is up, its gateway answers, its stages have one pod each; a stack named vllm has that engine."""
+    serve(bench, engine="vllm" if bench.name == "vllm" else "tiny")
     bench.up()
     with RedisProcess(tmp_path) as redis:
         running = Stand(bench, cluster, core, redis, tmp_path)
@@ -225,3 +233,14 @@ def test_a_request_is_served_by_processes_under_the_names_of_the_cluster_s_pods(
     bench.up()
     until(lambda: len(stand.pods()) == 3, 60.0)
     until(stand.answers)
+
+
+@pytest.mark.parametrize("bench", ["vllm"], indirect=True)
+def test_workers_of_vllm_pods_drive_the_engine_that_they_are_told_of(stand, tmp_path):
+    """Emulated engines in the place of the pods' second containers."""
+    until(lambda: len(stand.pods()) == 3 and all(len(pod.spec.containers) == 2 for pod in stand.pods()), 60.0)
+    with emulated_epd(tmp_path / "embeddings", model="tiny", max_model_len=1024) as engines:
+        stand.engines = {stage: engines[Role(stage)].url for stage in STAGES}
+        for pod in stand.pods():
+            stand.work(pod)
+        until(stand.answers, 60.0)

@@ -25,6 +25,7 @@ OTHERS = {
 }
 PORTS = {("TCP", port) for port in (22, 53, 80, 443, 6379, 6443, 7070, 8000, 8080, 9090)} | {("UDP", 53)}
 INTERNET = ("internet", "internet-6")
+NEAR = {"encode": ["prefill"], "prefill": ["encode", "decode"], "decode": ["prefill"]}
 
 
 def own_pods():
@@ -52,6 +53,10 @@ def edges_of(service, stages, *, weights):
             }
             yield from {(other, pool, "TCP", 7070) for reader in readers[stage] for other in stages[reader]}
             yield from {(pool, out, "TCP", 443) for out in INTERNET if weights}
+            # Engine servers hand embeddings and KV caches on over ports of their choosing.
+            peers = [other for near in NEAR[stage] for other in stages[near]] if weights else []
+            yield from {(pool, peer, "TCP", port) for peer in peers for kind, port in PORTS if kind == "TCP"}
+            yield from {(pool, peer, "UDP", 53) for peer in peers}
     yield (gateway, "redis", "TCP", 6379)
     yield from {(client, gateway, "TCP", port) for client in OTHERS for port in (8080, 9090)}
     yield from {(gateway, out, "TCP", port) for out in INTERNET for kind, port in PORTS if kind == "TCP"}

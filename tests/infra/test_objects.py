@@ -113,6 +113,12 @@ def test_workers_and_gateways_can_read_what_they_are_told(file):
         assert (config.slots, config.hardware) == (policy.stages[pool.stage].batch, pool.hardware)
         assert config.redis_url == "redis://:sesame@redis:6379/0"
         assert config.blobs.settings().public_url == "http://10.0.0.7:7070"
+        if policy.served:
+            engine = template["containers"][1]["ports"][0]["containerPort"]
+            assert config.server
+            assert (config.server.url, config.server.model) == (f"http://127.0.0.1:{engine}", config.model)
+            assert config.modalities == policy.model.modalities
+        assert (config.server is None) == (not policy.served)
         assert config.grace_s == policy.stages[pool.stage].drain_s < template["terminationGracePeriodSeconds"]
     gateway = named(stack.objects(), "Deployment", object_name(policy.service, "gateway"))
     text = expanded(gateway["spec"]["template"]["spec"]["containers"][0], "TERCET_GATEWAY", KNOWN)
@@ -308,5 +314,26 @@ def test_an_engine_server_loads_the_weights_under_the_models_name_with_the_polic
     )
     container, _ = engine_container(policy, Stage.ENCODE, ImagesConfig(), {})
     args = container["args"]
-    assert args[:4] == ["--model", "/models/it", "--served-model-name", "OpenGVLab/InternVL2_5-26B"]
+    first = args.index("--model")
+    assert args[first : first + 4] == [
+        "--model",
+        "/models/it",
+        "--served-model-name",
+        "OpenGVLab/InternVL2_5-26B",
+    ]
     assert args[-2:] == ["--enforce-eager", "--seed=0"]
+
+
+def test_vllm_hands_embeddings_to_prefill_and_kv_to_decode_at_the_pods_address():
+    policy = load_policy(ROOT / "policies" / "internvl-26b.yaml")
+    given = {}
+    for stage in Stage:
+        container, _ = engine_container(policy, stage, ImagesConfig(), {})
+        transfers = [arg for arg in container["args"] if "-transfer-config=" in arg]
+        given[stage] = {arg.split("-")[2]: json.loads(arg.split("=", 1)[1]) for arg in transfers}
+        hosts = [entry for entry in container["env"] if entry["name"].endswith("_SIDE_CHANNEL_HOST")]
+        assert [host["valueFrom"]["fieldRef"]["fieldPath"] for host in hosts] == ["status.podIP"] * 2
+    assert given[Stage.ENCODE] == {"ec": {"ec_connector": "ECCPUConnector", "ec_role": "ec_producer"}}
+    assert given[Stage.PREFILL]["ec"]["ec_role"] == "ec_consumer"
+    assert given[Stage.DECODE] == {"kv": {"kv_connector": "NixlConnector", "kv_role": "kv_both"}}
+    assert given[Stage.PREFILL]["kv"] == given[Stage.DECODE]["kv"]

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from localcluster.__main__ import main
 from localcluster.programs import CONTROL_PLANE, MODULES, ProgramMissing, find_programs
 
 
@@ -71,3 +72,14 @@ def test_every_program_has_a_module_with_a_pinned_version():
 
 def module_of(name):
     return next(module for module in MODULES if module.name == name)
+
+
+def test_what_the_tests_need_is_found_before_they_start(tmp_path, capsys):
+    """`python -m localcluster` names every program, and builds none that is installed."""
+    names = [name for module in MODULES for name in module.packages]
+    files = [program(tmp_path / "path", name) for name in names]
+    main()
+    assert capsys.readouterr().err.splitlines() == [f"{file.name}: {file}" for file in files]
+    files[0].unlink()
+    with pytest.raises(SystemExit, match=f"{files[0].name}.*install Go"):
+        main()
