@@ -176,7 +176,7 @@ def serve(bench, *, decode=1, engine="tiny", **edits):
 
 @pytest.fixture
 def stand(bench, cluster, core, tmp_path):
-    """The stack is up, its gateway answers, its stages have one pod each; a stack named vllm has that engine."""
+    """The stack is up, its gateway answers, its stages have one pod each; one named vllm has that engine."""
     serve(bench, engine="vllm" if bench.name == "vllm" else "tiny")
     bench.up()
     with RedisProcess(tmp_path) as redis:
