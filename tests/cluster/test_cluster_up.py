@@ -17,8 +17,8 @@ def tercet(cluster, pulumi_cli, tmp_path):
     unreachable = {"HTTPS_PROXY": "http://127.0.0.1:9", "PULUMI_HOME": str(tmp_path)}
     options = ["--kubeconfig", str(cluster.kubeconfig), "--stand-in", "tests.cluster.provider"]
 
-    def run(name):
-        command = [sys.executable, "-m", "cli", name, *options]
+    def run(name, *flags):
+        command = [sys.executable, "-m", "cli", name, *options, *flags]
         done = subprocess.run(
             command,
             cwd=ROOT,
@@ -30,6 +30,16 @@ def tercet(cluster, pulumi_cli, tmp_path):
         return done.returncode, done.stdout
 
     return run
+
+
+def test_a_preview_says_what_would_come_and_what_it_would_take(tercet, core):
+    """And creates nothing."""
+    code, said = tercet("cluster-up", "--preview")
+    assert code == 0, said
+    for each in ("to create", "gpu_hours_per_day", "cost_per_day_usd", "attainment"):
+        assert each in said
+    assert not core.list_node().items
+    assert "tercet" not in {each.metadata.name for each in core.list_namespace().items}
 
 
 def test_the_stack_comes_by_one_command_and_goes_by_another(tercet, core):
