@@ -1,8 +1,6 @@
 """E10: what is each term of coupled worth, where it should matter?"""
 
-from dataclasses import replace
 from functools import cache
-from typing import Any
 
 from experiments.point import Experiment, Findings, Point, Row, Scale, Section, point
 from experiments.services import hardware, twin
@@ -30,6 +28,12 @@ WHERE = {
     "settle": ("image-bursts",),
     "role_switch": ("mix-shift",),
     "backpressure": ("prefill-at-quota",),
+    "hysteresis": ("calm", "image-bursts"),
+    "cooldown": ("calm", "image-bursts"),
+    "step limits": ("image-bursts", "text-rise"),
+    "fast loop": ("image-burst", "image-bursts"),
+    "budget": ("burst-in-budget",),
+    "to zero": ("silence",),
 }
 """Regimes of `ablate.REGIMES` in which a term of `ablate.TERMS` should matter."""
 FIGURES = {"gpu_hours": 1.0, "attained": 100.0, "text": 100.0, "events": 1.0}
@@ -56,11 +60,11 @@ def points(scale: Scale) -> list[Point]:
 
 def measure(at: Point, seed: int, scale: Scale) -> Row:
     """Return the figures with the term, and how much more they are without it."""
-    regime, less = at.text("regime"), dict[str, Any](TERMS[at.text("term")])
+    regime, term = at.text("regime"), TERMS[at.text("term")]
     given, faults = REGIMES[regime].of(subject(), regime, seed), REGIMES[regime].faults
     params = CoupledParams(role_switch=True)
     whole = _figures(with_params(given, params, seed, faults))
-    without = _figures(with_params(given, replace(params, **less), seed, faults))
+    without = _figures(with_params(*term.without(given, params), seed, faults))
     more: dict[str, float | str | None] = {f"more_{name}": without[name] - whole[name] for name in whole}
     return {**whole, **more}
 

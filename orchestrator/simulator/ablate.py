@@ -1,15 +1,16 @@
 """ablate(): what each term of coupled is worth, in the regimes in which it should matter."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
+from orchestrator.core.planned import ControlPolicy
 from orchestrator.core.scaling.coupled_params import CoupledParams
 from orchestrator.simulator.evaluate import evaluate
 from orchestrator.simulator.faults import Fault, MetricLoss, StuckProvisioner
-from orchestrator.simulator.regimes import Load, Regime, flat
+from orchestrator.simulator.regimes import Load, Regime, flat, with_least
 from orchestrator.simulator.scenario import Subject
 from orchestrator.simulator.summary import Summary
 from stages.types import Stage
@@ -49,6 +50,12 @@ def _shift() -> Load:
         images=np.concatenate([before.images, after.images]),
         output=_steps((25, 1.0), (45, 5.0)),
     )
+
+
+def _silence() -> Load:
+    busy = flat(_MINUTES, text=4.0, images=0.6)
+    on = _steps((15, 1.0), (40, 0.0), (15, 1.0))
+    return replace(busy, text=busy.text * on, images=busy.images * on)
 
 
 def _overload() -> Load:
@@ -94,24 +101,51 @@ REGIMES: Mapping[str, Regime] = {
         slowdown=1.6,
     ),
     "mix-shift": Regime(what="images end and completions become five times as long", load=_shift()),
+    "burst-in-budget": Regime(what="images × 15, a budget of 24 accelerators", load=_burst(), budget=24),
+    "silence": Regime(what="no requests for forty minutes, minima of 0", load=_silence(), least=0),
     "calm": Regime(what="constant rates", load=flat(_MINUTES, text=4.0, images=0.6)),
 }
 """Loads by name, and what else is special about them."""
 
-TERMS: Mapping[str, Mapping[str, object]] = {
-    "offered": {"offered": False},
-    "caps": {"caps": False},
-    "drain": {"drain": False},
-    "dispersion": {"dispersion": False},
-    "forecast": {"forecast": False},
-    "guardrail": {"guardrail": False},
-    "band": {"band": "never"},
-    "atomic": {"atomic": False},
-    "settle": {"settle_s": 0.0},
-    "role_switch": {"role_switch": False},
-    "backpressure": {"backpressure": False},
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Term:
+    """A part of the decision, and how it is left out.
+
+    Attributes:
+        params: Parameters of coupled that leave it out.
+        control: The rest of the policy without it, if it is a rule for all scaling policies.
+    """
+
+    params: Mapping[str, object] = field(default_factory=dict)
+    control: Callable[[ControlPolicy], ControlPolicy] = lambda control: control
+
+    def without(self, subject: Subject, params: CoupledParams) -> tuple[Subject, CoupledParams]:
+        """Return both without the term."""
+        changed: dict[str, Any] = dict(self.params)
+        return replace(subject, control=self.control(subject.control)), replace(params, **changed)
+
+
+TERMS: Mapping[str, Term] = {
+    "offered": Term(params={"offered": False}),
+    "caps": Term(params={"caps": False}),
+    "drain": Term(params={"drain": False}),
+    "dispersion": Term(params={"dispersion": False}),
+    "forecast": Term(params={"forecast": False}),
+    "guardrail": Term(params={"guardrail": False}),
+    "band": Term(params={"band": "never"}),
+    "atomic": Term(params={"atomic": False}),
+    "settle": Term(params={"settle_s": 0.0}),
+    "role_switch": Term(params={"role_switch": False}),
+    "backpressure": Term(params={"backpressure": False}),
+    "hysteresis": Term(params={"hysteresis_out": 0.0, "hysteresis_in": 0.0}),
+    "cooldown": Term(params={"encode_cooldown_out_s": 0.0, "cooldown_out_s": 0.0, "cooldown_in_s": 0.0}),
+    "step limits": Term(params={"up": None, "down": 1.0}),
+    "fast loop": Term(params={"encode_period_s": CoupledParams().period_s}),
+    "budget": Term(control=lambda control: replace(control, budget=None)),
+    "to zero": Term(control=lambda control: with_least(control, 1)),
 }
-"""Parameters that leave a term out."""
+"""What can be left out, by name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,7 +161,7 @@ class Ablation:
 def ablate(
     subject: Subject,
     *,
-    terms: Mapping[str, Mapping[str, object]] = TERMS,
+    terms: Mapping[str, Term] = TERMS,
     regimes: Mapping[str, Regime] = REGIMES,
     seeds: Sequence[int] = (0, 1, 2),
     done: Callable[[], None] = lambda: None,
@@ -137,7 +171,7 @@ def ablate(
     Args:
         subject: Its policy names coupled; its workload's requests are drawn from. Roles may switch, which
             comes to something where prefill and decode are of one size on one kind of hardware.
-        terms: Parameters that leave a term out, by its name.
+        terms: What to leave out, by name.
         regimes: By name.
         seeds: Of arrivals and starts.
         done: Hears of every simulation.
@@ -147,13 +181,12 @@ def ablate(
     for name, regime in regimes.items():
         subjects = {seed: regime.of(subject, name, seed) for seed in seeds}
         whole = tuple(with_params(each, params, seed, regime.faults, done) for seed, each in subjects.items())
-        for term, left_out in terms.items():
-            changed: dict[str, Any] = dict(left_out)
-            less = replace(params, **changed)
+        for term_name, term in terms.items():
             without = tuple(
-                with_params(each, less, seed, regime.faults, done) for seed, each in subjects.items()
+                with_params(*term.without(each, params), seed, regime.faults, done)
+                for seed, each in subjects.items()
             )
-            yield Ablation(term=term, regime=name, whole=whole, without=without)
+            yield Ablation(term=term_name, regime=name, whole=whole, without=without)
 
 
 def with_params(

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from orchestrator.core.planned import ControlPolicy
 from orchestrator.simulator.faults import Fault
 from orchestrator.simulator.scenario import Subject
 from orchestrator.simulator.workload import Workload
@@ -69,6 +70,11 @@ def drawn(work: Workload, load: Load, seed: int, name: str) -> Workload:
     )
 
 
+def with_least(control: ControlPolicy, least: int) -> ControlPolicy:
+    """Return a policy by which every stage has so many replicas at least."""
+    return replace(control, stages={s: replace(bounds, min=least) for s, bounds in control.stages.items()})
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Regime:
     """A load, and what else differs from the subject it is applied to.
@@ -77,6 +83,8 @@ class Regime:
         what: For people, in a few words.
         load: Its rates.
         most: Replicas of a stage at most, where the regime has a quota.
+        least: Replicas of every stage at least, where not the policy's.
+        budget: Accelerators of all stages together at most, where not the policy's.
         slowdown: See `Scenario`.
         faults: What goes wrong.
         queue_s: Backlog that admission lets wait, and six times that until a request is given up, where not
@@ -86,6 +94,8 @@ class Regime:
     what: str
     load: Load
     most: Mapping[Stage, int] | None = None
+    least: int | None = None
+    budget: int | None = None
     slowdown: float = 1.0
     faults: tuple[Fault, ...] = ()
     queue_s: float | None = None
@@ -96,6 +106,10 @@ class Regime:
         for stage, most in (self.most or {}).items():
             bounds = replace(control.stages[stage], max=most)
             control = replace(control, stages={**control.stages, stage: bounds})
+        if self.least is not None:
+            control = with_least(control, self.least)
+        if self.budget is not None:
+            control = replace(control, budget=self.budget)
         if self.queue_s is not None:
             patient = replace(policy.admission, queue_s=self.queue_s, deadline_s=6.0 * self.queue_s)
             policy = replace(policy, admission=patient)

@@ -7,7 +7,7 @@ import pytest
 
 from orchestrator.core.scaling.coupled_params import CoupledParams
 from orchestrator.simulator.ablate import REGIMES, TERMS, ablate
-from orchestrator.simulator.regimes import Regime, drawn, flat
+from orchestrator.simulator.regimes import Regime, drawn, flat, with_least
 from orchestrator.simulator.run import simulate
 from orchestrator.simulator.scenario import load_subject
 from stages.types import Stage
@@ -72,7 +72,15 @@ def test_a_regime_that_lets_more_wait_tells_admission_and_control(subject):
     assert (admission.queue_s, admission.deadline_s, patient.control.queue_s) == (100.0, 600.0, 100.0)
 
 
-def test_every_term_leaves_parameters_that_are_valid():
-    for changed in TERMS.values():
-        replace(CoupledParams(), **changed)
+def test_a_regime_with_a_budget_or_minima_tells_control(subject):
+    tight = Regime(what="tight", load=flat(3, text=2.0, images=0.5), least=0, budget=24).of(subject, "t", 0)
+    assert tight.control.budget == 24
+    assert {bounds.min for bounds in tight.control.stages.values()} == {0}
+
+
+def test_every_term_leaves_something_out_and_what_is_left_is_valid(subject):
+    control = replace(with_least(subject.control, 0), budget=24)
+    whole = replace(subject, control=control), CoupledParams(role_switch=True)
+    for name, term in TERMS.items():
+        assert term.without(*whole) != whole, name
     assert all(regime.load.text.shape == regime.load.images.shape for regime in REGIMES.values())
