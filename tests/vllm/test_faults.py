@@ -1,4 +1,4 @@
-"""Engine servers that are killed, replaced or late under load, and clients that leave: nothing is lost or kept."""
+"""Servers that are killed, replaced or late under load, and clients that leave: nothing is lost or kept."""
 
 import hashlib
 import os
@@ -19,6 +19,12 @@ pytestmark = [pytest.mark.vllm, pytest.mark.timeout(400)]
 
 EMBEDDING_BYTES = 16 * 128 * 4
 """Of an image of 112 by 112 pixels: sixteen rows, float32."""
+
+
+@pytest.fixture(autouse=True)
+def ready(served: System) -> None:
+    """Whatever the test before did to the system has been made good."""
+    until("ready", served.is_up, START_S)
 
 
 def question(number: int, **fields: Any) -> dict[str, Any]:
@@ -54,7 +60,6 @@ def test_a_killed_server_costs_its_requests_time_and_nothing_else(
         served.restarted("engine", old, engine_of(stage))
 
     assert texts(streams(served, bodies, kill)) == answers(alone, bodies)
-    until("ready again", served.is_up, START_S)
     until_idle(served)
 
 
