@@ -1,11 +1,12 @@
 """The `tercet` command: which module has which subcommand."""
 
-from collections.abc import Mapping
-from importlib import import_module
+from collections.abc import Iterator, Mapping
+from pkgutil import resolve_name
 from typing import Any
 
 import typer
 from typer.core import TyperGroup
+from typer.main import get_command
 
 COMMANDS: Mapping[str, str] = {
     "up": "cli.up:up_command",
@@ -30,38 +31,37 @@ COMMANDS: Mapping[str, str] = {
 """Module and function, or group of further commands, of each."""
 
 
-class _Commands(TyperGroup):
-    """Imports a subcommand when it is asked for: all of them together take a second."""
+class _Commands(Mapping[str, Any]):
+    """Typer's commands by name; each is imported once asked for: all take a second or two."""
 
-    def list_commands(self, ctx: Any) -> list[str]:
-        return list(COMMANDS)
+    def __getitem__(self, name: str) -> Any:
+        found = resolve_name(COMMANDS[name])
+        holder = found if isinstance(found, typer.Typer) else typer.Typer(add_completion=False)
+        if holder is not found:
+            holder.command(name)(found)
+        command = get_command(holder)
+        command.name = name
+        return command
 
-    def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        if cmd_name not in COMMANDS:
-            return None
-        module, _, name = COMMANDS[cmd_name].partition(":")
-        holder = typer.Typer(callback=_tercet, add_completion=False)
-        found = getattr(import_module(module), name)
-        if isinstance(found, typer.Typer):
-            holder.add_typer(found, name=cmd_name)
-        else:
-            holder.command(cmd_name)(found)
-        group = typer.main.get_group(holder)
-        return group.get_command(ctx, cmd_name)
+    def __iter__(self) -> Iterator[str]:
+        return iter(COMMANDS)
 
-
-def _tercet() -> None:
-    """Hold subcommands; Typer would make one command of an app with a single one."""
+    def __len__(self) -> int:
+        return len(COMMANDS)
 
 
-app = typer.Typer(
-    cls=_Commands,
-    callback=_tercet,
-    help="Serve multimodal LLM requests as three stages: encode, prefill, decode.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
+class _Tercet(TyperGroup):
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        self.commands = _Commands()  # type: ignore[assignment]  # nothing adds to them
+
+
+app = typer.Typer(cls=_Tercet, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.callback()
+def tercet() -> None:
+    """Serve multimodal LLM requests as three stages: encode, prefill, decode."""
 
 
 def main() -> None:

@@ -12,8 +12,7 @@ UNTIL_STOPPED = {"up", "cluster", "cluster-up", "cluster-down", "controller", "p
 
 
 def commands(group: Any) -> Iterator[tuple[str, Any]]:
-    for name in group.list_commands(None):
-        command = group.get_command(None, name)
+    for name, command in group.commands.items():
         if hasattr(command, "commands"):
             yield from ((f"{name} {inner}", found) for inner, found in commands(command))
         else:
