@@ -5,7 +5,7 @@ import pytest
 from tests.cluster.conftest import timed
 from tests.cluster.workbench import Bench
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]  # the first run builds the programs
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]
 
 HARDWARE = {"encode": ["l40s", "a100"], "prefill": ["h100", "a100"], "decode": ["h20", "h100"]}
 PREVIEW_S, UP_S = 20.0, 90.0
