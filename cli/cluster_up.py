@@ -1,12 +1,15 @@
-"""`tercet cluster-up` and `tercet cluster-down`: `pulumi up` and `destroy` on the cluster of this machine."""
+"""`tercet cluster-up` and `tercet cluster-down`: Pulumi's steps on the cluster of this machine."""
 
 import signal
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cli.refuse import MISTAKEN, UNSERVED, refuse
+
+if TYPE_CHECKING:  # Pulumi is an extra
+    from infra.automation import Step
 
 _PROJECT = Path(__file__).resolve().parent.parent
 
@@ -18,20 +21,25 @@ _StandIn = Annotated[
 
 
 def cluster_up_command(
-    stack: _Stack = "simulated", kubeconfig: _Kubeconfig = None, stand_in: _StandIn = ""
+    stack: _Stack = "simulated",
+    kubeconfig: _Kubeconfig = None,
+    stand_in: _StandIn = "",
+    preview: Annotated[
+        bool, typer.Option("--preview", help="Say what would come and what it would take; create nothing.")
+    ] = False,
 ) -> None:
     """Create or update a stack on the cluster that `tercet cluster` runs."""
-    _run(stack, kubeconfig, stand_in, destroy=False)
+    _run(stack, kubeconfig, stand_in, "preview" if preview else "up")
 
 
 def cluster_down_command(
     stack: _Stack = "simulated", kubeconfig: _Kubeconfig = None, stand_in: _StandIn = ""
 ) -> None:
     """Delete a stack from the cluster that `tercet cluster` runs."""
-    _run(stack, kubeconfig, stand_in, destroy=True)
+    _run(stack, kubeconfig, stand_in, "destroy")
 
 
-def _run(name: str, chosen: Path | None, stand_in: str, *, destroy: bool) -> None:
+def _run(name: str, chosen: Path | None, stand_in: str, step: "Step") -> None:
     """Run Pulumi; the stack's state lies with its cluster and ends with it."""
     try:
         from infra.automation import CannotRun, Unfinished, open_stack, run
@@ -50,7 +58,7 @@ def _run(name: str, chosen: Path | None, stand_in: str, *, destroy: bool) -> Non
         find_provider(stack, folder, stand_in, typer.echo)
         # Ctrl-C reaches Pulumi too, which finishes what is under way and says so.
         signal.signal(signal.SIGINT, lambda _number, _frame: None)
-        run(stack, typer.echo, destroy=destroy)
+        run(stack, step, typer.echo)
     except (CannotRun, NoProvider, ProgramMissing) as error:
         refuse(str(error), MISTAKEN)
     except Unfinished:

@@ -28,7 +28,8 @@ def engines_of(text: str, policy: Policy) -> dict[Stage, tuple[str, ...]]:
     for part in filter(None, text.split(",")):
         stage, url = _address(part.strip())
         found[stage] = (*found.get(stage, ()), url)
-    if missing := [stage for stage in Stage if policy.served and stage not in found]:
+    used = [stage for stage in Stage if policy.served and policy.split.of_requests.uses(stage)]
+    if missing := [stage for stage in used if stage not in found]:
         told = f"give --engines {missing[0]}=http://HOST:PORT, or try `tercet up --model tiny`"
         raise ValueError(f"no server of the engine {engine} for {', '.join(missing)}; {told}")
     return found
@@ -55,7 +56,7 @@ def own_servers(
         EngineMissing: The engine cannot be had on this machine.
     """
     engines = local_engines(policy, state / EMBEDDINGS, say)
-    return {stage: tuple(engines.stage(stage) for _ in range(replicas[stage])) for stage in Stage}
+    return {stage: tuple(engines.stage(stage) for _ in range(count)) for stage, count in replicas.items()}
 
 
 def _address(part: str) -> tuple[Stage, str]:

@@ -192,8 +192,8 @@ class Supervisor:
         for stage, servers in self._options.servers.items():
             for number, server in enumerate(servers):
                 self._launch(f"engine-{stage}-{number}", "engine", partial(_engine_boot, server))
-        for stage in Stage:
-            for number in range(self._options.replicas[stage]):
+        for stage, count in self._options.replicas.items():
+            for number in range(count):
                 name = f"{stage}-{number}"
                 self._launch(
                     name, stage, partial(self._worker_boot, stage, name, self._server(stage, number))

@@ -114,11 +114,12 @@ def _replicas(text: str, policy: Policy) -> dict[Stage, int]:
     Raises:
         ValueError: Names the part that is wrong.
     """
-    counts = {stage: max(1, policy.stages[stage].min) for stage in Stage}
+    used = [stage for stage in Stage if policy.split.of_requests.uses(stage)]
+    counts = {stage: max(1, policy.stages[stage].min) for stage in used}
     for part in filter(None, text.split(",")):
         name, _, count = part.partition("=")
-        if name.strip() not in tuple(Stage) or not count.strip().isdigit() or int(count) < 1:
-            raise ValueError(f"--replicas: {part!r} is not STAGE=COUNT with a stage of {', '.join(Stage)}")
+        if name.strip() not in used or not count.strip().isdigit() or int(count) < 1:
+            raise ValueError(f"--replicas: {part!r} is not STAGE=COUNT with a stage of {', '.join(used)}")
         counts[Stage(name.strip())] = int(count)
     return counts
 

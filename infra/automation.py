@@ -1,8 +1,9 @@
 """The program, run from this process by Pulumi's Automation API: without a language plugin."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Literal
 
 import yaml
 from pulumi import automation
@@ -10,6 +11,7 @@ from pulumi import automation
 from infra.program import ROOT, main
 
 PROJECT = "tercet"
+Step = Literal["up", "preview", "destroy"]
 
 
 class CannotRun(RuntimeError):
@@ -75,22 +77,26 @@ def write_settings(name: str, settings: str, *, folder: Path, kubeconfig: Path) 
     (_project(folder) / f"Pulumi.{name}.yaml").write_text(yaml.safe_dump(document, sort_keys=False))
 
 
-def run(stack: automation.Stack, say: Callable[[str], None], *, destroy: bool = False) -> None:
-    """Create or update what a stack declares, or delete it.
+def run(stack: automation.Stack, step: Step, say: Callable[[str], None]) -> None:
+    """Create or update what a stack declares, say what that would change, or delete it.
 
     Args:
         stack: From `open_stack`.
+        step: Which of these, as Pulumi calls it.
         say: Told line by line what happens.
-        destroy: Delete.
 
     Raises:
         Unfinished: Not all was done; another run goes on from there.
     """
     # When a run fails, Pulumi ends before the program hears of it; gRPC would print tracebacks of that.
     logging.getLogger("grpc._server").setLevel(logging.CRITICAL)
-    step = stack.destroy if destroy else stack.up
+    steps: Mapping[Step, Callable[..., object]] = {
+        "up": stack.up,
+        "preview": stack.preview,
+        "destroy": stack.destroy,
+    }
     try:
-        step(on_output=say)
+        steps[step](on_output=say)
     except automation.CommandError as error:
         raise Unfinished from error
 

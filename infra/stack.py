@@ -1,6 +1,6 @@
 """A stack's configuration and its policy files, made into the arguments of all components."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,7 +73,7 @@ def stack_args(config: StackConfig, root: Path, accelerators: Mapping[str, Accel
         ConfigError: A policy cannot be used, or two objects would collide.
     """
     services = tuple(_service(name, config, root, accelerators) for name in sorted(config.services))
-    scaled = tuple(s.policy.service for s in services if s.config.autoscaler == "tercet")
+    scaled = tuple(service for service in services if service.config.autoscaler == "tercet")
     made = StackArgs(
         namespace=config.namespace,
         node_pools=tuple(_node_pool(name, config, accelerators) for name in sorted(config.node_pools)),
@@ -201,10 +201,11 @@ def _gateway(service: ModelServiceArgs, config: StackConfig) -> GatewayArgs:
     )
 
 
-def _controller(config: StackConfig, services: tuple[str, ...]) -> ControllerArgs:
+def _controller(config: StackConfig, services: Sequence[ModelServiceArgs]) -> ControllerArgs:
     return ControllerArgs(
         namespace=config.namespace,
-        services=services,
+        services=tuple(service.policy.service for service in services),
+        pools=tuple(pool.name for service in services for pool in service.pools),
         image=config.images.tercet,
         broker=config.broker,
         karpenter=any(pool.karpenter for pool in config.node_pools.values()),

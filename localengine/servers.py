@@ -71,7 +71,7 @@ class LocalEngines:
         """Return a server of one stage. KV caches go from prefill to decode over NIXL."""
         folder = {"shared_storage_path": str(self.embeddings)}
         embeddings = {"ec_connector": "ECExampleConnector", "ec_connector_extra_config": folder}
-        return self._server(stage, handover_arguments(stage, embeddings, _NIXL))
+        return self._server(stage, handover_arguments(self.policy, stage, embeddings, _NIXL))
 
     def whole(self) -> ServerCommand:
         """Return a server that does all three stages, with decode's flags, to compare with."""

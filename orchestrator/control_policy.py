@@ -150,12 +150,12 @@ def control_policy(
 
 
 def _bounds(policy: Policy, profile: ModelProfile, stage: Stage) -> StageBounds:
-    of_stage = policy.stages[stage]
+    of_stage, used = policy.stages[stage], policy.split.of_requests.uses(stage)
     return StageBounds(
         hardware=of_stage.hardware,
         tp=of_stage.tp,
-        min=of_stage.min,
-        max=of_stage.max,
+        min=of_stage.min if used else 0,
+        max=of_stage.max if used else 0,
         slots=of_stage.batch,
         budget_s=of_stage.budget_s,
         lead_s=profile.cold_start[stage].lead_s(node_free=False),

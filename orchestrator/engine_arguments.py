@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from orchestrator.policy import Policy
 from stages.types import Stage
 
-_EC_ROLE = {Stage.ENCODE: "ec_producer", Stage.PREFILL: "ec_consumer"}
-
 
 def vllm_arguments(policy: Policy, stage: Stage, port: int) -> list[str]:
     """Return the arguments of vLLM's OpenAI server; the policy's own flags come last, and win."""
@@ -17,18 +15,23 @@ def vllm_arguments(policy: Policy, stage: Stage, port: int) -> list[str]:
     return [*args, *_context("--max-model-len", policy), *of_stage.flags]
 
 
-def handover_arguments(stage: Stage, embeddings: Mapping[str, object], kv: Mapping[str, object]) -> list[str]:
+def handover_arguments(
+    policy: Policy, stage: Stage, embeddings: Mapping[str, object], kv: Mapping[str, object]
+) -> list[str]:
     """Return the arguments by which vLLM's servers hand work on: embeddings to prefill, KV caches to decode.
 
     Args:
+        policy: Says which stages there are.
         stage: Of the server.
         embeddings: The ECConnector's configuration without its role.
         kv: The KV connector's.
     """
-    flags = []
-    if stage in _EC_ROLE:
-        flags.append(f"--ec-transfer-config={json.dumps({**embeddings, 'ec_role': _EC_ROLE[stage]})}")
-    if stage is not Stage.ENCODE:
+    split, flags = policy.split, []
+    prefills = stage is Stage.PREFILL or (stage is Stage.DECODE and split.prefill_from != 0)
+    if split.encode_from is not None and (stage is Stage.ENCODE or prefills):
+        role = "ec_producer" if stage is Stage.ENCODE else "ec_consumer"
+        flags.append(f"--ec-transfer-config={json.dumps({**embeddings, 'ec_role': role})}")
+    if split.prefill_from is not None and stage is not Stage.ENCODE:
         flags.append(f"--kv-transfer-config={json.dumps(kv)}")
     return flags
 

@@ -105,8 +105,9 @@ class Fleet:
         return {stage: self.load(stage) for stage in Stage}
 
     def ready(self) -> bool:
-        """Whether every stage has a replica that takes work, as far as is known of late."""
-        return self.silence_s() < LEASE_S and all(self.load(stage).live_replicas for stage in Stage)
+        """Whether every stage that requests pass has a replica that takes work, as far as is known."""
+        used = [stage for stage in Stage if self._policy().split.of_requests.uses(stage)]
+        return self.silence_s() < LEASE_S and all(self.load(stage).live_replicas for stage in used)
 
     def ledger_full(self) -> bool:
         """Whether the ledger has no memory to spare for new requests."""

@@ -101,6 +101,7 @@ class Intake:
             [_shape(item, count) for item, count in zip(media, tokens, strict=True)],
             kappa=policy.model.kappa,
             max_tokens=sampling.max_tokens,
+            split=policy.split.of_requests,
         )
         self._on_offer(tagged, request)
         self._admit(tagged, request)

@@ -125,13 +125,16 @@ class Pipeline:
             RequestFailed: Its subclass says why.
             DeadlinePassed: A hop's turn came too late.
         """
+        passed = self._work.tag.stages
         while True:
-            await self._encode()
-            prefilled = await self._prefill()
-            if prefilled is None:
-                continue
-            kv, replica = prefilled
-            async with aclosing(self._decode(kv, replica)) as chunks:
+            if Stage.ENCODE in passed:
+                await self._encode()
+            prefilled = None
+            if Stage.PREFILL in passed:
+                prefilled = await self._prefill()
+                if prefilled is None:
+                    continue
+            async with aclosing(self._decode(prefilled)) as chunks:
                 async for chunk in chunks:
                     yield chunk
                     if chunk.finish:
@@ -185,7 +188,7 @@ class Pipeline:
             job = PrefillJob(
                 prompt=Prompt(token_ids=()) if chat else prompt,
                 chat=chat,
-                embeddings=tuple(ref for ref in self._embeddings if ref is not None),
+                embeddings=self._encoded(),
                 sampling=self._work.sampling,
                 generated=tuple(self._generated),
                 **self._request.next_attempt(hop),
@@ -204,19 +207,25 @@ class Pipeline:
                 self._forget_embedding(reply.uri)
                 return None
 
-    async def _decode(self, kv: KVRef, prefill: Replica) -> AsyncGenerator[TokenChunk]:
-        """Yield chunks until the completion is finished or the attempt is lost."""
+    async def _decode(self, prefilled: tuple[KVRef, Replica] | None) -> AsyncGenerator[TokenChunk]:
+        """Yield chunks until the completion is finished or the attempt is lost.
+
+        Args:
+            prefilled: A KV cache and who made it; None if the engine is to prefill too.
+        """
         hop, sampling = "decode", self._work.sampling
+        kv, prefill = prefilled or (None, None)
         query = self._query(
             hop,
             Stage.DECODE,
             self._hops.outputs.expect(sampling.max_tokens - len(self._generated)),
             kv_bytes=kv_bytes(self._work.tag, self._work.kv, sampling.max_tokens),
-            domain=prefill.domain,
-            required_level=self._work.decode_level,
+            domain=prefill.domain if prefill else (),
+            required_level=self._work.decode_level if prefill else 0,
         )
         job = DecodeJob(
             kv=kv,
+            embeddings=() if kv else self._encoded(),
             sampling=sampling,
             generated=tuple(self._generated),
             chat=self._chat(),
@@ -228,6 +237,8 @@ class Pipeline:
                     reply = await attempt.inbox.get()
                     if not isinstance(reply, Tokens):
                         await self._retry_or_raise(hop, attempt, reply)
+                        if kv is None and isinstance(reply, Failed) and reply.kind == "blob":
+                            self._forget_embedding(reply.uri)
                         return
                     chunk = self._unseen(reply.chunk)
                     self._generated += chunk.tokens
@@ -245,6 +256,9 @@ class Pipeline:
         """Return the chat as it is now: media may have been put back into the store."""
         body = self._work.chat
         return Chat(body=body, items=tuple(self._items)) if body else None
+
+    def _encoded(self) -> tuple[EmbeddingRef, ...]:
+        return tuple(ref for ref in self._embeddings if ref is not None)
 
     def _note(self, blob: BlobHandle) -> None:
         if blob.pull_url:

@@ -129,9 +129,10 @@ class ServiceTotals:
         self.requests += 1
         self.image_tokens += images
         self.text_tokens += tag.context_tokens - images
-        if images:
+        if Stage.ENCODE in tag.stages:
             self._stages[Stage.ENCODE].offer(images, len(tag.item_tokens), now_s)
-        self._stages[Stage.PREFILL].offer(tag.prefill_tokens, 1, now_s)
+        if Stage.PREFILL in tag.stages:
+            self._stages[Stage.PREFILL].offer(tag.prefill_tokens, 1, now_s)
 
     def started(self, stage: Stage, waited_s: float) -> None:
         """A job got its replica after waiting."""

@@ -18,7 +18,7 @@ from stages.prefix import BLOCK_TOKENS
 from stages.sampling import sample
 from stages.stop import StopText
 from stages.transformer import NO_KV, Segment, Transformer
-from stages.types import DecodeJob, EngineLoad, FinishReason, Sampling, TokenChunk
+from stages.types import DecodeJob, EngineLoad, FinishReason, KVRef, Sampling, TokenChunk
 
 _log = logging.getLogger(__name__)
 
@@ -201,6 +201,8 @@ class ReferenceDecode:
         return task.future.result()
 
     def _task(self, job: DecodeJob, emit: Emit) -> DecodeTask:
+        if job.kv is None:
+            raise InvalidWork("this engine decodes behind a KV cache and prefills nothing")
         index, position = len(job.generated), job.kv.tokens
         # The last token emitted needs no place in the cache.
         last_index = min(job.sampling.max_tokens - 1, index + self._model.config.max_context - position)
@@ -211,7 +213,7 @@ class ReferenceDecode:
             key=job.key,
             deadline_unix_s=job.deadline_unix_s,
             tokens=max(0, last_index - index + 1),
-            kv=self._kv(job),
+            kv=self._kv(job.kv),
             position=position,
             index=index,
             token=job.kv.first_token,
@@ -229,12 +231,12 @@ class ReferenceDecode:
         text.push(job.generated)
         return text
 
-    def _kv(self, job: DecodeJob) -> Array:
+    def _kv(self, ref: KVRef) -> Array:
         config = self._model.config
-        if not 0 < job.kv.tokens <= config.max_context:
-            raise InvalidWork(f"KV of {job.kv.tokens} tokens; 1 to {config.max_context} are possible")
-        kv = np.frombuffer(self._blobs.get(job.kv.blob), np.float32)
-        shape = (config.layers, 2, config.kv_heads, job.kv.tokens, config.head_dim)
+        if not 0 < ref.tokens <= config.max_context:
+            raise InvalidWork(f"KV of {ref.tokens} tokens; 1 to {config.max_context} are possible")
+        kv = np.frombuffer(self._blobs.get(ref.blob), np.float32)
+        shape = (config.layers, 2, config.kv_heads, ref.tokens, config.head_dim)
         if kv.size != np.prod(shape):
             raise InvalidWork(f"KV of {kv.nbytes} bytes is not {shape} of float32")
         return kv.reshape(shape)

@@ -122,7 +122,8 @@ class NoopDecode(_NoopEngine):
     def decode(self, job: DecodeJob, emit: Emit) -> FinishReason:
         """Emit zeros up to max_tokens, one chunk each, at once."""
         with self._call():
-            self._blobs.get(job.kv.blob)
+            if job.kv:
+                self._blobs.get(job.kv.blob)
             last = job.sampling.max_tokens - 1
             for index in range(len(job.generated), last):
                 emit(TokenChunk(index=index, tokens=(0,)))

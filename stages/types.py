@@ -228,15 +228,17 @@ class DecodeJob(Job):
     """Produce the tokens behind a prefilled prompt.
 
     Attributes:
-        kv: What prefill left; `kv.first_token` has index len(generated).
+        kv: What prefill left; `kv.first_token` has index len(generated). None: the engine prefills too.
+        embeddings: Of the chat's items, for an engine that prefills too; empty if it has to encode too.
         generated: As in `PrefillJob`; counts towards max_tokens and stop strings.
         chat: What the engine reads if it reads chats; it starts over, without `generated` in what it emits.
     """
 
-    kv: KVRef
+    kv: KVRef | None
     sampling: Sampling
     generated: tuple[int, ...] = ()
     chat: Chat | None = None
+    embeddings: tuple[EmbeddingRef, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,6 +1,6 @@
 """The controller and what it may do."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from infra.objects.accounts import account, everywhere
@@ -15,13 +15,6 @@ from orchestrator.kube_names import KARPENTER, POLICY_FILE
 NAME = "tercet-controller"
 _LABELS = component_labels("controller")
 
-NAMESPACE_RULES: list[Object] = [
-    {"apiGroups": ["apps"], "resources": ["deployments"], "verbs": ["list"]},
-    {"apiGroups": ["apps"], "resources": ["deployments/scale"], "verbs": ["patch"]},
-    {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "patch"]},
-]
-"""In its own namespace: counts of pools; gate, place and deletion cost of pods."""
-
 CLUSTER_RULES: list[Object] = [{"apiGroups": [""], "resources": ["nodes", "pods"], "verbs": ["list"]}]
 """Everywhere: where accelerators are, and who holds them."""
 
@@ -35,6 +28,7 @@ class ControllerArgs:
 
     Attributes:
         services: Those that it scales.
+        pools: Names of their Deployments.
         broker: How it reaches Redis.
         karpenter: Whether it may order nodes of Karpenter.
         elsewhere: Whether it runs in another cluster, as a federation's: it then has an account here, no pod.
@@ -42,6 +36,7 @@ class ControllerArgs:
 
     namespace: str
     services: tuple[str, ...]
+    pools: tuple[str, ...]
     image: str
     broker: BrokerConfig
     karpenter: bool = False
@@ -53,12 +48,25 @@ def controller_objects(args: ControllerArgs) -> list[Object]:
     # Whether it asks for what Karpenter could make is one answer for all clusters of a federation.
     asks_karpenter = args.karpenter or args.elsewhere
     accounts = [
-        *account(NAME, args.namespace, NAMESPACE_RULES),
+        *account(NAME, args.namespace, namespace_rules(args.pools)),
         *everywhere(NAME, args.namespace, CLUSTER_RULES + (KARPENTER_RULES if asks_karpenter else [])),
     ]
     if args.elsewhere:
         return accounts
     return [*accounts, controller_edges(args.namespace, args.broker), _deployment(args)]
+
+
+def namespace_rules(pools: Sequence[str]) -> list[Object]:
+    """Return what it may do in its own namespace: counts of these pools; gate, place and cost of pods.
+
+    Names of pods are not known beforehand, so it may patch all of them.
+    """
+    apps = {"apiGroups": ["apps"]}
+    return [
+        {**apps, "resources": ["deployments"], "verbs": ["list"]},
+        {**apps, "resources": ["deployments/scale"], "resourceNames": list(pools), "verbs": ["patch"]},
+        {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "patch"]},
+    ]
 
 
 def _deployment(args: ControllerArgs) -> Object:

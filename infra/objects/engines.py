@@ -45,7 +45,7 @@ def engine_container(
         "image": images.vllm if vllm else images.sglang,
         "args": [
             # Before the policy's flags, of which the last counts.
-            *(handover_arguments(stage, _EMBEDDINGS, _KV) if vllm else ()),
+            *(handover_arguments(policy, stage, _EMBEDDINGS, _KV) if vllm else ()),
             *arguments(policy, stage, PORT),
             *(_group(vllm=vllm, leads=leads) if nodes > 1 else ()),
         ],

@@ -62,7 +62,7 @@ def admit(
     excess_s = loads[fullest].backlog_s - bounds.queue_s
     if excess_s > 0.0:
         return Rejected(reason=Reason.BACKLOG_FULL, stage=fullest, retry_after_s=excess_s)
-    if Stage.ENCODE in tag.stages and encode_held(loads[Stage.PREFILL], bounds):
+    if {Stage.ENCODE, Stage.PREFILL} <= set(tag.stages) and encode_held(loads[Stage.PREFILL], bounds):
         return Queued(reason=Reason.PREFILL_BACKPRESSURE)
     return Admitted()
 

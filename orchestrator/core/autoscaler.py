@@ -48,7 +48,7 @@ def floors(signals: Signals, policy: ControlPolicy) -> Mapping[Stage, int]:
     A service goes to zero as a whole and comes back as a whole, and only if all three minima are 0: with
     traffic or without fresh signals to the contrary it has one replica of each stage then. If only some
     are 0, prefill and decode keep one, since every request needs them, and encode is at its own minimum
-    while no image is about.
+    while no image is about. A stage that no request passes has none.
     """
     lowest = {stage: policy.stages[stage].min for stage in Stage}
     whole_service = not any(lowest.values())
@@ -56,10 +56,11 @@ def floors(signals: Signals, policy: ControlPolicy) -> Mapping[Stage, int]:
         return lowest
     waiting = signals.stages[Stage.ENCODE].waiting_jobs > 0
     images = not signals.idle and (signals.image_tokens > 0.0 or waiting)
-    return {
+    least = {
         stage: n if stage is Stage.ENCODE and not (whole_service or images) else max(1, n)
         for stage, n in lowest.items()
     }
+    return {stage: min(n, policy.stages[stage].max) for stage, n in least.items()}
 
 
 def _counts(stages: Mapping[Stage, StagePlan]) -> dict[Stage, int]:

@@ -64,7 +64,7 @@ class StageBounds:
     Attributes:
         hardware: Hardware types it may run on, best first.
         min: Replicas at least.
-        max: Replicas at most.
+        max: Replicas at most; 0 for a stage that no request passes.
         slots: Requests in one replica's batch.
         lead_s: The longest that a start is expected to take.
     """

@@ -46,12 +46,41 @@ class MediaShape:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Split:
+    """Which requests have encode and prefill apart; the work of a stage that is not goes with the next.
+
+    Attributes:
+        encode_from: Media tokens from which encode is apart; None: never. At least one, for text brings none.
+        prefill_from: Prompt tokens, media included, from which prefill is apart from decode; None: never.
+    """
+
+    encode_from: int | None = 0
+    prefill_from: int | None = 0
+
+    def stages(self, media_tokens: int, context_tokens: int) -> tuple[Stage, ...]:
+        """Return the stages that a request passes, in order."""
+        encode = media_tokens > 0 and _reaches(media_tokens, self.encode_from)
+        prefill = _reaches(context_tokens, self.prefill_from)
+        passed = {Stage.ENCODE: encode, Stage.PREFILL: prefill, Stage.DECODE: True}
+        return tuple(stage for stage in Stage if passed[stage])
+
+    def uses(self, stage: Stage) -> bool:
+        """Return whether any request passes a stage."""
+        least = {Stage.ENCODE: self.encode_from, Stage.PREFILL: self.prefill_from, Stage.DECODE: 0}
+        return least[stage] is not None
+
+
+def _reaches(tokens: int, least: int | None) -> bool:
+    return least is not None and tokens >= least
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StageTag:
     """A request's modalities and the work it brings to each stage.
 
     Attributes:
         modalities: Always with TEXT.
-        stages: The stages it passes, in order; encode is absent for text alone.
+        stages: The stages it passes, in order; encode is absent for text alone, and see `Split`.
         item_tokens: Image tokens of each media item, in order.
         prefill_tokens: Prompt tokens that load prefill: text, and media when kappa is 1.
         context_tokens: Prompt tokens as clients count them: text and media.

@@ -17,6 +17,8 @@ ROLLOUT_FIELDS = (
     "model.weights",
     "model.modalities",
     "model.max_context",
+    "split.encode_from",
+    "split.prefill_from",
     "stages.*.engine",
     "stages.*.hardware",
     "stages.*.tp",

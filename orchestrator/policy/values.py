@@ -11,6 +11,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import AfterValidator, ConfigDict, Field
 
 from orchestrator.core.admission import AdmissionBounds
+from orchestrator.core.types import Split
 from orchestrator.core.waiting import WaitingParams
 from orchestrator.policy.requests import AdmissionPolicy, SloPolicy
 from orchestrator.policy.scaling import ScalingPolicy, named_counts
@@ -167,6 +168,27 @@ class TopologyPolicy:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SplitPolicy:
+    """Which requests have encode and prefill on servers of their own."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+
+    encode_from: Annotated[
+        int | None,
+        Field(ge=0, description="Media tokens from which a request is encoded apart; null: none is."),
+    ] = 0
+    prefill_from: Annotated[
+        int | None,
+        Field(ge=0, description="Prompt tokens from which a request is prefilled apart; null: none is."),
+    ] = 0
+
+    @property
+    def of_requests(self) -> Split:
+        """What `tag` needs of it."""
+        return Split(encode_from=self.encode_from, prefill_from=self.prefill_from)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DemandPolicy:
     """What previews predict with."""
 
@@ -187,6 +209,9 @@ class Policy:
     service: Annotated[ServiceName, Field(description="Name of the service: lower case, digits, hyphens.")]
     model: Annotated[ModelPolicy, Field(description="The model that all stages run.")]
     stages: Annotated[StagePolicies, Field(description="What each stage runs on.")]
+    split: Annotated[SplitPolicy, Field(description="Which requests are split.")] = field(
+        default_factory=SplitPolicy
+    )
     routing: Annotated[RoutingPolicy, Field(description="Scorer weights per stage.")] = field(
         default_factory=RoutingPolicy
     )
@@ -211,6 +236,7 @@ class Policy:
         if len(engines) > 1 and not engines.isdisjoint(SERVERS):
             message = f"{', '.join(sorted(engines))} do not work on one request together"
             raise InfeasibleError(message, "stages")
+        self._check_split()
         budgets_s = sum(self.stages[stage].budget_s for stage in Stage)
         if budgets_s > self.slo.ttft_s:
             message = f"{self.slo.ttft_s:g} is below the stages' budgets, {budgets_s:g} together"
@@ -226,6 +252,16 @@ class Policy:
             if not least <= count <= most:
                 message = f"{count} is outside stages.{stage}.min {least} and max {most}"
                 raise InfeasibleError(message, "scaling", "params", *path)
+
+    def _check_split(self) -> None:
+        if self.split == SplitPolicy():
+            return
+        if not self.served:
+            message = f"{self.stages.encode.engine} has an engine for each stage; leave split out"
+            raise InfeasibleError(message, "split")
+        if self.scaling.policy != "static":
+            message = f"{self.scaling.policy} does not count what decode prefills; static does without"
+            raise InfeasibleError(message, "scaling", "policy")
 
     @property
     def served(self) -> bool:

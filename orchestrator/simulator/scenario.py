@@ -1,7 +1,7 @@
 """From policy files, traces and a fleet to a scenario."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -13,7 +13,7 @@ from orchestrator.core.observed import Node
 from orchestrator.core.planned import ControlPolicy
 from orchestrator.core.profile import ModelProfile
 from orchestrator.core.scaling import SCALERS, Params
-from orchestrator.policy import Policy, load_policy
+from orchestrator.policy import Policy, SplitPolicy, load_policy
 from orchestrator.simulator.auto_rate import RateError, chosen_rate
 from orchestrator.simulator.faults import Fault
 from orchestrator.simulator.first import first_replicas
@@ -27,6 +27,7 @@ from orchestrator.simulator.tenant import Tenant
 from orchestrator.simulator.traces import Notes
 from orchestrator.simulator.variant import Variant, as_variant
 from orchestrator.simulator.workload import Workload
+from orchestrator.yaml_fields import InfeasibleError
 
 
 def fleet_text(nodes: Sequence[Node]) -> str:
@@ -154,7 +155,7 @@ def load_subjects(
     if rate_scale == "auto" and len(policy_files) > 1:
         raise RateError("the rate auto is for one service: of several, each would fill the fleet")
     hardware = Hardware.load()
-    policies = [load_policy(file) for file in policy_files]
+    policies = [load_policy(file, _unsimulated) for file in policy_files]
     controls = [load_control_policy(file, hardware, image_px=image_px) for file in policy_files]
     levels = _common_levels(controls)
     nodes = _nodes(fleet, controls, levels)
@@ -180,6 +181,11 @@ def load_subjects(
             )
         )
     return tuple(subjects)
+
+
+def _unsimulated(policy: Policy) -> Iterator[InfeasibleError]:
+    if policy.split != SplitPolicy():
+        yield InfeasibleError("requests that are not split by stage are not simulated yet", "split")
 
 
 def _nodes(

@@ -79,13 +79,17 @@ def prefill_body(body: Json, ec_params: Json) -> Json:
     kept = {name: value for name, value in body.items() if name not in _PREFILL_DROPS}
     if "max_completion_tokens" in kept:
         kept["max_completion_tokens"] = 1
-    params: Json = {"kv_transfer_params": _REMOTE_DECODE, "return_token_ids": True}
-    return kept | _ONE_TOKEN | params | ({"ec_transfer_params": ec_params} if ec_params else {})
+    return kept | _ONE_TOKEN | _asking(_REMOTE_DECODE, ec_params)
 
 
-def decode_body(body: Json, kv_params: Json | None) -> Json:
-    """Return the body that makes vLLM decode behind a KV cache, and say the ids of its tokens."""
-    return body | {"return_token_ids": True} | ({"kv_transfer_params": kv_params} if kv_params else {})
+def decode_body(body: Json, kv_params: Json | None, ec_params: Json) -> Json:
+    """Return the body that makes vLLM decode, behind a KV cache if there is one, and say its tokens' ids."""
+    return body | _asking(kv_params, ec_params)
+
+
+def _asking(kv_params: Json | None, ec_params: Json) -> Json:
+    params = {"kv_transfer_params": kv_params, "ec_transfer_params": ec_params}
+    return {"return_token_ids": True, **{name: value for name, value in params.items() if value}}
 
 
 def stored(params: object, ttl_s: float) -> BlobHandle:

@@ -6,6 +6,7 @@ The requests are those of vLLM's own proxies: `disagg_epd_proxy.py` among its ex
 
 import secrets
 import time
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -82,6 +83,13 @@ class _VllmEngine:
         self._watch.close()
         self._calls.close()
 
+    def _merged(self, embeddings: Iterable[EmbeddingRef]) -> Json:
+        """Return what encode servers said of embeddings, by the hash of what was encoded."""
+        params: Json = {}
+        for ref in embeddings:
+            params |= restored(ref.blob, self._blobs.get)
+        return params
+
     def _answer(self, job: Job, body: Json, request_id: str) -> Json:
         # Written and read on the job's own thread: megabytes of media would hold up the streams of others.
         data = msgspec.json.encode(body)
@@ -117,10 +125,7 @@ class VllmPrefill(_VllmEngine):
     def prefill(self, job: PrefillJob) -> KVRef:
         """Have the chat prefilled; the reference holds the server's `kv_transfer_params`."""
         assert job.chat
-        ec_params: Json = {}
-        for ref in job.embeddings:
-            ec_params |= restored(ref.blob, self._blobs.get)
-        body = prefill_body(chat_body(job.chat, self._blobs), ec_params)
+        body = prefill_body(chat_body(job.chat, self._blobs), self._merged(job.embeddings))
         answer = self._answer(job, body, job.request_id)
         usage = answer.get("usage") or {}
         return KVRef(
@@ -143,11 +148,10 @@ class VllmDecode(_VllmEngine):
             AnswerDiverged: It starts over and says something else than the client was sent.
             EngineRefused: It gave up; prefill has to run again, as the KV cache may be gone.
         """
-        if job.kv.until_unix_s and time.time() > job.kv.until_unix_s - _LEASE_MARGIN_S:
-            raise BlobUnavailable(job.kv.blob.uri[:40], "the lease of the KV cache is over")
         assert job.chat
         client = chat_body(job.chat, self._blobs)
-        body = msgspec.json.encode(decode_body(client, restored(job.kv.blob, self._blobs.get)))
+        ec_params = self._merged(job.embeddings)
+        body = msgspec.json.encode(decode_body(client, self._kv_params(job.kv), ec_params))
         chunks, keep_ids = Chunks(job.generated), bool(client.get("return_token_ids"))
         if client.get("stream"):
             events = EventReader(keep_ids=keep_ids)
@@ -160,6 +164,14 @@ class VllmDecode(_VllmEngine):
             raise EngineRefused("the answer ended without a finish reason")
         emit(last)
         return last.finish
+
+    def _kv_params(self, kv: KVRef | None) -> Json | None:
+        if kv is None:
+            return None
+        if kv.until_unix_s and time.time() > kv.until_unix_s - _LEASE_MARGIN_S:
+            raise BlobUnavailable(kv.blob.uri[:40], "the lease of the KV cache is over")
+        params: Json | None = restored(kv.blob, self._blobs.get)
+        return params
 
     async def _stream(
         self, job: DecodeJob, body: bytes, events: EventReader, chunks: Chunks, emit: Emit

@@ -22,8 +22,8 @@ class Role(StrEnum):
 
     @property
     def consumes_embeddings(self) -> bool:
-        """Whether it looks for embeddings of others, vLLM's `ec_consumer`."""
-        return self in (Role.PREFILL, Role.AGGREGATED)
+        """Whether it looks for embeddings of others when it prefills, vLLM's `ec_consumer`."""
+        return self is not Role.ENCODE
 
     @property
     def moves_kv(self) -> bool:

@@ -9,6 +9,7 @@ import time
 from contextlib import contextmanager
 
 from infra.objects.controller import NAME, ControllerArgs, controller_objects
+from infra.objects.names import object_name
 from infra.shared_config import BrokerConfig
 from orchestrator.core.pools import Pool
 from orchestrator.kube_names import STAGE
@@ -77,8 +78,9 @@ def account_of_controller(cluster, api, folder, **more):
 
 
 def controller_args(api, **more):
-    about = {"namespace": api.namespace, "services": ("loop",), "image": "none", "broker": BrokerConfig()}
-    return ControllerArgs(**about, **more)
+    pools = tuple(object_name("loop", stage, hardware) for stage, hardware in POOLS)
+    about = {"namespace": api.namespace, "services": ("loop",), "pools": pools, "image": "none"}
+    return ControllerArgs(**about, broker=BrokerConfig(), **more)
 
 
 def ready(api):

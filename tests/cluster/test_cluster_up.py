@@ -17,8 +17,8 @@ def tercet(cluster, pulumi_cli, tmp_path):
     unreachable = {"HTTPS_PROXY": "http://127.0.0.1:9", "PULUMI_HOME": str(tmp_path)}
     options = ["--kubeconfig", str(cluster.kubeconfig), "--stand-in", "tests.cluster.provider"]
 
-    def run(name):
-        command = [sys.executable, "-m", "cli", name, *options]
+    def run(name, *flags):
+        command = [sys.executable, "-m", "cli", name, *options, *flags]
         done = subprocess.run(
             command,
             cwd=ROOT,
@@ -32,16 +32,22 @@ def tercet(cluster, pulumi_cli, tmp_path):
     return run
 
 
-def test_the_stack_comes_by_one_command_and_goes_by_another(tercet, core):
-    """It says what stands in for the provider, once, and leaves nothing."""
-    code, said = tercet("cluster-up")
+def test_the_stack_is_looked_at_and_comes_and_goes_by_one_command_each(tercet, core):
+    """The first says what stands in for the provider and creates nothing, the last leaves nothing."""
+    code, said = tercet("cluster-up", "--preview")
     assert code == 0, said
     assert "stand-in that the tests use" in said
+    for each in ("to create", "gpu_hours_per_day", "cost_per_day_usd", "attainment"):
+        assert each in said
+    assert not core.list_node().items
+    assert "tercet" not in {each.metadata.name for each in core.list_namespace().items}
+    code, said = tercet("cluster-up")
+    assert code == 0, said
+    assert "stand-in" not in said
     assert "http://internvl-26b-gateway.tercet.svc" in said
     assert core.list_namespaced_pod("tercet").items
     code, said = tercet("cluster-down")
     assert code == 0, said
-    assert "stand-in" not in said
     assert not core.list_node().items
 
 

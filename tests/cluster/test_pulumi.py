@@ -115,6 +115,21 @@ def test_what_a_controller_set_meanwhile_is_kept(bench, apps, core):
     assert places(core, bench)[placed] == f"{bench.name}-h100-0"
 
 
+def test_a_stack_that_cannot_work_is_refused_before_anything_is_created(bench, kube):
+    """With the numbers; with nodes enough the next `up` creates it."""
+    bench.serve()
+    simulated = {"nodes": 2}
+    bench.config["tercet:node_pools"] = {
+        "h100": {"hardware": "h100", "accelerators": 4, "simulated": simulated}
+    }
+    with pytest.raises(CommandError, match=r"least replicas take 9 h100 .* and the pools have room for 8"):
+        bench.up()
+    assert bench.there(kube) == bench.recorded() == set()
+    simulated["nodes"] = 3
+    bench.up()
+    assert len(bench.there(kube)) == len(bench.objects())
+
+
 def test_a_quota_that_is_exceeded_is_named_and_the_next_up_mends(bench, kube, core):
     bench.serve()
     bench.up()

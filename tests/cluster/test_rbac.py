@@ -8,6 +8,7 @@ import pytest
 from infra.objects import controller, publisher
 from infra.objects.names import object_name
 from infra.stack import stack_args
+from orchestrator.kube_names import STAGE
 from tests.cluster.conftest import until
 from tests.cluster.raw import Raw, define, token_of
 from tests.infra.kit import ACCELERATORS, ROOT, example
@@ -30,7 +31,6 @@ EVERYONE = {
 
 CONTROLLER = {
     (OURS, "list", "deployments.apps"),
-    (OURS, "patch", "deployments/scale.apps"),
     (OURS, "get", "pods"),
     (OURS, "list", "pods"),
     (OURS, "patch", "pods"),
@@ -119,6 +119,21 @@ def test_an_account_may_do_what_is_named_and_nothing_else(cluster, core, raw, na
     """Not secrets, not exec, no deleting, no other namespace's objects: whatever the server has."""
     with Raw(cluster, token_of(core, account, namespace)) as asker:
         assert allowed(asker, raw, namespace) == named | EVERYONE
+
+
+def test_the_controller_scales_the_pools_of_the_stack_alone(cluster, core, raw, stack):
+    """By name: no gateway, no publisher, not itself."""
+    deployments = [each for each in stack.objects() if each["kind"] == "Deployment"]
+    about = {"group": "apps", "resource": "deployments", "subresource": "scale", "namespace": OURS}
+    with Raw(cluster, token_of(core, controller.NAME, OURS)) as asker:
+        found = {
+            (name, verb)
+            for name in (each["metadata"]["name"] for each in deployments)
+            for verb in ("get", "update", "patch")
+            if may(asker, about | {"name": name, "verb": verb})
+        }
+    pools = {each["metadata"]["name"] for each in deployments if STAGE in each["metadata"]["labels"]}
+    assert found == {(name, "patch") for name in pools}
 
 
 def test_the_publisher_reads_the_policies_of_the_stack_alone(cluster, core, raw):

@@ -1,9 +1,8 @@
 """How long Pulumi takes for twenty services of three stages on two hardware classes each."""
 
-import os
-
 import pytest
 
+from tests.cluster.conftest import timed
 from tests.cluster.workbench import Bench
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]  # the first run builds the programs
@@ -28,11 +27,3 @@ def test_twenty_services_come_in_time(cluster, pulumi_cli, tmp_path, capsys):
         print(f"preview {preview_s:.1f} s ({preview_busy_s:.1f} s), up {up_s:.1f} s ({up_busy_s:.1f} s)")
     assert preview_busy_s < PREVIEW_S
     assert up_busy_s < UP_S
-
-
-def timed(step):
-    """Return how long a step took, and how long processors worked for it here and in programs that it ran."""
-    started = os.times()
-    step()
-    ended = os.times()
-    return ended.elapsed - started.elapsed, sum(ended[:4]) - sum(started[:4])

@@ -18,10 +18,11 @@ from tests.infra.kit import ROOT, config_of, example, pulumi_values
 TEXT = (ROOT / "docs/deploy.md").read_text()
 HARDWARE = Hardware.load()
 
-_UP = "tests/cluster/test_cluster_up.py::test_the_stack_comes_by_one_command_and_goes_by_another"
+_UP = "tests/cluster/test_cluster_up.py::test_the_stack_is_looked_at_and_comes_and_goes_by_one_command_each"
 _ASK = "tests/system/test_cli.py::test_ask_prints_the_answer"
 RUN_BY = {
     "make cluster": "tests/cluster/test_control_plane.py::test_ctrl_c_leaves_nothing",
+    "make cluster-up ARGS=--preview": _UP,
     "make cluster-up": _UP,
     "make cluster-down": _UP,
     "make run": _ASK,

@@ -283,6 +283,16 @@ def test_the_controller_may_do_what_its_adapter_does_and_nothing_more():
     }
 
 
+def test_the_controller_may_scale_the_pools_of_its_services_and_nothing_else():
+    """By name: no gateway, not itself, no pool of a service that is not its to scale."""
+    fixed = {"tiny": {"policy": "policies/tiny.yaml", "autoscaler": "none"}}
+    config = config_of(services={"internvl-26b": {"policy": "policies/internvl-26b.yaml"}} | fixed)
+    stack = stack_args(config, ROOT, ACCELERATORS)
+    rules = named(stack.objects(), "Role", controller.NAME)["rules"]
+    (rule,) = (each for each in rules if each["resources"] == ["deployments/scale"])
+    assert sorted(rule["resourceNames"]) == sorted(each["metadata"]["name"] for each in pools(stack))
+
+
 def test_the_controller_orders_nodes_only_where_karpenter_makes_some():
     """It is told to, and may then list NodePools."""
     args = stack_args(example("eks-karpenter"), ROOT, ACCELERATORS)

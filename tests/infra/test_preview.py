@@ -11,9 +11,11 @@ from infra.adopt import adopt
 from infra.config import ConfigError, parse_config
 from infra.feasible import check_feasible, infeasibilities
 from infra.fleet import fleet_of
+from infra.objects.stage_pod import replica_pod
 from infra.preview import below_target, predict
 from infra.stack import stack_args
 from orchestrator.control_policy import Hardware
+from stages.types import Stage
 from tests.infra.kit import EXAMPLES, ROOT, config_of, example_values, pulumi_values
 
 HARDWARE = Hardware.load()
@@ -285,3 +287,18 @@ def test_a_run_exports_its_figures_unless_told_not_to(monkeypatch, simulate):
     monkeypatch.setattr(program, "tell", told.append)
     program.main()
     assert len(told) == simulate
+
+
+def test_a_service_that_leaves_prefill_to_decode_is_built_without_a_prediction(tmp_path):
+    """And without prefill's pool; decode's engine is told to look for embeddings."""
+    split = ("scaling:   {policy: coupled, params: {}}", "split: {prefill_from: null}")
+    made = stack(config_of(services=service(tmp_path, split), node_pools=pools()))
+    told = predict(made, parse_config(example_values("simulated"), "simulated").preview, ROOT, HARDWARE)
+    assert told["not_simulated"] == [
+        "internvl-26b: requests that are not split by stage are not simulated yet"
+    ]
+    assert {pool.stage for pool in made.services[0].pools} == {Stage.ENCODE, Stage.DECODE}
+    decode = next(pool for pool in made.services[0].pools if pool.stage is Stage.DECODE)
+    engine = replica_pod(decode, "rollout")["containers"][1]
+    assert any(arg.startswith("--ec-transfer-config=") for arg in engine["args"])
+    assert not any(arg.startswith("--kv-transfer-config=") for arg in engine["args"])

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from orchestrator.core.kv import KvSizes
 from orchestrator.core.tagger import tag
-from orchestrator.core.types import MediaShape, Reason, Replica, RouteQuery
+from orchestrator.core.types import MediaShape, Reason, Replica, RouteQuery, Split
 from orchestrator.dispatch import Grant, NobodyInDomain
 from orchestrator.hops import Attempt, Flow, Request
 from orchestrator.inbox import Inbox
@@ -120,9 +120,12 @@ class FakeHops:
 
 
 DECODER_ONLY = KvSizes(token_bytes=10)
+ALL_APART = Split()
 
 
-def pipeline(hops: FakeHops, images: int = 0, kappa: int = 1, kv: KvSizes = DECODER_ONLY) -> Pipeline:
+def pipeline(
+    hops: FakeHops, images: int = 0, kappa: int = 1, kv: KvSizes = DECODER_ONLY, split: Split = ALL_APART
+) -> Pipeline:
     items = [
         MediaItem(
             modality=Modality.IMAGE,
@@ -148,7 +151,7 @@ def pipeline(hops: FakeHops, images: int = 0, kappa: int = 1, kv: KvSizes = DECO
         deadline_unix_s=time.time() + 60,
     )
     work = Work(
-        tag=tag(2, [shape] * images, kappa=kappa, max_tokens=16),
+        tag=tag(2, [shape] * images, kappa=kappa, max_tokens=16, split=split),
         prompt=Prompt(token_ids=(0,) * images + (5, 6), media=spans),
         items=items,
         sampling=Sampling(max_tokens=16),
@@ -247,6 +250,31 @@ def test_kv_is_reserved_for_the_prompt_its_images_and_the_completion(
     _, hops = serve(failing({"decode#1": begun}), images=3, **model)
     reserved = {stage: [query.kv_bytes for query in hops.queries if query.stage is stage] for stage in Stage}
     assert reserved == {Stage.ENCODE: [0, 0, 0], Stage.PREFILL: prefill, Stage.DECODE: decode}
+
+
+@pytest.mark.parametrize(
+    ("split", "hops"),
+    [
+        (Split(prefill_from=None), ["encode.0#1", "decode#1"]),
+        (Split(encode_from=None), ["prefill#1", "decode#1"]),
+        (Split(encode_from=None, prefill_from=None), ["decode#1"]),
+    ],
+)
+def test_a_stage_that_is_not_apart_has_no_hop(split: Split, hops: list[str]) -> None:
+    """Decode is told what it lacks: embeddings where it prefills, nothing where it encodes too."""
+    chunks, made = serve(honest, images=1, split=split)
+    assert text(chunks) == TEXT
+    assert made.hops() == hops
+    job = made.jobs[-1]
+    assert isinstance(job, DecodeJob)
+    assert (job.kv is None) == (split.prefill_from is None)
+    assert len(job.embeddings) == ("encode.0#1" in hops and job.kv is None)
+
+
+def test_an_embedding_that_vanished_before_decode_prefills_is_made_again() -> None:
+    missing = Failed("blob", "missing", "shm://here/embedding-encode.0-1")
+    _, hops = serve(failing({"decode#1": [missing]}), images=1, split=Split(prefill_from=None))
+    assert hops.hops() == ["encode.0#1", "decode#1", "encode.0#2", "decode#2"]
 
 
 def test_media_that_vanished_are_put_back() -> None:

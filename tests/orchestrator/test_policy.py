@@ -55,6 +55,22 @@ def test_defaults_serve_a_policy_that_names_only_a_model_and_engines():
     assert plain.model.max_context is None
 
 
+SERVED = [("engine: tiny", "engine: vllm")]
+
+
+def test_only_engine_servers_can_leave_a_stage_to_the_next():
+    split = "split: {prefill_from: null}\n"
+    (told,) = problems(more=split)
+    assert told.endswith("`split`: tiny has an engine for each stage; leave split out")
+    loaded = policy(*SERVED, more=split).split.of_requests
+    assert [loaded.uses(stage) for stage in Stage] == [True, False, True]
+
+
+def test_a_policy_that_cannot_count_what_decode_prefills_is_refused():
+    (told,) = problems(*SERVED, more="split: {prefill_from: 512}\nscaling: {policy: coupled}\n")
+    assert told.endswith("coupled does not count what decode prefills; static does without")
+
+
 def test_the_scorers_of_a_policy_are_those_of_the_router():
     every = Weights(pending_tokens=1, cache_affinity=1, prefix=1, free_kv=1)
     assert every.in_use.keys() == SCORERS.keys()

@@ -2,11 +2,14 @@
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from orchestrator.policy import load_policy
 from stages.emulator.config import Role
+from stages.types import Stage
 from tests.fakes.emulator import Emulated, emulated_epd
 from tests.stages.emulator.kit import chat, image
 from tests.system.harness import ROOT, System, until
@@ -58,3 +61,28 @@ def test_what_the_engine_refuses_is_told_in_its_words(served: System) -> None:
     refused = ask(served, chat("describe " * 9000, model="tiny"))
     assert refused.status_code == 400
     assert "maximum" in refused.json()["error"]["message"]
+
+
+SPLITS = {
+    "not split": "{encode_from: null, prefill_from: null}",
+    "E|PD": "{encode_from: 0, prefill_from: null}",
+    "EP|D": "{encode_from: null, prefill_from: 0}",
+    "E|PD for the short, E|P|D for the long": "{encode_from: 0, prefill_from: 100}",
+}
+
+
+@pytest.mark.parametrize("split", SPLITS.values(), ids=SPLITS)
+def test_a_service_splits_as_its_policy_says(
+    engines: dict[Role, Emulated], tmp_path: Path, split: str
+) -> None:
+    """All answers are those of one server; a stage that no request passes has no worker."""
+    file = tmp_path / "split.yaml"
+    shipped = (ROOT / "policies" / "vllm-tiny.yaml").read_text()
+    file.write_text(f"{shipped}split: {split}\n")
+    used = [stage for stage in Stage if load_policy(file).split.of_requests.uses(stage)]
+    addresses = ",".join(f"{stage}={engines[Role(stage)].url}" for stage in used)
+    with System(tmp_path, policy=file, options=("--engines", addresses)) as system:
+        assert [stage for stage in Stage if system.processes(stage)] == used
+        for body in CASES.values():
+            alone = engines[Role.AGGREGATED].chat(body).json()["choices"][0]
+            assert ask(system, body).json()["choices"][0]["token_ids"] == alone["token_ids"]

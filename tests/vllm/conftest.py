@@ -24,6 +24,9 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 @pytest.fixture(scope="session")
 def served(alone: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     """`tercet up` as a person types it, and the server to compare with up as well."""
-    with System(tmp_path_factory.mktemp("served"), policy=POLICY, start_s=START_S) as system:
+    folder = tmp_path_factory.mktemp("served")
+    policy = folder / "patient.yaml"  # a server that was killed takes its time to come back
+    policy.write_text(POLICY.read_text().replace("{queue_s: 10}", "{queue_s: 10, deadline_s: 300}"))
+    with System(folder, policy=policy, start_s=START_S) as system:
         until("the server alone is up", alone.healthy, START_S)
         yield system

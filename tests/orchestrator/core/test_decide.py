@@ -50,6 +50,16 @@ def test_a_start_that_times_out_is_given_up_and_made_again(state):
     assert decide(after, static(), late.state, LATE_S + 5.0).changes == Changes()
 
 
+def test_a_stage_that_no_request_passes_gets_no_replica():
+    """Decode prefills: it is placed without a group of prefill beside it, on static counts."""
+    service = policy()
+    bounds = replace(service.stages[P], min=0, max=0)
+    service = replace(service, params=ONE_EACH, stages={**service.stages, P: bounds})
+    empty = Snapshot(services={"s": None}, replicas=(), nodes=(node("n", accelerators=8),))
+    created = decide(empty, {"s": service}, {}, 0.0).changes.create
+    assert {each.stage: each.node_id for each in created} == {E: "n", D: "n"}
+
+
 @pytest.mark.parametrize("state", [ReplicaState.READY, ReplicaState.DRAINING])
 def test_only_starts_time_out(state):
     old = replica("d", D, "n", state=state, since_s=0.0)

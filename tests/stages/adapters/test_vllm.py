@@ -5,6 +5,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -184,6 +185,19 @@ def test_decode_passes_events_on_with_their_tokens_and_without_ids(
     assert "token_ids" not in raw and "[DONE]" not in raw
     assert raw.count("data: ") == 4 and raw.endswith(usage.decode())
     assert all(c.tokens or c.finish for c in chunks)
+    engine.close()
+
+
+def test_decode_without_a_kv_cache_prefills_with_the_embeddings_that_it_is_given(
+    server: VllmServer, blobs: BlobStore
+) -> None:
+    server.chat = streaming(event("a", [1], "stop"), DONE)
+    engine = VllmDecode(at(server), blobs, EngineLimits())
+    ref = EmbeddingRef(blob=stored(EC, 60.0), content_hash="c0ffee", tokens=16, dim=0)
+    alone = replace(decode_job(blobs, stream=True), kv=None, embeddings=(ref,))
+    engine.decode(alone, lambda chunk: None)
+    ((_, body),) = server.bodies
+    assert body["ec_transfer_params"] == EC and "kv_transfer_params" not in body
     engine.close()
 
 
