@@ -239,6 +239,7 @@ class Supervisor:
         if not policy.served:
             return None
         return EngineServer(
+            kind=policy.stages[stage].engine,
             url=self._engine_urls()[stage][number],
             model=policy.model.name,
             token_bytes=self._options.token_bytes,

@@ -5,7 +5,7 @@ from typing import NoReturn
 
 from infra.config import ConfigError, StackConfig
 from orchestrator.kube_names import PROCESSORS
-from orchestrator.policy import SERVERS, Policy
+from orchestrator.policy import SERVERS, UNSPLIT, Policy
 from stages.types import Stage
 
 
@@ -36,10 +36,8 @@ def _span(config: StackConfig, policy: Policy, stage: Stage) -> int:
     if of_stage.tp % largest:
         _refuse(policy, f"{needs}: tp has to be a multiple")
     if of_stage.engine not in SERVERS:
-        _refuse(
-            policy,
-            f"{needs}: engine {of_stage.engine} runs on one node; {' and '.join(sorted(SERVERS))} on more",
-        )
+        able = " and ".join(sorted(SERVERS - UNSPLIT))
+        _refuse(policy, f"{needs}: engine {of_stage.engine} runs on one node; {able} on more")
     return of_stage.tp // largest
 
 

@@ -20,7 +20,7 @@ from infra.shared_config import StartsConfig
 from infra.spans import spans
 from orchestrator.control_policy import policy_profile
 from orchestrator.core.profile import Accelerator, ModelProfile
-from orchestrator.policy import Policy
+from orchestrator.policy import UNSPLIT, Policy
 from orchestrator.profiles import NoProfileError
 from orchestrator.start_times import pod_start
 from orchestrator.yaml_file import FileError
@@ -125,6 +125,9 @@ def _service(
     policy, profile_text = read_policy(f"tercet:services.{name}.policy", name, file)
     _check_hardware_of(name, policy, accelerators)
     profile = _profile(name, policy, file, accelerators)
+    if policy.stages.decode.engine in UNSPLIT:
+        message = f"{policy.stages.decode.engine} is a server that runs elsewhere, of which no image is known"
+        raise ConfigError(f"`tercet:services.{name}.policy`: {message}; `tercet up --engines` serves it")
     if config.services[name].inference_pool and policy.stages.decode.engine != "vllm":
         message = "decode has to be vllm, whose server takes whole requests"
         raise ConfigError(f"`tercet:services.{name}.inference_pool`: {message}")

@@ -155,6 +155,7 @@ def _worker_json(args: StagePoolArgs) -> str:
 def _server(args: StagePoolArgs) -> Object:
     """Return what the worker is told of the engine beside it."""
     server = EngineServer(
+        kind=args.of_stage.engine,
         url=f"http://127.0.0.1:{PORT}",
         model=args.policy.model.name,
         token_bytes=args.token_bytes,

@@ -44,11 +44,13 @@ def open_to_all(query: RouteQuery, replicas: Sequence[ReplicaView]) -> Sequence[
 def with_room(query: RouteQuery, replicas: Sequence[ReplicaView]) -> Sequence[ReplicaView]:
     """Keep replicas with a free slot and free KV; what could never fit, its engine refuses."""
     needed = query.kv_bytes
-    return [
-        r
-        for r in replicas
-        if r.in_flight < r.slots and (r.free_kv_bytes >= needed or r.free_kv_bytes >= r.total_kv_bytes)
-    ]
+    return [r for r in replicas if r.in_flight < r.slots and _holds(r, needed)]
+
+
+def _holds(replica: ReplicaView, needed_bytes: int) -> bool:
+    """Return whether KV finds room: an empty cache takes what could never fit, an unknown one everything."""
+    free, total = replica.free_kv_bytes, replica.total_kv_bytes
+    return not total or free >= min(needed_bytes, total)
 
 
 def elsewhere(query: RouteQuery, replicas: Sequence[ReplicaView]) -> Sequence[ReplicaView]:

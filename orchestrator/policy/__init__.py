@@ -15,6 +15,7 @@ from orchestrator.policy.requests import AdmissionPolicy, FetchPolicy, Limits, S
 from orchestrator.policy.scaling import ScalingPolicy
 from orchestrator.policy.values import (
     SERVERS,
+    UNSPLIT,
     DemandPolicy,
     Edge,
     ModelPolicy,
@@ -30,6 +31,7 @@ from orchestrator.yaml_file import Problem
 
 __all__ = [
     "SERVERS",
+    "UNSPLIT",
     "AdmissionPolicy",
     "Change",
     "DemandPolicy",

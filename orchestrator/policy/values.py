@@ -18,9 +18,11 @@ from orchestrator.policy.scaling import ScalingPolicy, named_counts
 from orchestrator.yaml_fields import STRICT, Count, InfeasibleError, Name, NotNegative, Seconds
 from stages.types import Modality, Stage
 
-Engine = Literal["tiny", "smollm2", "noop", "vllm", "sglang"]
-SERVERS: frozenset[Engine] = frozenset({"vllm", "sglang"})
+Engine = Literal["tiny", "smollm2", "noop", "vllm", "sglang", "openai"]
+SERVERS: frozenset[Engine] = frozenset({"vllm", "sglang", "openai"})
 """Engines that are servers of their own."""
+UNSPLIT: frozenset[Engine] = frozenset({"openai"})
+"""Of those, the ones that do all stages of a request or none."""
 Edge = Literal["encode-prefill", "prefill-decode"]
 AUTO_EDGES: Mapping[Edge, str] = {"encode-prefill": "auto", "prefill-decode": "auto"}
 
@@ -182,6 +184,11 @@ class SplitPolicy:
         Field(ge=0, description="Prompt tokens from which a request is prefilled apart; null: none is."),
     ] = 0
 
+    @classmethod
+    def nothing(cls) -> "SplitPolicy":
+        """Return that of a service which splits no request."""
+        return cls(encode_from=None, prefill_from=None)
+
     @property
     def of_requests(self) -> Split:
         """What `tag` needs of it."""
@@ -254,6 +261,11 @@ class Policy:
                 raise InfeasibleError(message, "scaling", "params", *path)
 
     def _check_split(self) -> None:
+        if self.stages.decode.engine in UNSPLIT and self.split != SplitPolicy.nothing():
+            message = (
+                f"{self.stages.decode.engine} does all stages: say {{encode_from: null, prefill_from: null}}"
+            )
+            raise InfeasibleError(message, "split")
         if self.split == SplitPolicy():
             return
         if not self.served:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 
+from stages.adapters.plain import PlainDecode
 from stages.adapters.server import EngineServer
 from stages.adapters.vllm import VllmDecode, VllmEncode, VllmPrefill
 from stages.blobs import BlobStore
@@ -11,10 +12,9 @@ from stages.types import Stage
 
 Build = Callable[[EngineServer, BlobStore, EngineLimits], AnyEngine]
 
-_VLLM: Mapping[Stage, Build] = {
-    Stage.ENCODE: VllmEncode,
-    Stage.PREFILL: VllmPrefill,
-    Stage.DECODE: VllmDecode,
+_BUILD: Mapping[str, Mapping[Stage, Build]] = {
+    "vllm": {Stage.ENCODE: VllmEncode, Stage.PREFILL: VllmPrefill, Stage.DECODE: VllmDecode},
+    "openai": {Stage.DECODE: PlainDecode},
 }
 
 
@@ -24,4 +24,4 @@ def server_engine(server: EngineServer, stage: Stage, blobs: BlobStore, limits: 
     Raises:
         ServerUnfit: It did not become healthy, or cannot do the stage.
     """
-    return _VLLM[stage](server, blobs, limits)
+    return _BUILD[server.kind][stage](server, blobs, limits)

@@ -1,7 +1,8 @@
-"""What a vLLM server says while it decodes: events or a body, with the ids of their tokens."""
+"""What a server says while it decodes: events or a body, with the ids of their tokens if it says them."""
 
 import re
-from collections.abc import Iterator
+import zlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -24,12 +25,18 @@ _FAILED = ("abort", "error")
 
 class _Choice(msgspec.Struct):
     token_ids: list[int] | None = None
+    delta: dict[str, Any] = {}
     finish_reason: str | None = None
+
+
+class _Usage(msgspec.Struct):
+    completion_tokens: int = 0
 
 
 class _Answer(msgspec.Struct):
     choices: list[_Choice] = []
     error: Any = None
+    usage: _Usage | None = None
 
 
 _decode = msgspec.json.Decoder(_Answer).decode
@@ -63,15 +70,22 @@ class Piece:
         return replace(self, raw=_DATA + msgspec.json.encode(event) + _END)
 
 
+Reader = Callable[[bytes, bytes], Piece]
+"""Makes a piece of an event or a body: as it came, and the JSON in it."""
+
+
 class EventReader:
     """Splits a stream of bytes into events.
+
+    Args:
+        read: Makes pieces of events.
 
     Attributes:
         done: The server has said that nothing follows.
     """
 
-    def __init__(self, *, keep_ids: bool) -> None:
-        self._keep_ids = keep_ids
+    def __init__(self, read: Reader) -> None:
+        self._read = read
         self._rest = b""
         self.done = False
 
@@ -86,26 +100,47 @@ class EventReader:
             if event == _DONE:
                 self.done = True
             elif event.startswith(_DATA):
-                yield piece(event + _END, event[len(_DATA) :], keep_ids=self._keep_ids)
+                yield self._read(event + _END, event[len(_DATA) :])
 
 
 def piece(raw: bytes, json: bytes, *, keep_ids: bool) -> Piece:
-    """Return what an event or a body says.
+    """Return what an event or a body of vLLM says.
 
     Raises:
         EngineRefused: The server gave the request up.
     """
+    choice, finish = _judged(_read(json))
+    return Piece(raw if keep_ids else _TOKEN_IDS.sub(b"", raw), tuple(choice.token_ids or ()), finish)
+
+
+def counted(raw: bytes, json: bytes) -> Piece:
+    """Return what an event or a body says that has no ids: an event is one token, known by its words.
+
+    Raises:
+        EngineRefused: The server gave the request up.
+    """
+    answer = _read(json)
+    choice, finish = _judged(answer)
+    if answer.usage and not choice.delta:  # a body, whose words nobody has yet
+        return Piece(raw, (0,) * answer.usage.completion_tokens, finish)
+    said = {name: value for name, value in choice.delta.items() if value and name != "role"}
+    return Piece(raw, (zlib.crc32(msgspec.json.encode(said)),) if said else (), finish)
+
+
+def _read(json: bytes) -> _Answer:
     try:
-        answer = _decode(json)
+        return _decode(json)
     except msgspec.MsgspecError as error:
         raise EngineRefused(f"the server's answer cannot be read: {error}") from None
+
+
+def _judged(answer: _Answer) -> tuple[_Choice, FinishReason | None]:
     if answer.error:
         raise EngineRefused(str(answer.error))
     choice = answer.choices[0] if answer.choices else _Choice()
     if choice.finish_reason in _FAILED:
         raise EngineRefused(f"the engine ended the request: {choice.finish_reason}")
-    finish = _REASONS.get(choice.finish_reason, FinishReason.STOP) if choice.finish_reason else None
-    return Piece(raw if keep_ids else _TOKEN_IDS.sub(b"", raw), tuple(choice.token_ids or ()), finish)
+    return choice, _REASONS.get(choice.finish_reason, FinishReason.STOP) if choice.finish_reason else None
 
 
 class Chunks:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-DRIVEN = ("vllm",)
+DRIVEN = ("vllm", "openai")
 """Engine servers that have an adapter."""
 
 
@@ -11,6 +11,7 @@ class EngineServer:
     """One server that does one stage.
 
     Attributes:
+        kind: One of `DRIVEN`.
         url: `http://host:port`, without a final slash.
         model: Name under which it serves the model.
         token_bytes: KV cache of one position; ≥ 1. What the server says of its cache is in positions.
@@ -20,6 +21,7 @@ class EngineServer:
             `kv_lease_duration`.
     """
 
+    kind: str = "vllm"
     url: str
     model: str
     token_bytes: int = 1

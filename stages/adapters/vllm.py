@@ -8,6 +8,7 @@ import secrets
 import time
 from collections.abc import Iterable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -21,67 +22,18 @@ from stages.adapters.bodies import (
     restored,
     stored,
 )
-from stages.adapters.calls import CHAT, Calls
-from stages.adapters.events import Chunks, EventReader, Piece, piece
-from stages.adapters.server import EngineServer
-from stages.adapters.watch import Watch
-from stages.blobs import BlobStore
-from stages.engines import BlobUnavailable, Emit, EngineRefused
-from stages.limits import EngineLimits
-from stages.types import (
-    DecodeJob,
-    EmbeddingRef,
-    EncodeJob,
-    EngineLoad,
-    FinishReason,
-    Job,
-    KVRef,
-    PrefillJob,
-)
+from stages.adapters.decode import ServedDecode
+from stages.adapters.engine import ServerEngine, json_object
+from stages.adapters.events import Reader, piece
+from stages.engines import BlobUnavailable, EngineRefused
+from stages.types import DecodeJob, EmbeddingRef, EncodeJob, EngineLoad, KVRef, PrefillJob
 
 _LEASE_MARGIN_S = 2.0
 """A decode that fetches a KV cache only just in time may find blocks that are someone else's by then."""
 
 
-class _VllmEngine:
-    """What the stages share: a server, the calls to it and its watch."""
-
-    def __init__(self, server: EngineServer, blobs: BlobStore, limits: EngineLimits) -> None:
-        self._server = server
-        self._blobs = blobs
-        self._ttl_s = limits.blob_ttl_s
-        self._calls = Calls(server)
-        self._watch = Watch(server, self._calls)
-
-    @property
-    def failed(self) -> BaseException | None:
-        """See `Engine`."""
-        return self._watch.gone
-
-    def cancel(self, key: str) -> None:
-        """See `Engine`."""
-        self._calls.cancel(key)
-
-    def pause(self, key: str, paused: bool) -> None:
-        """See `Engine`."""
-        self._calls.pause(key, paused)
-
-    def load(self) -> EngineLoad:
-        """Return the load at the server's last answer; a server that is silent counts as one long step."""
-        seen, total = self._watch.load, self._watch.load.kv_tokens * self._server.token_bytes
-        return EngineLoad(
-            batch_size=seen.running,
-            free_kv_bytes=round(total * (1.0 - seen.kv_usage)),
-            total_kv_bytes=total,
-            cache_queries=seen.cache_queries,
-            cache_hits=seen.cache_hits,
-            step_age_s=self._watch.silence_s,
-        )
-
-    def close(self) -> None:
-        """See `Engine`."""
-        self._watch.close()
-        self._calls.close()
+class _VllmEngine(ServerEngine):
+    """What vLLM's stages share."""
 
     def _merged(self, embeddings: Iterable[EmbeddingRef]) -> Json:
         """Return what encode servers said of embeddings, by the hash of what was encoded."""
@@ -89,11 +41,6 @@ class _VllmEngine:
         for ref in embeddings:
             params |= restored(ref.blob, self._blobs.get)
         return params
-
-    def _answer(self, job: Job, body: Json, request_id: str) -> Json:
-        # Written and read on the job's own thread: megabytes of media would hold up the streams of others.
-        data = msgspec.json.encode(body)
-        return _object(self._calls.run(job, lambda: self._calls.answer(CHAT, data, request_id)))
 
 
 class VllmEncode(_VllmEngine):
@@ -137,33 +84,20 @@ class VllmPrefill(_VllmEngine):
         )
 
 
-class VllmDecode(_VllmEngine):
-    """`DecodeEngine` by a server that fetches KV caches from prefill servers."""
+class VllmDecode(_VllmEngine, ServedDecode):
+    """`DecodeEngine` by a server that fetches KV caches from prefill servers, or prefills too."""
 
-    def decode(self, job: DecodeJob, emit: Emit) -> FinishReason:
-        """Have the answer written, and emit it as the server writes it.
+    def asked(self, job: DecodeJob, client: Json) -> Json:
+        """Return the client's body with what the connectors need.
 
         Raises:
             BlobUnavailable: The prefill server has not kept the KV cache for long enough.
-            AnswerDiverged: It starts over and says something else than the client was sent.
-            EngineRefused: It gave up; prefill has to run again, as the KV cache may be gone.
         """
-        assert job.chat
-        client = chat_body(job.chat, self._blobs)
-        ec_params = self._merged(job.embeddings)
-        body = msgspec.json.encode(decode_body(client, self._kv_params(job.kv), ec_params))
-        chunks, keep_ids = Chunks(job.generated), bool(client.get("return_token_ids"))
-        if client.get("stream"):
-            events = EventReader(keep_ids=keep_ids)
-            self._calls.run(job, lambda: self._stream(job, body, events, chunks, emit))
-        else:
-            whole = self._calls.run(job, lambda: self._calls.answer(CHAT, body, job.request_id))
-            chunks.add(piece(whole, whole, keep_ids=keep_ids))
-        last = chunks.end()
-        if last.finish is None:
-            raise EngineRefused("the answer ended without a finish reason")
-        emit(last)
-        return last.finish
+        return decode_body(client, self._kv_params(job.kv), self._merged(job.embeddings))
+
+    def reader(self, client: Json) -> Reader:
+        """Return what reads the ids of tokens, which the client sees if it has asked for them."""
+        return partial(piece, keep_ids=bool(client.get("return_token_ids")))
 
     def _kv_params(self, kv: KVRef | None) -> Json | None:
         if kv is None:
@@ -173,42 +107,13 @@ class VllmDecode(_VllmEngine):
         params: Json | None = restored(kv.blob, self._blobs.get)
         return params
 
-    async def _stream(
-        self, job: DecodeJob, body: bytes, events: EventReader, chunks: Chunks, emit: Emit
-    ) -> None:
-        async with self._calls.open(CHAT, body, job.request_id) as response:
-            async for data in response.content.iter_any():
-                for event in events.feed(data):
-                    chunks.add(await self._unsaid(job, event, chunks.straddles(event)))
-                if chunk := chunks.take():
-                    emit(chunk)
-                if events.done:
-                    return
-                await self._calls.go_on(job)
-        if not chunks.finished:
-            raise EngineRefused("the connection was closed in the midst of an answer")
-
-    async def _unsaid(self, job: DecodeJob, event: Piece, known: int) -> Piece:
-        """Return an event without the text of its first `known` tokens, which the client has."""
-        if not known:
-            return event
-        before = await self._text(job, job.generated[:-known])
-        said = await self._text(job, job.generated)
-        return event.without(said[len(before) :])
-
-    async def _text(self, job: DecodeJob, tokens: tuple[int, ...]) -> str:
+    async def text(self, job: DecodeJob, tokens: tuple[int, ...]) -> str:
+        """Return the text of tokens, by the server's own vocabulary."""
         body = msgspec.json.encode({"model": self._server.model, "tokens": tokens})
-        answer = _object(await self._calls.answer("/detokenize", body, job.request_id))
+        answer = json_object(await self._calls.answer("/detokenize", body, job.request_id))
         return str(answer["prompt"]).rstrip("\ufffd")
 
 
 def _first_token(answer: Json) -> int:
     choices: list[Any] = answer.get("choices") or [{}]
     return int((choices[0].get("token_ids") or [-1])[0])
-
-
-def _object(answer: bytes) -> Json:
-    try:
-        return msgspec.json.decode(answer, type=Json)
-    except msgspec.MsgspecError as error:
-        raise EngineRefused(f"the server's answer is no JSON object: {error}") from None

@@ -4,6 +4,7 @@ import logging
 import re
 import threading
 import time
+from typing import ClassVar
 
 import aiohttp
 import msgspec
@@ -18,7 +19,7 @@ log = logging.getLogger(__name__)
 OLDEST = (0, 32)
 """The first vLLM of which all three stages were seen to work through here."""
 
-_ASK_S = 2.0
+ASK_S = 2.0
 _POLL_S = 1.0
 _START_POLL_S = 0.25
 
@@ -28,13 +29,16 @@ class ServerUnfit(RuntimeError):
 
 
 class Watch:
-    """Asks a server again and again, on a thread of its own.
+    """Asks a vLLM server again and again, on a thread of its own.
 
     Attributes:
+        health_path: Answered with 200 once the server can work.
         version: As the server says it.
         load: At the last answer.
         gone: Why the server cannot be reached any more, None while it can.
     """
+
+    health_path: ClassVar[str] = "/health"
 
     def __init__(self, server: EngineServer, calls: Calls) -> None:
         """Wait until the server is healthy, and see what it is.
@@ -43,12 +47,12 @@ class Watch:
             ServerUnfit: See there.
         """
         self._server = server
-        self._calls = calls
+        self.calls = calls
         self._closed = threading.Event()
         self.gone: BaseException | None = None
         self._until_healthy()
-        self.version = self._checked_version()
-        self.load: ServerLoad = self._ask()
+        self.version = self.checked_version()
+        self.load: ServerLoad = self.ask()
         self._answered_s = time.monotonic()
         threading.Thread(target=self._run, name="engine-watch", daemon=True).start()
 
@@ -64,7 +68,7 @@ class Watch:
     def _run(self) -> None:
         while not self._closed.wait(_POLL_S):
             try:
-                self.load = self._ask()
+                self.load = self.ask()
                 self._answered_s = time.monotonic()
             except aiohttp.ClientConnectorError as error:
                 self.gone = error
@@ -72,15 +76,16 @@ class Watch:
             except (aiohttp.ClientError, OSError) as error:
                 log.warning("the engine at %s does not answer: %s", self._server.url, error or "time-out")
 
-    def _ask(self) -> ServerLoad:
-        return read_load(self._calls.wait(self._calls.get("/metrics", _ASK_S)).decode())
+    def ask(self) -> ServerLoad:
+        """Return the server's load now."""
+        return read_load(self.calls.wait(self.calls.get("/metrics", ASK_S)).decode())
 
     def _until_healthy(self) -> None:
         give_up_s = time.monotonic() + self._server.start_s
         log.info("waiting for the engine at %s", self._server.url)
         while True:
             try:
-                self._calls.wait(self._calls.get("/health", _ASK_S))
+                self.calls.wait(self.calls.get(self.health_path, ASK_S))
                 return
             except (aiohttp.ClientError, OSError) as error:
                 if time.monotonic() > give_up_s:
@@ -90,9 +95,14 @@ class Watch:
                     raise ServerUnfit(f"{told}: {error or 'time-out'}; see its log") from None
             time.sleep(_START_POLL_S)
 
-    def _checked_version(self) -> str:
+    def checked_version(self) -> str:
+        """Return the server's version.
+
+        Raises:
+            ServerUnfit: It is too old, or says none.
+        """
         try:
-            answer = self._calls.wait(self._calls.get("/version", _ASK_S))
+            answer = self.calls.wait(self.calls.get("/version", ASK_S))
             version = str(msgspec.json.decode(answer)["version"])
         except (aiohttp.ClientError, OSError, msgspec.MsgspecError, KeyError, StageError) as error:
             raise ServerUnfit(f"{self._server.url} does not say which vLLM it is: {error}") from None

@@ -65,6 +65,7 @@ class VllmServer:
     async def _start(self) -> str:
         app = web.Application(client_max_size=2**26)
         app.router.add_get("/health", _ok)
+        app.router.add_get("/v1/models", _ok)
         app.router.add_get("/version", self._version)
         app.router.add_get("/metrics", _metrics)
         app.router.add_post("/v1/chat/completions", self._chat)

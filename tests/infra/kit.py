@@ -12,7 +12,9 @@ from orchestrator.policy import load_policy
 from orchestrator.profiles import load_accelerators
 
 ROOT = Path(__file__).parents[2]
-POLICIES = sorted(path.relative_to(ROOT) for path in (ROOT / "policies").rglob("*.yaml"))
+ELSEWHERE = Path("policies/examples/openai-server.yaml")
+"""Its servers run elsewhere, so no stack can have it."""
+POLICIES = sorted({path.relative_to(ROOT) for path in (ROOT / "policies").rglob("*.yaml")} - {ELSEWHERE})
 EXAMPLES = sorted(path.suffixes[0][1:] for path in ROOT.glob("Pulumi.*.yaml"))
 ACCELERATORS = load_accelerators()
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infra.config import ImagesConfig
+from infra.config import ConfigError, ImagesConfig
 from infra.node_config import Spread
 from infra.objects import controller, publisher
 from infra.objects.engines import engine_container
@@ -22,7 +22,17 @@ from orchestrator.kube_names import ACCELERATOR_RESOURCE, DOMAIN, GATE, HARDWARE
 from orchestrator.policy import classify, load_policy
 from orchestrator.serve import read_config as read_gateway
 from stages.types import Stage
-from tests.infra.kit import ACCELERATORS, POLICIES, ROOT, config_of, example, expanded, named, stack_of
+from tests.infra.kit import (
+    ACCELERATORS,
+    ELSEWHERE,
+    POLICIES,
+    ROOT,
+    config_of,
+    example,
+    expanded,
+    named,
+    stack_of,
+)
 from workers.config import read_config
 
 KNOWN = {"POD_NAME": "pod-1", "POD_IP": "10.0.0.7", "REDIS_PASSWORD": "sesame", "BLOB_TOKEN": "open"}
@@ -347,3 +357,8 @@ def test_vllm_hands_embeddings_to_prefill_and_kv_to_decode_at_the_pods_address()
     assert given[Stage.PREFILL]["ec"]["ec_role"] == "ec_consumer"
     assert given[Stage.DECODE] == {"kv": {"kv_connector": "NixlConnector", "kv_role": "kv_both"}}
     assert given[Stage.PREFILL]["kv"] == given[Stage.DECODE]["kv"]
+
+
+def test_servers_that_run_elsewhere_are_no_part_of_a_stack():
+    with pytest.raises(ConfigError, match="openai is a server that runs elsewhere"):
+        stack_of(ELSEWHERE)

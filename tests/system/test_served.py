@@ -86,3 +86,16 @@ def test_a_service_splits_as_its_policy_says(
         for body in CASES.values():
             alone = engines[Role.AGGREGATED].chat(body).json()["choices"][0]
             assert ask(system, body).json()["choices"][0]["token_ids"] == alone["token_ids"]
+
+
+def test_any_openai_server_can_be_the_engine(engines: dict[Role, Emulated], tmp_path: Path) -> None:
+    """Without ids, metrics or a version of its own; two replicas of it."""
+    policy = ROOT / "policies" / "examples" / "openai-server.yaml"
+    address = f"decode={engines[Role.AGGREGATED].url}"
+    with System(tmp_path, policy=policy, options=("--engines", f"{address},{address}")) as system:
+        assert len(system.processes(Stage.DECODE)) == 2
+        for body in CASES.values():
+            alone = engines[Role.AGGREGATED].chat(body).json()["choices"][0]["message"]["content"]
+            assert ask(system, body).json()["choices"][0]["message"]["content"] == alone
+            stream = ask(system, body | {"stream": True, "return_token_ids": False})
+            assert said(stream.text) == alone

@@ -1,0 +1,73 @@
+"""Decode by a server that writes the answer itself: its events are passed on, each token once."""
+
+from abc import abstractmethod
+
+import msgspec
+
+from stages.adapters.bodies import Json, chat_body
+from stages.adapters.calls import CHAT
+from stages.adapters.engine import ServerEngine
+from stages.adapters.events import Chunks, EventReader, Piece, Reader
+from stages.engines import Emit, EngineRefused
+from stages.types import DecodeJob, FinishReason
+
+
+class ServedDecode(ServerEngine):
+    """`DecodeEngine` by a server."""
+
+    @abstractmethod
+    def asked(self, job: DecodeJob, client: Json) -> Json:
+        """Return the body that the server is sent for a client's."""
+
+    @abstractmethod
+    def reader(self, client: Json) -> Reader:
+        """Return what reads the server's answer to a client's body."""
+
+    @abstractmethod
+    async def text(self, job: DecodeJob, tokens: tuple[int, ...]) -> str:
+        """Return the text of tokens."""
+
+    def decode(self, job: DecodeJob, emit: Emit) -> FinishReason:
+        """Have the answer written, and emit it as the server writes it.
+
+        Raises:
+            AnswerDiverged: It starts over and says something else than the client was sent.
+            EngineRefused: It gave up; what was made for it may be gone.
+        """
+        assert job.chat
+        client = chat_body(job.chat, self._blobs)
+        body = msgspec.json.encode(self.asked(job, client))
+        chunks, read = Chunks(job.generated), self.reader(client)
+        if client.get("stream"):
+            self._calls.run(job, lambda: self._stream(job, body, EventReader(read), chunks, emit))
+        else:
+            whole = self._calls.run(job, lambda: self._calls.answer(CHAT, body, job.request_id))
+            chunks.add(read(whole, whole))
+        last = chunks.end()
+        if last.finish is None:
+            raise EngineRefused("the answer ended without a finish reason")
+        emit(last)
+        return last.finish
+
+    async def _stream(
+        self, job: DecodeJob, body: bytes, events: EventReader, chunks: Chunks, emit: Emit
+    ) -> None:
+        async with self._calls.open(CHAT, body, job.request_id) as response:
+            async for data in response.content.iter_any():
+                for event in events.feed(data):
+                    chunks.add(await self._unsaid(job, event, chunks.straddles(event)))
+                if chunk := chunks.take():
+                    emit(chunk)
+                if events.done:
+                    return
+                await self._calls.go_on(job)
+        if not chunks.finished:
+            raise EngineRefused("the connection was closed in the midst of an answer")
+
+    async def _unsaid(self, job: DecodeJob, event: Piece, known: int) -> Piece:
+        """Return an event without the text of its first `known` tokens, which the client has."""
+        if not known:
+            return event
+        before = await self.text(job, job.generated[:-known])
+        said = await self.text(job, job.generated)
+        return event.without(said[len(before) :])
