@@ -19,6 +19,7 @@ POLICY = ROOT / "policies" / "examples" / "small-replicas.yaml"
 WHERE = {
     "offered": ("image-burst", "text-rise"),
     "caps": ("encoders-at-quota", "prefill-at-quota"),
+    "cache hits": ("repeats",),
     "drain": ("text-overload", "length-drift", "backlog"),
     "dispersion": ("image-bursts",),
     "forecast": ("text-rise",),

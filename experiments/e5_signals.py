@@ -17,6 +17,7 @@ from orchestrator.core.decide import Decision
 from orchestrator.core.observed import Snapshot
 from orchestrator.core.scaling.static import StaticParams
 from orchestrator.simulator.auto_rate import accelerator_s
+from orchestrator.simulator.regimes import with_known_images
 from orchestrator.simulator.run import simulate
 from orchestrator.simulator.summary import HOUR_S
 from orchestrator.simulator.workload import Workload
@@ -67,8 +68,7 @@ def load(kind: str, seed: int, scale: Scale) -> Workload:
         return replace(work, output_tokens=longer)
     if kind == "cache-hit drift":
         known = rng.random(len(work)) < share
-        content = np.where(known, rng.integers(0, 50, len(work)), 1_000 + np.arange(len(work)))
-        return replace(work, content_ids=content)
+        return with_known_images(work, known, rng)
     return work
 
 

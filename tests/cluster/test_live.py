@@ -164,8 +164,10 @@ def bench(request, cluster, pulumi_cli, tmp_path):
 
 
 def on_processors(engine):
-    stage = {"engine": engine, "hardware": ["cpu"], "batch": 8, "max": 4}
-    return {f"stages__{name}": stage for name in STAGES}
+    # Each of its own: YAML writes what is shared as an alias, which policy files may not have.
+    return {
+        f"stages__{name}": {"engine": engine, "hardware": ["cpu"], "batch": 8, "max": 4} for name in STAGES
+    }
 
 
 def serve(bench, *, decode=1, engine="tiny", **edits):
@@ -244,3 +246,4 @@ def test_workers_of_vllm_pods_drive_the_engine_that_they_are_told_of(stand, tmp_
         for pod in stand.pods():
             stand.work(pod)
         until(stand.answers, 60.0)
+        stand.stop()  # before the engines: a worker that loses its own ends with an error
