@@ -21,7 +21,7 @@ WHERE = {
     "caps": ("encoders-at-quota", "prefill-at-quota"),
     "cache hits": ("repeats",),
     "drain": ("text-overload", "length-drift", "backlog"),
-    "dispersion": ("image-bursts",),
+    "dispersion": ("image-bursts", "image-burst", "calm"),
     "forecast": ("text-rise",),
     "guardrail": ("slower-engines",),
     "band": ("length-drift", "mix-shift", "prefill-silent", "decode-silent", "decode-silent-drift"),
