@@ -181,7 +181,22 @@ def written(findings: Findings) -> Section:
     parts = [
         f"### {kind}\n\n{table(heads, [_row(findings, kind, name) for name in SIGNALS])}" for kind in LOADS
     ]
-    return Section(text="\n".join(parts), plots={})
+    return Section(text="\n".join([*parts, _straightest(findings)]), plots={})
+
+
+def _straightest(findings: Findings) -> str:
+    """Say which signal of each stage follows its load best, over all loads."""
+    lines = []
+    for stage in Stage:
+        straight = {
+            name: [interval(findings.values(point(load=kind), f"{name} r2")).mean for kind in LOADS]
+            for name, signal in SIGNALS.items()
+            if signal.stage is stage
+        }
+        best = max(straight, key=lambda name: sum(straight[name]))
+        low, high = min(straight[best]), max(straight[best])
+        lines.append(f"- {stage}: straightest over all loads is {best}, R² {low:.2f} to {high:.2f}.\n")
+    return "".join(lines)
 
 
 def _row(findings: Findings, kind: str, name: str) -> list[str]:
