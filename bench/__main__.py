@@ -19,6 +19,7 @@ from bench import (
     predict,
     predict_clocked,
     ready,
+    routers,
     simulator,
     tiny,
 )
@@ -30,6 +31,7 @@ BENCHMARKS: Mapping[str, Callable[[Say, bool], list[Figure]]] = {
     "tiny": tiny.run,
     "memory": memory.run,
     "ready": ready.run,
+    "routers": routers.run,
     "engine": engine.run,
     "simulator": simulator.run,
     "decide": decide.run,

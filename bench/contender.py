@@ -16,7 +16,7 @@ from pathlib import Path
 import msgspec
 import uvloop
 
-from bench.images import png, question
+from bench.images import png, question, words
 from bench.load import Send, Window, closed_loop, open_loop
 from bench.processes import Processes
 from cli.pressure.sse import Client, chat_request
@@ -130,9 +130,34 @@ async def _ray() -> AsyncIterator[Send]:
         yield send
 
 
+@asynccontextmanager
+async def _chat() -> AsyncIterator[Send]:
+    client = Client(int(os.environ["BENCH_PORT"]))
+    request = chat_request(words(int(os.environ["BENCH_TOKENS"]), stream=True))
+
+    async def send() -> None:
+        await client.ask(request)
+
+    try:
+        yield send
+    finally:
+        client.close()
+
+
+@asynccontextmanager
+async def _bare() -> AsyncIterator[Send]:
+    from bench.bare import opened
+
+    async with opened(os.environ["BENCH_PREFILL"], os.environ["BENCH_DECODE"]) as ask:
+        tokens = int(os.environ["BENCH_TOKENS"])
+        yield lambda: ask(tokens)
+
+
 CONTENDERS: Mapping[str, Callable[[], AbstractAsyncContextManager[Send]]] = {
     "direct": _direct,
     "http": _http,
+    "chat": _chat,
+    "bare": _bare,
     "celery": _celery,
     "ray": _ray,
 }

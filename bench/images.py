@@ -27,6 +27,13 @@ def digit(index: int) -> bytes:
     return out.getvalue()
 
 
+def words(tokens: int, **fields: Any) -> bytes:
+    """Return the body of a chat completion of so many tokens about fifty words."""
+    messages = [{"role": "user", "content": "what is there to say of it " * 7}]
+    asked = {"model": "tiny", "messages": messages, "max_tokens": tokens, "temperature": 0}
+    return json.dumps(asked | fields).encode()
+
+
 def question(model: str, text: str, image: bytes, **fields: Any) -> bytes:
     """Return the body of a chat completion about one image."""
     url = "data:image/png;base64," + base64.b64encode(image).decode()

@@ -19,8 +19,9 @@ POLICY = ROOT / "policies" / "examples" / "small-replicas.yaml"
 WHERE = {
     "offered": ("image-burst", "text-rise"),
     "caps": ("encoders-at-quota", "prefill-at-quota"),
+    "cache hits": ("repeats",),
     "drain": ("text-overload", "length-drift", "backlog"),
-    "dispersion": ("image-bursts",),
+    "dispersion": ("image-bursts", "image-burst", "calm"),
     "forecast": ("text-rise",),
     "guardrail": ("slower-engines",),
     "band": ("length-drift", "mix-shift", "prefill-silent", "decode-silent", "decode-silent-drift"),
@@ -101,7 +102,28 @@ def written(findings: Findings) -> Section:
         "text +",
         "events +",
     )
-    return Section(text=table(heads, rows), plots={})
+    return Section(text=f"{table(heads, rows)}\n{_worth(findings)}", plots={})
+
+
+def _worth(findings: Findings) -> str:
+    """Say which terms are worth something somewhere."""
+    terms = list(dict.fromkeys(at.text("term") for at in findings.points()))
+    worth = [
+        t for t in terms if any(_worse(findings, at) for at in findings.points() if at.text("term") == t)
+    ]
+    rest = [term for term in terms if term not in worth]
+    return (
+        "- Goal: without a term the service is measurably worse somewhere: with the whole interval it "
+        "attains less, in all or of text, or takes more GPU-hours and attains no more. "
+        f"Measured: worse without {', '.join(worth) or 'none'}; not without {', '.join(rest) or 'any'}.\n"
+    )
+
+
+def _worse(findings: Findings, at: Point) -> bool:
+    hours, attained, text = (
+        interval(findings.values(at, f"more_{name}")) for name in ("gpu_hours", "attained", "text")
+    )
+    return min(attained.high, text.high) < 0.0 or (hours.low > 0.0 and attained.low <= 0.0)
 
 
 E10 = Experiment(

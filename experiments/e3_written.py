@@ -1,5 +1,6 @@
 """What the results say of E3: GPU-hours by system, at equal attainment, beside the papers' figures."""
 
+from collections.abc import Sequence
 from functools import cache
 
 import numpy as np
@@ -144,8 +145,15 @@ def _beside_modserve(findings: Findings, model: str, system: str, baseline: str)
     found = f"{min(saved):+.0f} to {max(saved):+.0f} %" if saved else "none that both reached"
     return (
         f"- {system} over {baseline} at equal attainment in training: {found}; "
-        f"ModServe reports {MODSERVE[model]:+g} %."
+        f"ModServe reports {MODSERVE[model]:+g} %{_reached(saved, MODSERVE[model])}."
     )
+
+
+def _reached(saved: Sequence[float], goal: float) -> str:
+    """Say whether so much was saved, at all attainments or at some."""
+    if not saved:
+        return ""
+    return ": reached" if max(saved) <= goal else ": missed" if min(saved) > goal else ": reached at some"
 
 
 def _curves(findings: Findings, model: str) -> str:

@@ -17,6 +17,7 @@ from orchestrator.core.decide import Decision
 from orchestrator.core.observed import Snapshot
 from orchestrator.core.scaling.static import StaticParams
 from orchestrator.simulator.auto_rate import accelerator_s
+from orchestrator.simulator.regimes import with_known_images
 from orchestrator.simulator.run import simulate
 from orchestrator.simulator.summary import HOUR_S
 from orchestrator.simulator.workload import Workload
@@ -67,8 +68,7 @@ def load(kind: str, seed: int, scale: Scale) -> Workload:
         return replace(work, output_tokens=longer)
     if kind == "cache-hit drift":
         known = rng.random(len(work)) < share
-        content = np.where(known, rng.integers(0, 50, len(work)), 1_000 + np.arange(len(work)))
-        return replace(work, content_ids=content)
+        return with_known_images(work, known, rng)
     return work
 
 
@@ -181,7 +181,22 @@ def written(findings: Findings) -> Section:
     parts = [
         f"### {kind}\n\n{table(heads, [_row(findings, kind, name) for name in SIGNALS])}" for kind in LOADS
     ]
-    return Section(text="\n".join(parts), plots={})
+    return Section(text="\n".join([*parts, _straightest(findings)]), plots={})
+
+
+def _straightest(findings: Findings) -> str:
+    """Say which signal of each stage follows its load best, over all loads."""
+    lines = []
+    for stage in Stage:
+        straight = {
+            name: [interval(findings.values(point(load=kind), f"{name} r2")).mean for kind in LOADS]
+            for name, signal in SIGNALS.items()
+            if signal.stage is stage
+        }
+        best = max(straight, key=lambda name: sum(straight[name]))
+        low, high = min(straight[best]), max(straight[best])
+        lines.append(f"- {stage}: straightest over all loads is {best}, R² {low:.2f} to {high:.2f}.\n")
+    return "".join(lines)
 
 
 def _row(findings: Findings, kind: str, name: str) -> list[str]:

@@ -94,7 +94,20 @@ def written(findings: Findings) -> Section:
         for at in findings.points()
     ]
     heads = ("placement", "TTFT p50 s", "TTFT p99 s", "attained %", "racks used")
-    return Section(text=table(heads, rows), plots={})
+    return Section(text=f"{table(heads, rows)}\n{_beside_random(findings)}", plots={})
+
+
+def _beside_random(findings: Findings) -> str:
+    """Say what keeping groups together comes to."""
+    lines = []
+    for name in PLACEMENTS:
+        at, random = point(placement=name), point(placement=RANDOM)
+        p50, p99 = (interval(findings.ratios(at, random, f"ttft_{p}_s")).text for p in ("p50", "p99"))
+        if name != RANDOM:
+            lines.append(
+                f"- {name}: {p50} × the median TTFT of random places, {p99} × its 99th percentile.\n"
+            )
+    return "".join(lines)
 
 
 E6 = Experiment(

@@ -193,6 +193,7 @@ def media_limits(policy: Policy) -> MediaLimits:
         total_bytes=limits.media_bytes,
         image_px=limits.image_px,
         frames=limits.frames,
+        containers=policy.served,
         fetch_timeout_s=fetch.timeout_s,
     )
 

@@ -19,6 +19,7 @@ from orchestrator.api_messages import MediaSource
 from orchestrator.byte_budget import Grow
 from orchestrator.fetch import FetchError
 from orchestrator.image_header import ImageHeader, ImageHeaderError, read_header
+from orchestrator.video_header import is_container, read_video
 from stages.types import Modality
 
 FETCHES_AT_ONCE = 4
@@ -37,7 +38,8 @@ class MediaLimits:
         total_bytes: Encoded bytes of all items, at most.
         image_px: Declared width × height × frames of one item, at most: what decoding it costs. Still
             images of 40 megapixels take an engine 120 MB for a moment.
-        frames: Frames sampled of one animation, at most.
+        frames: Frames sampled of one animation or video, at most.
+        containers: Whether the engine decodes MP4 and Matroska; built-in ones read animations alone.
         fetch_timeout_s: For one URL, redirects included.
     """
 
@@ -46,6 +48,7 @@ class MediaLimits:
     total_bytes: int = 32 * 2**20
     image_px: int = 40_000_000
     frames: int = 8
+    containers: bool = False
     fetch_timeout_s: float = 5.0
 
 
@@ -56,8 +59,8 @@ class Media:
     Attributes:
         data: The encoded bytes as the client made them.
         sha256: Hex digest of `data`.
-        width_px: Of the whole canvas; 0 for audio.
-        height_px: Of the whole canvas; 0 for audio.
+        width_px: Of the whole canvas; 0 for audio, and for video of unknown size.
+        height_px: Likewise.
         frames: Frames to sample, evenly over those in the file; 1 for a still image, 0 for audio.
     """
 
@@ -189,28 +192,42 @@ def _decode(source: MediaSource) -> bytes:
 def _inspect(source: MediaSource, data: bytes, limits: MediaLimits) -> Media:
     if not data:
         raise _refusal(source, "empty_media", "the item has no bytes")
-    header = None if source.modality is Modality.AUDIO else _checked_header(source, data, limits)
+    width_px, height_px, frames = _shape(source, data, limits)
     return Media(
         modality=source.modality,
         data=data,
         sha256=hashlib.sha256(data).hexdigest(),
-        width_px=header.width_px if header else 0,
-        height_px=header.height_px if header else 0,
-        frames=min(header.frames, limits.frames) if header else 0,
+        width_px=width_px,
+        height_px=height_px,
+        frames=frames,
     )
 
 
-def _checked_header(source: MediaSource, data: bytes, limits: MediaLimits) -> ImageHeader:
+def _shape(source: MediaSource, data: bytes, limits: MediaLimits) -> tuple[int, int, int]:
+    """Return width, height and frames to sample."""
+    if source.modality is Modality.AUDIO:
+        return 0, 0, 0
     try:
-        header = read_header(data)
+        if source.modality is Modality.VIDEO and limits.containers and is_container(data):
+            video = read_video(data)
+            frames = video.sampled(limits.frames)
+            header = ImageHeader(
+                kind=video.kind, width_px=video.width_px, height_px=video.height_px, frames=frames
+            )
+        else:
+            header = read_header(data)
     except ImageHeaderError as error:
-        hint = _VIDEO_HINT if source.modality is Modality.VIDEO else ""
+        hint = _VIDEO_HINT if source.modality is Modality.VIDEO and not limits.containers else ""
         raise _refusal(source, error.code, f"{error}{hint}") from None
+    _check_pixels(source, header, limits)
+    return header.width_px, header.height_px, min(header.frames, limits.frames)
+
+
+def _check_pixels(source: MediaSource, header: ImageHeader, limits: MediaLimits) -> None:
     if header.width_px * header.height_px * header.frames > limits.image_px:
         size = f"{header.width_px}×{header.height_px} pixels in {header.frames} frame(s)"
         message = f"{size}; at most {limits.image_px:,} are decoded (policy: admission.limits.image_px)"
         raise _refusal(source, "image_too_large", message)
-    return header
 
 
 def _refusal(source: MediaSource, code: str, message: str) -> ApiError:

@@ -87,7 +87,11 @@ class ProcessorFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MachineFacts:
-    """See `orchestrator.core.targets.Machine`."""
+    """See `orchestrator.core.targets.Machine`.
+
+    Attributes:
+        network_bytes_per_s: Left out to take the targets' `payload_bytes_per_s`.
+    """
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
 
@@ -96,10 +100,13 @@ class MachineFacts:
     memory_bytes: Positive
     vcpus: Positive
     usd_per_h: Figure
+    network_bytes_per_s: Figure | None = None
 
     def __post_init__(self) -> None:
         if (self.hardware == "cpu") != (self.accelerators == 0):
             raise InfeasibleError("hardware is cpu if, and only if, there are no accelerators", "hardware")
+        if self.network_bytes_per_s and self.network_bytes_per_s.value == 0:
+            raise InfeasibleError("must be above 0", "network_bytes_per_s", "value")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -320,6 +327,7 @@ def _machine(name: str, facts: MachineFacts) -> Machine:
         memory_bytes=facts.memory_bytes,
         vcpus=facts.vcpus,
         usd_per_h=facts.usd_per_h.value,
+        network_bytes_per_s=_value(facts.network_bytes_per_s, 0.0),
     )
 
 

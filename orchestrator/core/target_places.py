@@ -39,21 +39,31 @@ def places(work: StageWork, target: Target) -> Iterator[Place]:
     if not target.offered:
         return
     if target.function:
-        yield _with_transfer(work, target, _function_place(work, target.function))
+        yield _with_transfer(work, target.payload_bytes_per_s, _function_place(work, target.function))
     for machine in target.machines:
         if machine.accelerators == 0:
-            yield _with_transfer(work, target, _processor_place(work, machine))
+            yield _with_transfer(
+                work, _input_bytes_per_s(target, machine, 1.0), _processor_place(work, machine)
+            )
         for where, timing in work.timings.items():
             if where.hardware == machine.hardware and where.tp <= machine.accelerators:
                 place = _accelerator_place(work, machine, where, timing, shared=target.shares_machines)
-                yield _with_transfer(work, target, place)
+                share = where.tp / machine.accelerators
+                yield _with_transfer(work, _input_bytes_per_s(target, machine, share), place)
 
 
-def _with_transfer(work: StageWork, target: Target, place: Place) -> Place:
+def _input_bytes_per_s(target: Target, machine: Machine, share: float) -> float:
+    """Return how fast a replica gets its input: its share of the machine's network where it pulls it."""
+    if target.direct and machine.network_bytes_per_s:
+        return machine.network_bytes_per_s * share
+    return target.payload_bytes_per_s
+
+
+def _with_transfer(work: StageWork, bytes_per_s: float, place: Place) -> Place:
     """Add the transfer of a call's input to its first output. It takes no slot: it precedes the work."""
     if place.timing is None:
         return place
-    first_s = place.timing.first_s + work.request_bytes / target.payload_bytes_per_s
+    first_s = place.timing.first_s + work.request_bytes / bytes_per_s
     return replace(place, timing=replace(place.timing, first_s=first_s))
 
 

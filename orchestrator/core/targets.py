@@ -55,6 +55,7 @@ class Machine:
         memory_bytes: Of one accelerator; of the machine if it has none.
         vcpus: For work on processors; > 0 if there are no accelerators.
         usd_per_h: On demand.
+        network_bytes_per_s: In each direction; 0.0 to take what its target says.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Machine:
     memory_bytes: float
     vcpus: float
     usd_per_h: float
+    network_bytes_per_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,7 +119,8 @@ class Target:
         start_s: From the decision until the container runs, on a machine that has to be provisioned.
         idle_s: Seconds without calls after which it is scaled to zero; infinite if it never is.
         load_bytes_per_s: At which weights are read; 0.0 to take the model's measured times.
-        payload_bytes_per_s: At which a call's input comes in; infinite not to count it.
+        payload_bytes_per_s: At which a call's input comes in, infinite not to count it; where replicas pull
+            it, that of their machines' network goes first.
     """
 
     name: str

@@ -103,6 +103,11 @@ REGIMES: Mapping[str, Regime] = {
     "mix-shift": Regime(what="images end and completions become five times as long", load=_shift()),
     "burst-in-budget": Regime(what="images × 15, a budget of 24 accelerators", load=_burst(), budget=24),
     "silence": Regime(what="no requests for forty minutes, minima of 0", load=_silence(), least=0),
+    "repeats": Regime(
+        what="nine in ten requests repeat one of fifty",
+        load=flat(_MINUTES, text=4.0, images=0.6),
+        known=0.9,
+    ),
     "calm": Regime(what="constant rates", load=flat(_MINUTES, text=4.0, images=0.6)),
 }
 """Loads by name, and what else is special about them."""
@@ -129,6 +134,7 @@ class Term:
 TERMS: Mapping[str, Term] = {
     "offered": Term(params={"offered": False}),
     "caps": Term(params={"caps": False}),
+    "cache hits": Term(params={"cache_hits": False}),
     "drain": Term(params={"drain": False}),
     "dispersion": Term(params={"dispersion": False}),
     "forecast": Term(params={"forecast": False}),

@@ -9,10 +9,14 @@ from numpy.typing import NDArray
 from orchestrator.core.planned import ControlPolicy
 from orchestrator.simulator.faults import Fault
 from orchestrator.simulator.scenario import Subject
-from orchestrator.simulator.workload import Workload
+from orchestrator.simulator.workload import PrefixBlocks, Workload
 from stages.types import Stage
 
 MINUTE_S = 60.0
+KNOWN = 50
+"""Sets of images, and prompts around them, that come again."""
+BLOCK_TOKENS = 512
+"""Of a prefix cache, as in the Mooncake trace."""
 
 PerMinute = NDArray[np.float64]
 
@@ -70,6 +74,34 @@ def drawn(work: Workload, load: Load, seed: int, name: str) -> Workload:
     )
 
 
+def with_known_images(work: Workload, again: NDArray[np.bool_], rng: np.random.Generator) -> Workload:
+    """Return a workload in which some requests carry one of `KNOWN` sets of images; the others' are new.
+
+    Args:
+        work: Of which the rest stays.
+        again: Which requests; bool [requests].
+        rng: Draws the sets.
+    """
+    new = 1_000 + np.arange(len(work))
+    return replace(work, content_ids=np.where(again, rng.integers(0, KNOWN, len(work)), new))
+
+
+def with_known_prompts(work: Workload) -> Workload:
+    """Return a workload in which prompts around the same images are the same, as far as the shorter goes.
+
+    Raises:
+        ValueError: It says nothing of its images.
+    """
+    if work.content_ids is None:
+        raise ValueError(f"{work.name} does not say which images are the same")
+    lengths = -(-work.context_tokens.astype(np.int64) // BLOCK_TOKENS)
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    within = np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths)
+    ids = np.repeat(work.content_ids * int(lengths.max(initial=1)), lengths) + within
+    blocks = PrefixBlocks(offsets=offsets, ids=ids.astype(np.int32), block_tokens=BLOCK_TOKENS)
+    return replace(work, prefix_blocks=blocks)
+
+
 def with_least(control: ControlPolicy, least: int) -> ControlPolicy:
     """Return a policy by which every stage has so many replicas at least."""
     return replace(control, stages={s: replace(bounds, min=least) for s, bounds in control.stages.items()})
@@ -85,6 +117,7 @@ class Regime:
         most: Replicas of a stage at most, where the regime has a quota.
         least: Replicas of every stage at least, where not the policy's.
         budget: Accelerators of all stages together at most, where not the policy's.
+        known: Fraction of the requests whose images and prompts come again, one of `KNOWN`.
         slowdown: See `Scenario`.
         faults: What goes wrong.
         queue_s: Backlog that admission lets wait, and six times that until a request is given up, where not
@@ -96,6 +129,7 @@ class Regime:
     most: Mapping[Stage, int] | None = None
     least: int | None = None
     budget: int | None = None
+    known: float = 0.0
     slowdown: float = 1.0
     faults: tuple[Fault, ...] = ()
     queue_s: float | None = None
@@ -114,10 +148,14 @@ class Regime:
             patient = replace(policy.admission, queue_s=self.queue_s, deadline_s=6.0 * self.queue_s)
             policy = replace(policy, admission=patient)
             control = replace(control, queue_s=self.queue_s)
+        work = drawn(subject.workload, self.load, seed, name)
+        if self.known:
+            rng = np.random.default_rng((seed, 1))
+            work = with_known_prompts(with_known_images(work, rng.random(len(work)) < self.known, rng))
         return replace(
             subject,
             policy=policy,
             control=control,
-            workload=drawn(subject.workload, self.load, seed, name),
+            workload=work,
             slowdown=self.slowdown,
         )

@@ -119,6 +119,7 @@ def _number(inner: object) -> int:
 
 
 _STARTS = {
+    "GkXfo": "video/webm",
     "iVBORw0KGgo": "image/png",
     "/9j/": "image/jpeg",
     "R0lGOD": "image/gif",

@@ -130,6 +130,12 @@ def test_unverified_figures_are_listed_by_target_with_those_of_its_machines():
             "accelerators: 1", "accelerators: 0", "t.yaml:13:16: `machines.box.hardware`: ", id="cpu-and-not"
         ),
         pytest.param(
+            "vcpus: 4,",
+            "vcpus: 4, network_bytes_per_s: {value: 0, source: page},",
+            "t.yaml:13:99: `machines.box.network_bytes_per_s.value`: must be above 0",
+            id="no-network",
+        ),
+        pytest.param(
             "kind: kubernetes-pool",
             "kind: kubernetes",
             "t.yaml:27:11: `targets.pool.kind`: must be ",

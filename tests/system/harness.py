@@ -213,14 +213,17 @@ async def stream(client: httpx.AsyncClient, body: Mapping[str, Any]) -> Stream:
 
 
 def streams(
-    system: System, bodies: list[dict[str, Any]], meanwhile: Callable[[], None] = lambda: None
+    system: System,
+    bodies: list[dict[str, Any]],
+    meanwhile: Callable[[], None] = lambda: None,
+    timeout_s: float = 90.0,
 ) -> list[Stream | BaseException]:
     """Send all at once and do something while they run."""
 
     async def run() -> list[Stream | BaseException]:
         limits = httpx.Limits(max_connections=len(bodies))
         async with httpx.AsyncClient(
-            base_url=system.url, timeout=90.0, limits=limits, trust_env=False, verify=False
+            base_url=system.url, timeout=timeout_s, limits=limits, trust_env=False, verify=False
         ) as client:
             tasks = [asyncio.create_task(stream(client, body)) for body in bodies]
             await asyncio.to_thread(meanwhile)

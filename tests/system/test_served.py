@@ -1,16 +1,19 @@
 """`tercet up` in front of engine servers: emulated vLLM, one a stage, beside one that does all three."""
 
+import base64
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from orchestrator.policy import load_policy
 from stages.emulator.config import Role
 from stages.types import Stage
 from tests.fakes.emulator import Emulated, emulated_epd
+from tests.orchestrator.test_video_header import mp4, track
 from tests.stages.emulator.kit import chat, image
 from tests.system.harness import ROOT, System, until
 from tests.system.served import CASES, ask, said
@@ -18,7 +21,9 @@ from tests.system.served import CASES, ask, said
 
 @pytest.fixture(scope="module")
 def engines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[Role, Emulated]]:
-    with emulated_epd(tmp_path_factory.mktemp("embeddings"), model="tiny", max_model_len=1024) as running:
+    limits = {"image": 4, "video": 1, "audio": 1}
+    folder = tmp_path_factory.mktemp("embeddings")
+    with emulated_epd(folder, model="tiny", max_model_len=1024, media_limits=limits) as running:
         yield running
 
 
@@ -61,6 +66,63 @@ def test_what_the_engine_refuses_is_told_in_its_words(served: System) -> None:
     refused = ask(served, chat("describe " * 9000, model="tiny"))
     assert refused.status_code == 400
     assert "maximum" in refused.json()["error"]["message"]
+
+
+def data_url(kind: str, data: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(data).decode()}"
+
+
+CLIP = b"RIFF....WAVEfmt " + bytes(64)
+MEDIA = {
+    "a video": chat(
+        "what happens",
+        {"type": "video_url", "video_url": {"url": data_url("video/mp4", mp4(track(64, 48)))}},
+        model="tiny",
+    ),
+    "a clip beside an image": chat(
+        "who speaks",
+        {"type": "audio_url", "audio_url": {"url": data_url("audio/wav", CLIP)}},
+        image(6),
+        model="tiny",
+    ),
+    "inline audio": chat(
+        "what is said",
+        {"type": "input_audio", "input_audio": {"data": base64.b64encode(CLIP).decode(), "format": "wav"}},
+        model="tiny",
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def listening(engines: dict[Role, Emulated], tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+    """The same engines for a model that takes video and audio too."""
+    folder = tmp_path_factory.mktemp("listening")
+    file = folder / "listening.yaml"
+    shipped = (ROOT / "policies" / "vllm-tiny.yaml").read_text()
+    file.write_text(shipped.replace("kappa: 1", "kappa: 1, modalities: [image, video, audio]"))
+    addresses = ",".join(f"{stage}={engines[Role(stage)].url}" for stage in Stage)
+    with System(folder, policy=file, options=("--engines", addresses)) as system:
+        yield system
+
+
+def encoded(engines: dict[Role, Emulated]) -> float:
+    """Return how many items encode has looked at."""
+    families = text_string_to_metric_families(engines[Role.ENCODE].http.get("/metrics").text)
+    return sum(s.value for f in families for s in f.samples if s.name == "vllm:mm_cache_queries_total")
+
+
+@pytest.mark.parametrize("body", MEDIA.values(), ids=MEDIA)
+def test_video_and_audio_go_the_way_of_images(
+    listening: System, engines: dict[Role, Emulated], body: Any
+) -> None:
+    """As files, which nobody on the way opens; encode is asked for each."""
+    alone = engines[Role.AGGREGATED].chat(body).json()["choices"][0]
+    before = encoded(engines)
+    answer = ask(listening, body)
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["choices"][0]["token_ids"] == alone["token_ids"]
+    media = [part for part in body["messages"][0]["content"] if part["type"] != "text"]
+    assert encoded(engines) - before == len(media)
 
 
 SPLITS = {

@@ -59,7 +59,7 @@ def test_a_killed_server_costs_its_requests_time_and_nothing_else(
         old = served.signal("engine", signal.SIGKILL, engine_of(stage))
         served.restarted("engine", old, engine_of(stage))
 
-    assert texts(streams(served, bodies, kill)) == answers(alone, bodies)
+    assert texts(streams(served, bodies, kill, START_S)) == answers(alone, bodies)
     until_idle(served)
 
 
@@ -99,7 +99,7 @@ def test_a_kv_cache_whose_lease_ends_before_decode_is_made_again(served: System,
         finally:
             os.killpg(process, signal.SIGCONT)
 
-    assert texts(streams(served, bodies, stall)) == answers(alone, bodies)
+    assert texts(streams(served, bodies, stall, START_S)) == answers(alone, bodies)
     until_idle(served)
 
 

@@ -17,6 +17,7 @@ class CoupledParams(Params):
     Attributes:
         offered: Whether demand is what is offered, before admission; if not, what each stage gets done.
         caps: Whether prefill and decode are sized for what can reach them; if not, for what is offered.
+        cache_hits: Whether demand is without what caches supply; if not, all that is offered is work.
         drain: Whether backlogs add to demand.
         dispersion: Whether encode and prefill are sized for the variability measured; if not, for Poisson.
         forecast: Whether a trend of text load, never of images, is carried forward by the lead.
@@ -50,6 +51,7 @@ class CoupledParams(Params):
 
     offered: bool = True
     caps: bool = True
+    cache_hits: bool = True
     drain: bool = True
     dispersion: bool = True
     forecast: bool = True

@@ -79,7 +79,7 @@ class Flow:
 
     def prefill(self, encode_count: int) -> Need:
         """Return prefill's need while encode has, or soon will have, so many replicas."""
-        seen, hits = self.signals, self.signals.embedding_hits
+        seen, hits = self.signals, self._hits(self.signals.embedding_hits)
         if not self.params.offered:
             return need(self._waiting(seen.stages[Stage.PREFILL].done, Stage.PREFILL))
         if not self.params.caps:
@@ -111,12 +111,12 @@ class Flow:
         seen = self.signals
         if not self.params.offered:
             return seen.stages[Stage.ENCODE].done
-        arriving = demand.encode_demand(seen.image_tokens, seen.embedding_hits, 0.0)
+        arriving = demand.encode_demand(seen.image_tokens, self._hits(seen.embedding_hits), 0.0)
         return arriving + self._backlog_drain(Stage.ENCODE, arriving)
 
     def prefill_load(self, images: float) -> float:
         """Return L_P while so many image tokens per second reach prefill."""
-        kappa, hits = self.policy.kappa, self.signals.prefix_hits
+        kappa, hits = self.policy.kappa, self._hits(self.signals.prefix_hits)
         arriving = demand.prefill_demand(self.text_tokens, images, kappa, hits, 0.0)
         return arriving + self._backlog_drain(Stage.PREFILL, arriving)
 
@@ -125,6 +125,9 @@ class Flow:
         seen, each = self.signals.stages[Stage.DECODE], self.signals.output_tokens
         arriving = demand.decode_demand(seen.done, inflow, each, 0.0)
         return arriving + self._backlog_drain(Stage.DECODE, arriving)
+
+    def _hits(self, fraction: float) -> float:
+        return fraction if self.params.cache_hits else 0.0
 
     def _backlog_drain(self, stage: Stage, inflow: float) -> float:
         """Return q / T_drain, with q the backlog by the time that a start takes."""

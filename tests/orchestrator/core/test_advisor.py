@@ -115,6 +115,18 @@ def test_functions(work, target, expected):
         pytest.param(
             {"request_bytes": 1e9}, {"payload_bytes_per_s": 1e9}, {Infeasible.TOO_SLOW}, id="transfer"
         ),
+        pytest.param(
+            {"request_bytes": 1e9},
+            {"payload_bytes_per_s": 1e9, "machines": (replace(G6, network_bytes_per_s=1e10),)},
+            set(),
+            id="transfer-over-the-machine's-network",
+        ),
+        pytest.param(
+            {"request_bytes": 1e9},
+            {"machines": (replace(G6_4, network_bytes_per_s=4e9),)},
+            {Infeasible.TOO_SLOW},
+            id="transfer-over-a-replica's-share-of-it",
+        ),
         pytest.param({"weights_bytes": 21.6 * GB}, {}, {Infeasible.MEMORY}, id="a-tenth-stays-free"),
         pytest.param(
             {"timings": {HardwareClass("h100", 1): CallTiming(call_s=0.1, first_s=0.1)}},

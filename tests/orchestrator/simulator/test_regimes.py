@@ -10,6 +10,7 @@ from orchestrator.simulator.ablate import REGIMES, TERMS, ablate
 from orchestrator.simulator.regimes import Regime, drawn, flat, with_least
 from orchestrator.simulator.run import simulate
 from orchestrator.simulator.scenario import load_subject
+from orchestrator.simulator.summary import summarise
 from stages.types import Stage
 from tests.orchestrator.simulator.test_simulate import POLICY, TRACE
 
@@ -76,6 +77,17 @@ def test_a_regime_with_a_budget_or_minima_tells_control(subject):
     tight = Regime(what="tight", load=flat(3, text=2.0, images=0.5), least=0, budget=24).of(subject, "t", 0)
     assert tight.control.budget == 24
     assert {bounds.min for bounds in tight.control.stages.values()} == {0}
+
+
+def test_where_requests_repeat_caches_supply_images_and_prompts(subject):
+    repeats = Regime(what="repeats", load=flat(3, text=2.0, images=1.0), known=0.9).of(subject, "r", 0)
+    work = repeats.workload
+    assert np.count_nonzero(np.unique(work.content_ids, return_counts=True)[1] > 1) == 50
+    one, other = np.flatnonzero(work.content_ids == work.content_ids[work.content_ids < 50][0])[:2]
+    shared = min(len(work.prefix_blocks.of(one)), len(work.prefix_blocks.of(other)))
+    assert (work.prefix_blocks.of(one)[:shared] == work.prefix_blocks.of(other)[:shared]).all()
+    found = summarise(simulate(repeats.scenario()))
+    assert min(found.embedding_hits, found.prefix_hits) > 0.1
 
 
 def test_every_term_leaves_something_out_and_what_is_left_is_valid(subject):

@@ -29,6 +29,8 @@ def test_caches_take_load_off_their_stages():
     cold, warm = service(), service(embedding_hits=0.5, prefix_hits=0.5)
     assert need(E, warm) < need(E, cold)
     assert need(P, warm) < need(P, cold)
+    for which in (E, P):
+        assert need(which, warm, cache_hits=False) == need(which, cold)
 
 
 def test_images_load_prefill_only_where_the_model_is_decoder_only():

@@ -1,0 +1,228 @@
+"""`routers`: Tercet beside vllm-router and sglang-router, in front of the same emulated vLLM engines.
+
+The engines take no time, so what is measured is the way to them and back. `bare` is a client that calls the
+engines by itself. Text alone, since the peers' ways for images differ.
+"""
+
+import importlib.util
+import json
+import sys
+import tempfile
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import psutil
+
+from bench.contender import Command, Contender
+from bench.load import Window
+from bench.processes import ROOT, Processes, wait_until
+from bench.report import Figure, Say, against, figure, percentile
+from bench.stack import free_port
+
+RATE_PER_S = 20.0
+CONCURRENCY = 32
+LONG = 129
+"""Tokens of a long answer; a short one has one, so that its time is that to the first token."""
+_TOKENS = {"short": 1, "long": LONG}
+_POLICY = ROOT / "policies" / "vllm-tiny.yaml"
+_SPLITS = {
+    "pd": "split: {encode_from: null}\n",
+    "whole": "split: {encode_from: null, prefill_from: null}\n",
+}
+
+
+@dataclass
+class _Entry:
+    """One way to the engines.
+
+    Attributes:
+        drivers: Contenders by the length of their answers.
+        ttft, full, streams: Windows of short answers at `RATE_PER_S` and at `CONCURRENCY`, and of long ones.
+        rss: Bytes of the processes between client and engines, by round.
+    """
+
+    root: int
+    drivers: Mapping[str, Contender]
+    ttft: list[Window] = field(default_factory=list)
+    full: list[Window] = field(default_factory=list)
+    streams: list[Window] = field(default_factory=list)
+    rss: list[float] = field(default_factory=list)
+
+    def p(self, fraction: float) -> list[float]:
+        """Return a percentile of the time to the first token by round, in milliseconds."""
+        return [1e3 * percentile(window.latencies_s, fraction) for window in self.ttft]
+
+    def tokens_per_s(self) -> list[float]:
+        """Return tokens streamed per second by round."""
+        return [LONG * window.per_s for window in self.streams]
+
+
+def run(say: Say, quick: bool) -> list[Figure]:
+    """Compare in both modes: prefill and decode apart, and one engine for all."""
+    return [each for mode in _SPLITS for each in _mode(mode, say, quick)]
+
+
+def _mode(mode: str, say: Say, quick: bool) -> list[Figure]:
+    rounds, window_s = (2, 3.0) if quick else (5, 6.0)
+    with _started(mode, say) as entries:
+        for entry in entries.values():
+            for driver in entry.drivers.values():
+                driver.run(Command(duration_s=1.0, concurrency=4))
+        for number in range(rounds):
+            for name, entry in entries.items():
+                say(f"{mode}, round {number + 1}/{rounds}: {name}")
+                paced = Command(duration_s=window_s, rate_per_s=RATE_PER_S, seed=number)
+                most = Command(duration_s=window_s, concurrency=CONCURRENCY)
+                entry.ttft.append(entry.drivers["short"].run(paced))
+                entry.full.append(entry.drivers["short"].run(most))
+                entry.streams.append(entry.drivers["long"].run(most))
+                entry.rss.append(_rss_mb(entry.root))
+        return _figures(mode, entries)
+
+
+@contextmanager
+def _started(mode: str, say: Say) -> Iterator[dict[str, _Entry]]:
+    """Run engines, routers and drivers."""
+    with ExitStack() as until:
+        folder = Path(until.enter_context(tempfile.TemporaryDirectory(prefix="tercet-bench-")))
+        processes = until.enter_context(Processes(folder))
+        say(f"{mode}: starting engines and what is in front of them")
+        engines = _engines(mode, processes, folder)
+        bare = {"BENCH_PREFILL": engines.get("prefill", ""), "BENCH_DECODE": engines["decode"]}
+        entries = {"bare": _entry(processes, "bare", "bare", bare, 0)}
+        for name, start in _ROUTERS.items():
+            if port := start(mode, processes, folder, engines, say):
+                there = {"BENCH_PORT": str(port)}
+                entries[name] = _entry(processes, name, "chat", there, processes.pid(name))
+        yield entries
+
+
+def _entry(processes: Processes, name: str, kind: str, there: Mapping[str, str], root: int) -> _Entry:
+    drivers = {
+        length: Contender(processes, f"{name}-{length}", kind, {**there, "BENCH_TOKENS": str(tokens)})
+        for length, tokens in _TOKENS.items()
+    }
+    return _Entry(root, drivers)
+
+
+def _engines(mode: str, processes: Processes, folder: Path) -> dict[str, str]:
+    """Start emulated engines; return their addresses by stage."""
+    roles = {"prefill": "prefill", "decode": "decode"} if mode == "pd" else {"decode": "aggregated"}
+    found = {}
+    for stage, role in roles.items():
+        port = free_port()
+        options = ("--stage", role, "--model", "tiny", "--port", str(port), "--ec-dir", str(folder / "ec"))
+        processes.python(f"engine-{stage}", "cli", "emulate", *options)
+        found[stage] = f"http://127.0.0.1:{port}"
+        wait_until(f"{stage} answers", partial(_answers, f"{found[stage]}/health"))
+    return found
+
+
+def _tercet(mode: str, processes: Processes, folder: Path, engines: Mapping[str, str], say: Say) -> int:
+    policy, port = folder / "policy.yaml", free_port()
+    text = _POLICY.read_text().replace("batch: 16", "batch: 256").replace(", max_context: 1024", "")
+    policy.write_text(text + _SPLITS[mode])
+    addresses = ",".join(f"{stage}={url}" for stage, url in engines.items())
+    options = ("--policy", str(policy), "--engines", addresses, "--metrics-port", "0")
+    here = ("--port", str(port), "--state", str(folder / "state"))
+    processes.python("tercet", "cli", "up", *options, *here)
+    wait_until("Tercet is ready", lambda: _answers(f"http://127.0.0.1:{port}/ready"))
+    return port
+
+
+def _vllm_router(mode: str, processes: Processes, _: Path, engines: Mapping[str, str], say: Say) -> int:
+    workers = ["--worker-urls", engines["decode"]]
+    if mode == "pd":
+        pair = ["--prefill", engines["prefill"], "--decode", engines["decode"]]
+        workers = ["--vllm-pd-disaggregation", *pair, "--kv-connector", "nixl"]
+    return _router("vllm-router", "vllm_router.launch_router", workers, processes, say)
+
+
+def _sglang_router(mode: str, processes: Processes, _: Path, engines: Mapping[str, str], say: Say) -> int:
+    if mode == "pd":
+        return 0  # its prefill and decode meet by SGLang's own fields
+    return _router(
+        "sglang-router", "sglang_router.launch_router", ["--worker-urls", engines["decode"]], processes, say
+    )
+
+
+_Start = Callable[[str, Processes, Path, Mapping[str, str], Say], int]
+_ROUTERS: Mapping[str, _Start] = {
+    "tercet": _tercet,
+    "vllm-router": _vllm_router,
+    "sglang-router": _sglang_router,
+}
+"""Start each and return its port, 0 where it is not to be had or cannot do the mode."""
+
+
+def _router(name: str, module: str, workers: list[str], processes: Processes, say: Say) -> int:
+    if not importlib.util.find_spec(module.partition(".")[0]):
+        say(f"{name} is not installed (the extra `bench`): its figures are left out")
+        return 0
+    port, metrics = free_port(), free_port()
+    options = ["--host", "127.0.0.1", "--port", str(port), "--prometheus-port", str(metrics)]
+    processes.start(name, [sys.executable, "-m", module, *options, *workers])
+    wait_until(f"{name} is ready", lambda: processes.pid(name) and _serves(port))
+    return port
+
+
+def _serves(port: int) -> bool:
+    """Whether a request gets through."""
+    body = {"model": "tiny", "messages": [{"role": "user", "content": "hello"}], "max_tokens": 1}
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{port}/v1/chat/completions",
+        json.dumps(body).encode(),
+        {"content-type": "application/json"},
+    )
+    with suppress(OSError):
+        return bool(urllib.request.urlopen(request, timeout=5).status == 200)
+    return False
+
+
+def _answers(url: str) -> bool:
+    with suppress(OSError):
+        return bool(urllib.request.urlopen(url, timeout=2).status == 200)
+    return False
+
+
+def _rss_mb(root: int) -> float:
+    if not root:
+        return 0.0
+    family = [psutil.Process(root), *psutil.Process(root).children(recursive=True)]
+    return sum(process.memory_info().rss for process in family) / 1e6
+
+
+def _figures(mode: str, entries: Mapping[str, _Entry]) -> list[Figure]:
+    found: list[Figure] = []
+    for name, entry in entries.items():
+        at = f"routers.{mode}.{name}"
+        found += [
+            figure(f"{at}.ttft.p50", entry.p(0.5), "ms"),
+            figure(f"{at}.ttft.p99", entry.p(0.99), "ms"),
+            figure(f"{at}.saturation", [window.per_s for window in entry.full], "req/s"),
+            figure(f"{at}.tokens", entry.tokens_per_s(), "tokens/s"),
+        ]
+        if name != "bare":
+            added = [ours - floor for ours, floor in zip(entry.p(0.5), entries["bare"].p(0.5), strict=True)]
+            found += [figure(f"{at}.added.p50", added, "ms"), figure(f"{at}.rss", entry.rss, "MB")]
+    return found + _ratios(mode, entries)
+
+
+def _ratios(mode: str, entries: Mapping[str, _Entry]) -> list[Figure]:
+    ours = entries["tercet"]
+    found: list[Figure] = []
+    for peer, other in entries.items():
+        if peer == "tercet":
+            continue
+        at = f"routers.{mode}.tercet"
+        full = [window.per_s for window in ours.full], [window.per_s for window in other.full]
+        found += [
+            against(f"{at}.ttft.p50/{peer}", ours.p(0.5), peer, other.p(0.5), "ms"),
+            against(f"{at}.saturation/{peer}", full[0], peer, full[1], "req/s"),
+            against(f"{at}.tokens/{peer}", ours.tokens_per_s(), peer, other.tokens_per_s(), "tokens/s"),
+        ]
+    return found
