@@ -80,7 +80,7 @@ def find_programs(names: Iterable[str], say: Callable[[str], None]) -> dict[str,
 
     Args:
         names: Programs of `MODULES`.
-        say: Told one line when a build starts and one when it ends.
+        say: Told one line when the build of a module starts and one for each program that it has built.
 
     Raises:
         ProgramMissing: One is not installed and cannot be built.
@@ -111,17 +111,17 @@ def _build(module: Module, say: Callable[[str], None], folder: Path) -> None:
     if not go:
         raise ProgramMissing(f"not installed: {programs}; {INSTALL}")
     say(f"building {programs} {module.version}, once, about {module.minutes} min on two cores")
-    started_s = time.monotonic()
     source = shutil.copytree(_MODULES / module.name, folder / "source")
     for program, package in module.packages.items():
+        started_s = time.monotonic()
         command = [go, "build", "-trimpath", "-buildvcs=false", "-ldflags", _link_flags(module)]
         done = subprocess.run(
             [*command, "-o", str(folder / program), package], cwd=source, capture_output=True, text=True
         )
         if done.returncode:
             raise ProgramMissing(f"{program} does not build: {_last_lines(done.stderr)}")
+        say(f"built {program} in {time.monotonic() - started_s:.0f} s")
     shutil.rmtree(source)
-    say(f"built {programs} in {time.monotonic() - started_s:.0f} s")
 
 
 def _link_flags(module: Module) -> str:

@@ -237,8 +237,7 @@ class Pipeline:
                     reply = await attempt.inbox.get()
                     if not isinstance(reply, Tokens):
                         await self._retry_or_raise(hop, attempt, reply)
-                        if kv is None and isinstance(reply, Failed) and reply.kind == "blob":
-                            self._forget_embedding(reply.uri)
+                        self._blame_upstream(reply, prefill)
                         return
                     chunk = self._unseen(reply.chunk)
                     self._generated += chunk.tokens
@@ -336,6 +335,15 @@ class Pipeline:
             self._crashes[hop] = self._crashes.get(hop, 0) + 1
             if self._crashes[hop] >= CRASHES_ALONE:
                 raise PoisonRequest(f"the request crashed {hop} {CRASHES_ALONE} times while it ran alone")
+
+    def _blame_upstream(self, reply: Reply, prefill: Replica | None) -> None:
+        """Have made again, and rather elsewhere, what a decode may have failed for."""
+        if not isinstance(reply, Failed):
+            return
+        if prefill:  # whose KV cache may be what the decode stumbled over
+            self._refused_by["prefill"] = prefill.replica_id
+        elif reply.kind == "blob":
+            self._forget_embedding(reply.uri)
 
     def _forget_embedding(self, uri: str) -> None:
         # An engine that cannot tell which one is missing gets all of them again.

@@ -8,7 +8,7 @@ import pytest
 
 from tests.infra.kit import ROOT
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]  # the first run builds the programs
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from localcluster.processes import ProcessDied
 from orchestrator.kube_names import COLD_START, PROVISIONING
 from tests.cluster.conftest import api, timed, until
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]  # the first run builds the programs
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]
 
 RACK = "topology.tercet.dev/rack"
 GATE = "tercet.dev/placement"

@@ -26,7 +26,7 @@ from tests.fakes.redis_process import RedisProcess
 from tests.infra.kit import ROOT, expanded, named
 from tests.system.harness import digit_question, free_port, question
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]  # the first run builds the programs
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]
 
 SERVICE = "small"
 STAGES = [stage.value for stage in Stage]

@@ -12,7 +12,7 @@ from localcluster.nodes import FAIL, simulated_node
 from orchestrator.kube_names import COLD_START
 from tests.cluster.conftest import api
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]  # the first run builds the programs
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]
 
 
 class Stack:

@@ -15,7 +15,7 @@ from tests.cluster.provider.servicer import id_of
 from tests.cluster.workbench import Bench
 from tests.infra.kit import ROOT
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]  # the first run builds the programs
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]
 
 DECODE = "small-decode-h100"
 

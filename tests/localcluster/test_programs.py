@@ -46,12 +46,15 @@ def test_without_go_the_message_says_what_to_install():
 
 
 def test_what_is_missing_is_built_once(tmp_path):
-    """One line when it starts and one when it ends; the second time it is there."""
+    """One line when it starts and one for each program; the second time it is there."""
     # Stands in for `go build … -o FILE PACKAGE`.
     program(tmp_path / "path", "go", 'while [ "$1" != -o ]; do shift; done; echo > "$2"')
     built, said = find("kube-scheduler")
     assert built.is_file()
-    assert len(said) == 2
+    assert [line.split()[:2] for line in said] == [
+        ["building", "kube-apiserver,"],
+        *(["built", name] for name in module_of("kubernetes").packages),
+    ]
     assert find("kube-apiserver") == (built.with_name("kube-apiserver"), [])
     assert {file.name for file in built.parent.iterdir()} == set(module_of("kubernetes").packages)
 

@@ -277,6 +277,17 @@ def test_an_embedding_that_vanished_before_decode_prefills_is_made_again() -> No
     assert hops.hops() == ["encode.0#1", "decode#1", "encode.0#2", "decode#2"]
 
 
+@pytest.mark.parametrize(
+    "reply", [Failed("refused", "KV not fetched"), Failed("blob", "missing", "shm://here/kv")]
+)
+def test_prefill_is_rather_asked_elsewhere_after_a_decode_that_failed(reply: Failed) -> None:
+    """It may be the KV cache that is bad, again and again."""
+    chunks, hops = serve(failing({"decode#1": [reply]}))
+    assert text(chunks) == TEXT
+    first, again = (query for query in hops.queries if query.stage is Stage.PREFILL)
+    assert (first.avoided, again.avoided) == (frozenset(), frozenset({"prefill.1"}))
+
+
 def test_media_that_vanished_are_put_back() -> None:
     _, hops = serve(failing({"encode.0#1": [Failed("blob", "missing", "shm://here/media-0")]}), images=1)
     again = hops.jobs[1]

@@ -1,0 +1,138 @@
+"""What goes wrong in engine servers under load: every request is answered, and nothing is kept of it."""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import httpx
+import pytest
+
+from stages.emulator.config import EmulatorConfig, Role
+from stages.types import Stage
+from tests.fakes.emulator import Emulated, emulated
+from tests.stages.emulator.kit import chat, image, nothing_left
+from tests.system.harness import ROOT, System, until
+from tests.system.served import CHAT, said
+
+E, P, D = Stage
+REQUESTS, AT_ONCE = 24, 8
+BODIES = [
+    chat(f"what is {n}", *[image(9 + n)] * (n % 3), model="tiny", max_tokens=16, return_token_ids=False)
+    for n in range(REQUESTS)
+]
+Engines = dict[Stage, list[Emulated]]
+
+
+@pytest.fixture(scope="module")
+def engines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engines]:
+    """Two of each stage."""
+    folder = tmp_path_factory.mktemp("embeddings")
+    with ExitStack() as running:
+        yield {
+            stage: [
+                running.enter_context(
+                    emulated(
+                        EmulatorConfig(
+                            role=Role(stage),
+                            ec_dir=str(folder),
+                            model="tiny",
+                            max_model_len=1024,
+                            lease_s=5.0,
+                        )
+                    )
+                )
+                for _ in range(2)
+            ]
+            for stage in Stage
+        }
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]]:
+    """What one engine says to all bodies."""
+    folder = tmp_path_factory.mktemp("own")
+    config = EmulatorConfig(role=Role.AGGREGATED, ec_dir=str(folder), model="tiny", max_model_len=1024)
+    with emulated(config) as alone:
+        yield [alone.chat(body).json()["choices"][0]["message"]["content"] for body in BODIES]
+
+
+@pytest.fixture(scope="module")
+def served(engines: Engines, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+    addresses = ",".join(f"{stage}={engine.url}" for stage in Stage for engine in engines[stage])
+    folder = tmp_path_factory.mktemp("served")
+    policy = folder / "patient.yaml"
+    shipped = (ROOT / "policies" / "vllm-tiny.yaml").read_text()
+    policy.write_text(shipped.replace("{queue_s: 10}", "{queue_s: 60, deadline_s: 200}"))
+    with System(folder, policy=policy, options=("--engines", addresses)) as system:
+        yield system
+
+
+@pytest.fixture
+def sound(engines: Engines) -> Iterator[None]:
+    """Faults end with the test."""
+    yield
+    for each in engines.values():
+        for engine in each:
+            engine.set_faults(hang=False, error_rate=0, drop_after=None, expire_lease=False)
+            engine.set_faults(evict_encoder_cache=False, wrong_hash=False)
+
+
+def answers(system: System) -> list[str]:
+    """Ask everything, some at once, every other as a stream."""
+
+    async def run() -> list[str]:
+        turns = asyncio.Semaphore(AT_ONCE)
+        async with httpx.AsyncClient(
+            base_url=system.url, timeout=200.0, trust_env=False, verify=False
+        ) as client:
+
+            async def ask(number: int, body: dict[str, Any]) -> str:
+                stream = number % 2 == 1
+                async with turns:
+                    answer = await client.post(CHAT, json=body | {"stream": stream})
+                assert answer.status_code == 200, answer.text
+                if stream:
+                    assert answer.text.endswith("data: [DONE]\n\n"), answer.text
+                    return said(answer.text)
+                return str(answer.json()["choices"][0]["message"]["content"])
+
+            return await asyncio.gather(*(ask(n, body) for n, body in enumerate(BODIES)))
+
+    return asyncio.run(run())
+
+
+FAULTS: dict[str, tuple[Stage, dict[str, Any]]] = {
+    "encode fails": (E, {"error_rate": 1}),
+    "prefill fails": (P, {"error_rate": 1}),
+    "decode fails": (D, {"error_rate": 1}),
+    "decode fails now and then": (D, {"error_rate": 0.3, "error_status": 503}),
+    "encode breaks off": (E, {"drop_after": 0}),
+    "prefill breaks off": (P, {"drop_after": 0}),
+    "decode breaks off in the midst": (D, {"drop_after": 3}),
+    "leases end at once": (P, {"expire_lease": True}),
+    "embeddings are gone": (P, {"evict_encoder_cache": True}),
+    "embeddings go by another name": (E, {"wrong_hash": True}),
+}
+
+
+@pytest.mark.parametrize(("stage", "fault"), FAULTS.values(), ids=FAULTS)
+def test_what_one_server_does_wrong_another_makes_good(
+    served: System, engines: Engines, whole: list[str], sound: None, stage: Stage, fault: dict[str, Any]
+) -> None:
+    engines[stage][0].set_faults(**fault)
+    assert answers(served) == whole
+    for each in Stage:
+        for engine in engines[each]:
+            until(f"{each} holds nothing", lambda engine=engine: nothing_left(engine))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("stage", Stage)
+def test_a_server_that_falls_silent_is_given_up_for_another(
+    served: System, engines: Engines, whole: list[str], sound: None, stage: Stage
+) -> None:
+    """After half a minute without a byte."""
+    engines[stage][0].set_faults(hang=True)
+    assert answers(served) == whole
