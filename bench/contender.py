@@ -133,7 +133,8 @@ async def _ray() -> AsyncIterator[Send]:
 @asynccontextmanager
 async def _chat() -> AsyncIterator[Send]:
     client = Client(int(os.environ["BENCH_PORT"]))
-    request = chat_request(words(int(os.environ["BENCH_TOKENS"]), stream=True))
+    tokens, model = int(os.environ["BENCH_TOKENS"]), os.environ.get("BENCH_MODEL", "tiny")
+    request = chat_request(words(tokens, model, stream=True))
 
     async def send() -> None:
         await client.ask(request)

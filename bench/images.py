@@ -27,10 +27,10 @@ def digit(index: int) -> bytes:
     return out.getvalue()
 
 
-def words(tokens: int, **fields: Any) -> bytes:
+def words(tokens: int, model: str = "tiny", **fields: Any) -> bytes:
     """Return the body of a chat completion of so many tokens about fifty words."""
     messages = [{"role": "user", "content": "what is there to say of it " * 7}]
-    asked = {"model": "tiny", "messages": messages, "max_tokens": tokens, "temperature": 0}
+    asked = {"model": model, "messages": messages, "max_tokens": tokens, "temperature": 0}
     return json.dumps(asked | fields).encode()
 
 

@@ -1,7 +1,8 @@
 """`routers`: Tercet beside vllm-router and sglang-router, in front of the same emulated vLLM engines.
 
 The engines take no time, so what is measured is the way to them and back. `bare` is a client that calls the
-engines by itself. Text alone, since the peers' ways for images differ.
+engines by itself, `noop` Tercet with built-in engines that do nothing: its own path with no server behind.
+Text alone, since the peers' ways for images differ.
 """
 
 import importlib.util
@@ -96,9 +97,13 @@ def _started(mode: str, say: Say) -> Iterator[dict[str, _Entry]]:
         entries = {"bare": _entry(processes, "bare", "bare", bare, 0)}
         for name, start in _ROUTERS.items():
             if port := start(mode, processes, folder, engines, say):
-                there = {"BENCH_PORT": str(port)}
+                there = {"BENCH_PORT": str(port), "BENCH_MODEL": "noop" if name == "noop" else "tiny"}
                 entries[name] = _entry(processes, name, "chat", there, processes.pid(name))
         yield entries
+
+
+def _tokens_goal(name: str) -> str:
+    return ">= 8000" if name == "tercet" else ""
 
 
 def _entry(processes: Processes, name: str, kind: str, there: Mapping[str, str], root: int) -> _Entry:
@@ -123,14 +128,24 @@ def _engines(mode: str, processes: Processes, folder: Path) -> dict[str, str]:
 
 
 def _tercet(mode: str, processes: Processes, folder: Path, engines: Mapping[str, str], say: Say) -> int:
-    policy, port = folder / "policy.yaml", free_port()
+    policy = folder / "policy.yaml"
     text = _POLICY.read_text().replace("batch: 16", "batch: 256").replace(", max_context: 1024", "")
     policy.write_text(text + _SPLITS[mode])
     addresses = ",".join(f"{stage}={url}" for stage, url in engines.items())
-    options = ("--policy", str(policy), "--engines", addresses, "--metrics-port", "0")
-    here = ("--port", str(port), "--state", str(folder / "state"))
-    processes.python("tercet", "cli", "up", *options, *here)
-    wait_until("Tercet is ready", lambda: _answers(f"http://127.0.0.1:{port}/ready"))
+    return _up("tercet", processes, folder, "--policy", str(policy), "--engines", addresses)
+
+
+def _noop(mode: str, processes: Processes, folder: Path, _: Mapping[str, str], say: Say) -> int:
+    if mode != "pd":
+        return 0  # built-in engines are always apart
+    return _up("noop", processes, folder, "--policy", str(ROOT / "policies" / "noop.yaml"))
+
+
+def _up(name: str, processes: Processes, folder: Path, *options: str) -> int:
+    port = free_port()
+    here = ("--port", str(port), "--state", str(folder / name), "--metrics-port", "0")
+    processes.python(name, "cli", "up", *options, *here)
+    wait_until(f"{name} is ready", lambda: _answers(f"http://127.0.0.1:{port}/ready"))
     return port
 
 
@@ -153,6 +168,7 @@ def _sglang_router(mode: str, processes: Processes, _: Path, engines: Mapping[st
 _Start = Callable[[str, Processes, Path, Mapping[str, str], Say], int]
 _ROUTERS: Mapping[str, _Start] = {
     "tercet": _tercet,
+    "noop": _noop,
     "vllm-router": _vllm_router,
     "sglang-router": _sglang_router,
 }
@@ -204,19 +220,28 @@ def _figures(mode: str, entries: Mapping[str, _Entry]) -> list[Figure]:
             figure(f"{at}.ttft.p50", entry.p(0.5), "ms"),
             figure(f"{at}.ttft.p99", entry.p(0.99), "ms"),
             figure(f"{at}.saturation", [window.per_s for window in entry.full], "req/s"),
-            figure(f"{at}.tokens", entry.tokens_per_s(), "tokens/s"),
+            figure(f"{at}.tokens", entry.tokens_per_s(), "tokens/s", _tokens_goal(name)),
         ]
         if name != "bare":
             added = [ours - floor for ours, floor in zip(entry.p(0.5), entries["bare"].p(0.5), strict=True)]
             found += [figure(f"{at}.added.p50", added, "ms"), figure(f"{at}.rss", entry.rss, "MB")]
-    return found + _ratios(mode, entries)
+    return found + _beyond_noop(entries) + _ratios(mode, entries)
+
+
+def _beyond_noop(entries: Mapping[str, _Entry]) -> list[Figure]:
+    """Return what Tercet adds to the engines, less what its path takes with nothing behind."""
+    if "noop" not in entries:
+        return []
+    rounds = zip(*(entries[name].p(0.5) for name in ("tercet", "bare", "noop")), strict=True)
+    beyond = [ours - floor - path for ours, floor, path in rounds]
+    return [figure("routers.pd.tercet.added.p50-noop", beyond, "ms", "<= 2")]
 
 
 def _ratios(mode: str, entries: Mapping[str, _Entry]) -> list[Figure]:
     ours = entries["tercet"]
     found: list[Figure] = []
     for peer, other in entries.items():
-        if peer == "tercet":
+        if peer in ("tercet", "noop"):
             continue
         at = f"routers.{mode}.tercet"
         full = [window.per_s for window in ours.full], [window.per_s for window in other.full]

@@ -1,6 +1,7 @@
 """The rate at which a trace nearly fills a fleet."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -38,7 +39,8 @@ def chosen_rate(
     if wanted != "auto":
         return wanted, ()
     rate = float(f"{auto_rate_scale(control, work, nodes):.4g}")
-    counts = {s: rate * peak / FULL / control.stages[s].tp for s, peak in _peaks(control, work).items()}
+    peaks = _peaks(_on(control, {node.hardware for node in nodes}), work)
+    counts = {s: rate * peak / FULL / control.stages[s].tp for s, peak in peaks.items()}
     best = ", ".join(f"{stage} {count:.1f}" for stage, count in counts.items())
     return rate, (
         f"rate scale {rate:g}: each stage's busiest 5 minutes take {100 * FULL:g} % of the best fixed counts "
@@ -52,25 +54,34 @@ def auto_rate_scale(control: ControlPolicy, work: Workload, nodes: Sequence[Node
     That is of the fleet under the best fixed counts: those in proportion to what each stage's own busiest
     five minutes take, whenever these are, since fixed counts cannot follow. Demand is counted in
     accelerators that would be busy all the time at the saturated rates, and counts are not rounded. Each
-    stage is on its first hardware; the scarcest hardware decides.
+    stage is on its first hardware that the fleet has; the scarcest hardware decides.
 
     Raises:
-        RateError: There are no requests, or none of the hardware.
+        RateError: There are no requests, or none of a stage's hardware.
     """
     there: dict[str, int] = {}
     for node in nodes:
         there[node.hardware] = there.get(node.hardware, 0) + node.accelerators
+    control = _on(control, there)
     peaks: dict[str, float] = {}
     for stage, peak in _peaks(control, work).items():
         hardware = control.stages[stage].hardware[0]
         peaks[hardware] = peaks.get(hardware, 0.0) + peak
-    missing = sorted(peaks.keys() - there.keys())
-    if missing:
-        raise RateError(f"auto counts stages on the first hardware they name; the fleet lacks {missing[0]}")
     factors = [FULL * there[hardware] / peak for hardware, peak in peaks.items() if peak > 0.0]
     if not factors:
         raise RateError("auto needs requests")
     return min(factors)
+
+
+def _on(control: ControlPolicy, there: Collection[str]) -> ControlPolicy:
+    """Return the policy with each stage on what the fleet has of its hardware."""
+    stages = {}
+    for stage, bounds in control.stages.items():
+        usable = tuple(each for each in bounds.hardware if each in there)
+        if not usable:
+            raise RateError(f"the fleet has nothing that {stage} runs on: {', '.join(bounds.hardware)}")
+        stages[stage] = replace(bounds, hardware=usable)
+    return replace(control, stages=stages)
 
 
 def _peaks(control: ControlPolicy, work: Workload) -> dict[Stage, float]:

@@ -54,6 +54,14 @@ def test_stages_whose_peaks_are_at_different_times_share_the_fleet_by_their_own_
     assert rate * sum(busy).max() < 0.75 * 128
 
 
+def test_a_stage_is_counted_on_its_first_hardware_that_the_fleet_has():
+    """Decode names H20 before H100; both then share what there is of H100."""
+    found = load_subject(POLICY, TRACE, fleet="l40s=8x8,h100=8x8", rate_scale="auto")
+    assert "80 %" in "".join(found.notes)
+    with pytest.raises(RateError, match="nothing that prefill runs on: h100"):
+        auto_rate_scale(found.control, found.workload, [n for n in found.nodes if n.hardware == "l40s"])
+
+
 def test_of_several_services_none_has_a_rate_of_its_own():
     with pytest.raises(RateError, match="for one service"):
         load_subjects([POLICY, POLICY], [TRACE, TRACE], rate_scale="auto")
