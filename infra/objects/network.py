@@ -25,12 +25,12 @@ BLOB_READERS = {
 }
 """Who may read, or release, the blobs that a part of a service holds."""
 
-_HANDS_ON = {
+HANDS_ON = {
     Stage.ENCODE: (Stage.PREFILL,),
     Stage.PREFILL: (Stage.ENCODE, Stage.DECODE),
     Stage.DECODE: (Stage.PREFILL,),
 }
-"""Stages whose engine servers reach each other."""
+"""Stages that a stage hands data to or is handed data by."""
 
 _API_PORTS = (443, 6443)
 _NODE_LOCAL_DNS = "169.254.20.10/32"
@@ -126,7 +126,7 @@ def _stage(policy: Policy, namespace: str, stage: Stage, redis: Object) -> Objec
     if policy.stages[stage].engine not in SERVERS:
         return _part(policy.service, stage.value, namespace, [], [redis])
     # Engines move embeddings and KV caches themselves, over ports that UCX chooses.
-    peers = [_pods(part_labels(policy.service, peer.value)) for peer in _HANDS_ON[stage]]
+    peers = [_pods(part_labels(policy.service, peer.value)) for peer in HANDS_ON[stage]]
     weights = {"to": _public(), "ports": _tcp(443)}
     return _part(policy.service, stage.value, namespace, [{"from": peers}], [redis, weights, {"to": peers}])
 

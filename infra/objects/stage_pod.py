@@ -7,6 +7,7 @@ from math import ceil
 
 from infra.objects.engines import PORT, START_S, engine_container
 from infra.objects.names import Object
+from infra.objects.network import HANDS_ON
 from infra.objects.pods import (
     BLOB_DIR,
     BLOB_PORT,
@@ -20,7 +21,15 @@ from infra.objects.pods import (
 )
 from infra.objects.pool_args import StagePoolArgs
 from infra.objects.redis_access import REDIS_URL, redis_environment, tls_files
-from orchestrator.kube_names import ACCELERATOR_RESOURCE, DOMAIN, GATE, HARDWARE, PROCESSORS
+from orchestrator.kube_names import (
+    ACCELERATOR_RESOURCE,
+    DOMAIN,
+    GATE,
+    HARDWARE,
+    PROCESSORS,
+    SERVICE,
+    STAGE,
+)
 from orchestrator.policy import SERVERS
 from stages.adapters.server import DRIVEN, EngineServer
 
@@ -76,7 +85,7 @@ def _pod(args: StagePoolArgs, containers: list[Object], volumes: list[Object]) -
         "terminationGracePeriodSeconds": args.of_stage.drain_s + _LEAVE_S,
         "securityContext": pod_security(),
         "tolerations": [] if args.hardware == PROCESSORS else [_TOLERATION],
-        "affinity": _affinity(args),
+        "affinity": _hardware(args) | ({} if args.gated else _nearness(args)),
         "containers": containers,
         "volumes": volumes,
     } | (_gate() if args.gated else _spread(args))
@@ -183,9 +192,21 @@ def _memory(args: StagePoolArgs, least_mib: int) -> str:
     return f"{least_mib + ceil(args.weights_bytes / args.nodes / 2**20)}Mi"
 
 
-def _affinity(args: StagePoolArgs) -> Object:
+def _hardware(args: StagePoolArgs) -> Object:
     if args.hardware == PROCESSORS:
         return {}
     term = {"matchExpressions": [{"key": HARDWARE, "operator": "In", "values": [args.hardware]}]}
     needed = {"nodeSelectorTerms": [term]}
     return {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": needed}}
+
+
+def _nearness(args: StagePoolArgs) -> Object:
+    """Have Kubernetes' scheduler rather choose the zone of those whom a stage exchanges data with.
+
+    Zones alone: levels of the policy are live fields, and pods are not replaced for those.
+    """
+    peers = {"key": STAGE, "operator": "In", "values": [each.value for each in HANDS_ON[args.stage]]}
+    chosen = {"matchLabels": {SERVICE: args.policy.service}, "matchExpressions": [peers]}
+    term = {"topologyKey": "topology.kubernetes.io/zone", "labelSelector": chosen}
+    wish = {"weight": 100, "podAffinityTerm": term}
+    return {"podAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [wish]}}

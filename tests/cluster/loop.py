@@ -40,14 +40,23 @@ topology: {{levels: [{", ".join(LEVELS)}], edges: {{prefill-decode: {LEVELS[-1]}
 def running_controller(cluster, api, shards, folder, *, karpenter=False, annotations=None):
     """Run a controller with its own account; yield its log. Its pools are there before it."""
     add_pools(api, annotations=annotations)
-    policy = folder / "loop.yaml"
-    policy.write_text(POLICY)
-    options = {"policy": policy, "namespace": api.namespace}
-    options["kubeconfig"] = account_of_controller(cluster, api, folder, karpenter=karpenter)
-    flags = [f"--{name}={value}" for name, value in options.items()] + ["--karpenter"] * karpenter
-    flags += [f"--redis-url={redis.url}" for redis in shards]
+    kubeconfig = account_of_controller(cluster, api, folder, karpenter=karpenter)
+    flags = controller_flags(api, write_policy(folder), kubeconfig, shards) + ["--karpenter"] * karpenter
     with controlling(flags, folder / "controller.log") as log:
         yield log
+
+
+def write_policy(folder):
+    file = folder / "loop.yaml"
+    file.write_text(POLICY)
+    return file
+
+
+def controller_flags(api, policy, kubeconfig, shards):
+    options = {"policy": policy, "namespace": api.namespace, "kubeconfig": kubeconfig}
+    return [f"--{name}={value}" for name, value in options.items()] + [
+        f"--redis-url={redis.url}" for redis in shards
+    ]
 
 
 def add_pools(api, *, annotations=None):

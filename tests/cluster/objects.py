@@ -13,21 +13,25 @@ TOLERATION = {"key": ACCELERATOR_RESOURCE, "operator": "Exists"}
 
 
 class Api:
-    """A namespace of its own."""
+    """A namespace: one that is there, or without a name one of its own."""
 
-    def __init__(self, kubeconfig):
+    def __init__(self, kubeconfig, namespace=""):
         self._client = kubernetes.config.new_client_from_config(str(kubeconfig))
         self.core = kubernetes.client.CoreV1Api(self._client)
         self.apps = kubernetes.client.AppsV1Api(self._client)
-        self.namespace = f"test-{secrets.token_hex(4)}"
+        self._own = not namespace
+        self.namespace = namespace or f"test-{secrets.token_hex(4)}"
 
     def __enter__(self):
-        self.core.create_namespace({"metadata": {"name": self.namespace}})
-        until("pods may be made", lambda: self.core.list_namespaced_service_account(self.namespace).items)
+        if self._own:
+            self.core.create_namespace({"metadata": {"name": self.namespace}})
+            accounts = self.core.list_namespaced_service_account
+            until("pods may be made", lambda: accounts(self.namespace).items)
         return self
 
     def __exit__(self, *_):
-        self.core.delete_namespace(self.namespace)
+        if self._own:
+            self.core.delete_namespace(self.namespace)
         self._client.close()
 
     def pool(self, pool: Pool, tp: int, replicas: int = 0, annotations=None):
@@ -50,7 +54,8 @@ class Api:
         return name
 
     def pods(self):
-        return self.core.list_namespaced_pod(self.namespace).items
+        """Return the pods of all stages."""
+        return self.core.list_namespaced_pod(self.namespace, label_selector=STAGE).items
 
     def rack_of(self, node: str):
         labels = self.core.read_node(node).metadata.labels

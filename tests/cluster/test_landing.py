@@ -25,7 +25,7 @@ from tests.infra.kit import ACCELERATORS, ROOT, config_of, example
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]
 
-SERVICE, GATED, FREE = "internvl-26b", "tercet", "free"
+SERVICE, GATED, FREE, NEAR = "internvl-26b", "tercet", "free", "near"
 AT_ONCE = dataclasses.replace(example("simulated"), starts=None)
 RACKS = {(f"d-{z}", f"d-{z}-{b}", f"d-{z}-{b}-{r}") for z in range(2) for b in range(2) for r in range(4)}
 POOLS = [
@@ -170,6 +170,21 @@ def test_the_controller_places_replicas_on_processors(cluster, raw, core, tmp_pa
     assert {node[HARDWARE] for pod, node in nodes_of(core, "plain") if STAGE in pod} == {"cpu"}
     # Of 32 processors two gateways, controllers, publishers and Redis ask for 4 and two twentieths.
     until(lambda: 26 <= sum(n.accelerators for n in ours.look(0.0).nodes if n.hardware == "cpu") <= 28)
+
+
+def test_without_a_gate_stages_rather_share_a_zone(raw, core, tmp_path):
+    """Of an encoder, a prefill and a decode replica each lands in the zone of the first."""
+    text = (ROOT / "policies/internvl-26b.yaml").read_text().partition("demand:")[0]
+    (tmp_path / "near.yaml").write_text(text.replace("[h20, h100]", "[h100]"))
+    service = {"policy": str(tmp_path / "near.yaml"), "autoscaler": "none"}
+    near = config_of(services={SERVICE: service}, namespace=NEAR)
+    create(raw, core, stack_args(near, ROOT, ACCELERATORS).objects(), NEAR)
+    until(lambda: len(zones(core)) == len(Stage))
+    assert len(set(zones(core))) == 1
+
+
+def zones(core):
+    return [node[LEVELS[0]] for pod, node in nodes_of(core, NEAR) if STAGE in pod]
 
 
 def test_without_a_gate_pods_find_their_hardware_by_themselves(raw, core):

@@ -1,30 +1,48 @@
-"""The loop closed on a real control plane: three stages follow the load together, near each other."""
+"""The loop closed on a real control plane, over a stack by `pulumi up`: three stages follow the load."""
 
 import json
 
 import pytest
 
-from cli.cluster_nodes import add_nodes
+from infra.objects.controller import NAME
 from orchestrator.kube_names import DOMAIN, GROUP, STAGE
-from orchestrator.simulator.fleet_spec import parse_fleet
 from stages.types import Stage
-from tests.cluster.loop import MODEL, decisions, ready, running_controller, serve_until
+from tests.cluster.loop import (
+    MODEL,
+    controller_flags,
+    controlling,
+    decisions,
+    ready,
+    serve_until,
+    write_policy,
+)
 from tests.cluster.objects import LEVELS, Api, is_ready
+from tests.cluster.raw import kubeconfig_of, token_of
 from tests.cluster.traffic import Traffic
+from tests.cluster.workbench import Bench
 from tests.fakes.redis_process import RedisProcess
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]
 
 
-@pytest.fixture(scope="module")
-def fleet(cluster):
-    add_nodes(cluster.kubeconfig, parse_fleet("h100=24x8,a100=24x8", LEVELS), LEVELS)
-    return cluster
+@pytest.fixture
+def stack(cluster, pulumi_cli, tmp_path):
+    """The service, and 6 racks of 4 nodes of either hardware."""
+    bench = Bench(folder=tmp_path, kubeconfig=cluster.kubeconfig, cli=pulumi_cli, name="loop")
+    domains = zip(LEVELS, (2, 1, 3), strict=True)
+    nodes = {"nodes": 24, "spread": [{"level": level, "domains": count} for level, count in domains]}
+    bench.config["tercet:node_pools"] = {
+        name: {"hardware": name, "simulated": nodes} for name in ("h100", "a100")
+    }
+    bench.config["tercet:services"] = {"loop": {"policy": str(write_policy(tmp_path))}}
+    bench.config["tercet:broker"] = {"shards": 2}
+    bench.up()
+    return bench
 
 
 @pytest.fixture
-def api(fleet):
-    with Api(fleet.kubeconfig) as api:
+def api(cluster, stack):
+    with Api(cluster.kubeconfig, stack.name) as api:
         yield api
 
 
@@ -36,12 +54,12 @@ def redis(tmp_path):
 
 @pytest.fixture
 def controller(cluster, api, redis, tmp_path_factory, tmp_path):
-    """Of two shards; the service is on the second."""
-    with (
-        RedisProcess(tmp_path_factory.mktemp("shard")) as other,
-        running_controller(cluster, api, [other, redis], tmp_path) as log,
-    ):
-        yield log
+    """With the account that the stack has for it, of two shards; the service is on the second."""
+    kubeconfig = kubeconfig_of(cluster, token_of(api.core, NAME, api.namespace), tmp_path)
+    with RedisProcess(tmp_path_factory.mktemp("shard")) as other:
+        flags = controller_flags(api, tmp_path / "loop.yaml", kubeconfig, [other, redis])
+        with controlling(flags, tmp_path / "controller.log") as log:
+            yield log
 
 
 def test_three_stages_follow_the_load_together_and_near_each_other(api, redis, controller):

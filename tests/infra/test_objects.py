@@ -323,6 +323,7 @@ def test_a_pod_that_is_placed_is_not_spread_besides():
     placed, free = (next(t for t in each if STAGE in t["metadata"]["labels"]) for each in found)
     specs = [each["spec"]["template"]["spec"] for each in (placed, free)]
     assert ["topologySpreadConstraints" in each for each in specs] == [False, True]
+    assert ["podAffinity" in each["affinity"] for each in specs] == [False, True]
     assert ["schedulingGates" in each for each in specs] == [True, False]
 
 
