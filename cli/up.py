@@ -114,7 +114,7 @@ def _replicas(text: str, policy: Policy) -> dict[Stage, int]:
     Raises:
         ValueError: Names the part that is wrong.
     """
-    used = [stage for stage in Stage if policy.split.of_requests.uses(stage)]
+    used = policy.used_stages
     counts = {stage: max(1, policy.stages[stage].min) for stage in used}
     for part in filter(None, text.split(",")):
         name, _, count = part.partition("=")

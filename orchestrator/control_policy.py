@@ -150,7 +150,7 @@ def control_policy(
 
 
 def _bounds(policy: Policy, profile: ModelProfile, stage: Stage) -> StageBounds:
-    of_stage, used = policy.stages[stage], policy.split.of_requests.uses(stage)
+    of_stage, used = policy.stages[stage], stage in policy.used_stages
     return StageBounds(
         hardware=of_stage.hardware,
         tp=of_stage.tp,

@@ -106,7 +106,7 @@ class Fleet:
 
     def ready(self) -> bool:
         """Whether every stage that requests pass has a replica that takes work, as far as is known."""
-        used = [stage for stage in Stage if self._policy().split.of_requests.uses(stage)]
+        used = self._policy().used_stages
         return self.silence_s() < LEASE_S and all(self.load(stage).live_replicas for stage in used)
 
     def ledger_full(self) -> bool:

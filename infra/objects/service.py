@@ -56,8 +56,7 @@ class ModelServiceArgs:
         """
         return [
             self._pool(stage, hardware, best=hardware == self.policy.stages[stage].hardware[0])
-            for stage in Stage
-            if self.policy.split.of_requests.uses(stage)
+            for stage in self.policy.used_stages
             for hardware in self.policy.stages[stage].hardware
         ]
 

@@ -156,9 +156,15 @@ def _worker_json(args: StagePoolArgs) -> str:
         "blobs": blobs(),
         "limits": {"max_batch": "<SLOTS>", "max_image_pixels": MAX_IMAGE_PX},
         "grace_s": args.of_stage.drain_s,
-        **(_server(args) if args.of_stage.engine in DRIVEN else {}),
+        **(_server(args) if _driven(args) else {}),
     }
     return re.sub(r'"<(\w+)>"', r"$(\1)", json.dumps(config))
+
+
+def _driven(args: StagePoolArgs) -> bool:
+    """Return whether a worker can drive the engine; SGLang's encoders are called by its other servers."""
+    engine, split = args.of_stage.engine, args.policy.split
+    return engine in DRIVEN and (engine != "sglang" or split.encode_from is None)
 
 
 def _server(args: StagePoolArgs) -> Object:

@@ -281,6 +281,11 @@ class Policy:
         return self.stages.encode.engine in SERVERS
 
     @property
+    def used_stages(self) -> tuple[Stage, ...]:
+        """The stages that requests pass, in order; see `split`."""
+        return tuple(stage for stage in Stage if self.split.of_requests.uses(stage))
+
+    @property
     def admission_bounds(self) -> AdmissionBounds:
         """What `admit` needs of this policy."""
         return AdmissionBounds(

@@ -64,6 +64,13 @@ def chat_body(chat: Chat, blobs: BlobStore) -> Json:
     return body
 
 
+def unnamed(body: Json) -> Json:
+    """Return a body whose media have no names, for servers that may refuse them; changes the body."""
+    for part, _ in media_parts(body["messages"]):
+        part.pop("uuid", None)
+    return body
+
+
 def encode_body(model: str, item: MediaItem, data: memoryview | bytes) -> Json:
     """Return what an encode server is sent for one media item: the item alone."""
     text = base64.b64encode(data).decode()

@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from concurrent.futures import CancelledError
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeVar
 
 import aiohttp
@@ -40,6 +40,7 @@ class Calls:
         self._server = server
         self._tasks: dict[str, asyncio.Task[Any]] = {}
         self._gates: dict[str, asyncio.Event] = {}
+        self._begun: set[asyncio.Task[None]] = set()
         self._early = EarlySignals()
         self._loop = uvloop.new_event_loop()
         self._thread = threading.Thread(target=self._serve, name="engine-calls", daemon=True)
@@ -61,6 +62,21 @@ class Calls:
             return self.wait(self._bounded(job, work))
         except CancelledError:
             raise WorkCancelled(job.key) from None
+
+    def begin(self, job: Job, work: Coroutine[Any, Any, None]) -> None:
+        """Start what nobody waits for; it ends with the job's deadline, or by itself."""
+
+        async def bounded() -> None:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(job.deadline_unix_s - time.time()):
+                    await work
+
+        def start() -> None:
+            task = self._loop.create_task(bounded())
+            self._begun.add(task)
+            task.add_done_callback(self._begun.discard)
+
+        self._loop.call_soon_threadsafe(start)
 
     def cancel(self, key: str) -> None:
         """End the job with this key; remember unknown keys."""
@@ -175,7 +191,7 @@ class Calls:
         )
 
     async def _close(self) -> None:
-        for task in self._tasks.values():
+        for task in (*self._tasks.values(), *self._begun):
             task.cancel()
         await self._session.close()
 

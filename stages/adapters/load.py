@@ -1,4 +1,4 @@
-"""What a vLLM server's /metrics say of its load, under the names of several versions."""
+"""What a server's /metrics say of its load, under the names of several versions."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -45,6 +45,19 @@ def read_load(metrics: str) -> ServerLoad:
         kv_usage=sum(usage) / max(1, len(usage)),
         cache_queries=int(sum(_first(values, *_QUERIES))),
         cache_hits=int(sum(_first(values, *_HITS))),
+    )
+
+
+def read_sglang_load(metrics: str) -> ServerLoad:
+    """Return the load out of the text of SGLang's /metrics, which does not say the size of its KV cache."""
+    values: dict[str, float] = {}
+    for family in text_string_to_metric_families(metrics):
+        for sample in family.samples:
+            values[sample.name] = values.get(sample.name, 0.0) + sample.value
+    return ServerLoad(
+        waiting=int(values.get("sglang:num_queue_reqs", 0)),
+        running=int(values.get("sglang:num_running_reqs", 0)),
+        kv_usage=values.get("sglang:token_usage", 0.0),
     )
 
 

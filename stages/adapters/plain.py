@@ -1,6 +1,8 @@
 """Any server with OpenAI's chat completions, for requests that are not split: llama.cpp's, TGI, LMDeploy."""
 
-from stages.adapters.bodies import Json, media_parts
+from typing import ClassVar
+
+from stages.adapters.bodies import Json, unnamed
 from stages.adapters.decode import ServedDecode
 from stages.adapters.events import Reader, counted
 from stages.adapters.load import ServerLoad
@@ -31,13 +33,11 @@ class PlainDecode(ServedDecode):
     second one comes in the same events, and ends with an error that says so if not.
     """
 
-    watches = PlainWatch
+    watches: ClassVar[type[Watch]] = PlainWatch
 
     def asked(self, job: DecodeJob, client: Json) -> Json:
         """Return the client's body; media come without names, which such servers may refuse."""
-        for part, _ in media_parts(client["messages"]):
-            part.pop("uuid", None)
-        return client
+        return unnamed(client)
 
     def reader(self, client: Json) -> Reader:
         """Return what counts events."""

@@ -2,8 +2,12 @@
 
 from dataclasses import dataclass
 
-DRIVEN = ("vllm", "openai")
+DRIVEN = ("vllm", "sglang", "openai")
 """Engine servers that have an adapter."""
+
+
+BOOTSTRAP_PORT = 8998
+"""SGLang's `--disaggregation-bootstrap-port`, as it comes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,6 +21,7 @@ class EngineServer:
         token_bytes: KV cache of one position; ≥ 1. What the server says of its cache is in positions.
         silence_s: Without a byte of an answer for so long, a request has failed.
         start_s: A server may take so long to become healthy.
+        bootstrap_port: Where decode asks an SGLang server that prefills for KV caches.
         kv_lease_s: For so long a prefill server keeps a KV cache that nobody fetches; vLLM's
             `kv_lease_duration`.
     """
@@ -28,3 +33,4 @@ class EngineServer:
     silence_s: float = 30.0
     start_s: float = 1800.0
     kv_lease_s: float = 30.0
+    bootstrap_port: int = BOOTSTRAP_PORT

@@ -33,12 +33,18 @@ class Watch:
 
     Attributes:
         health_path: Answered with 200 once the server can work.
+        names: What the server is called.
+        oldest: The first version that is taken.
+        version_path: Where it says its version.
         version: As the server says it.
         load: At the last answer.
         gone: Why the server cannot be reached any more, None while it can.
     """
 
     health_path: ClassVar[str] = "/health"
+    names: ClassVar[str] = "vLLM"
+    oldest: ClassVar[tuple[int, ...]] = OLDEST
+    version_path: ClassVar[str] = "/version"
 
     def __init__(self, server: EngineServer, calls: Calls) -> None:
         """Wait until the server is healthy, and see what it is.
@@ -101,13 +107,14 @@ class Watch:
         Raises:
             ServerUnfit: It is too old, or says none.
         """
+        url = self._server.url
         try:
-            answer = self.calls.wait(self.calls.get("/version", ASK_S))
+            answer = self.calls.wait(self.calls.get(self.version_path, ASK_S))
             version = str(msgspec.json.decode(answer)["version"])
         except (aiohttp.ClientError, OSError, msgspec.MsgspecError, KeyError, StageError) as error:
-            raise ServerUnfit(f"{self._server.url} does not say which vLLM it is: {error}") from None
-        known = re.match(r"v?(\d+)\.(\d+)", version)
-        if known and (int(known[1]), int(known[2])) < OLDEST:
-            oldest = ".".join(map(str, OLDEST))
-            raise ServerUnfit(f"{self._server.url} is vLLM {version}; at least {oldest} is needed")
+            raise ServerUnfit(f"{url} does not say which {self.names} it is: {error}") from None
+        known = tuple(map(int, re.findall(r"\d+", version)))[: len(self.oldest)]
+        if known and known < self.oldest:
+            oldest = ".".join(map(str, self.oldest))
+            raise ServerUnfit(f"{url} is {self.names} {version}; at least {oldest} is needed")
         return version

@@ -42,7 +42,7 @@ def test_each_stage_has_one_scaler_and_no_pod_a_gate(file, autoscaler):
     policy, stack = load_policy(ROOT / file), stack_of(file, WATCHED, autoscaler=autoscaler)
     counts = {thing["metadata"]["name"]: thing for thing in pools(stack)}
     targets = [thing["spec"]["scaleTargetRef"] for thing in of_kinds(stack, *SCALERS)]
-    assert len({target["name"] for target in targets}) == len(targets) == len(Stage)
+    assert len({target["name"] for target in targets}) == len(targets) == len(policy.used_stages)
     for target in targets:
         pool = counts[target["name"]]
         assert (target["kind"], target["apiVersion"]) == (pool["kind"], pool["apiVersion"])

@@ -141,7 +141,7 @@ def test_a_service_splits_as_its_policy_says(
     file = tmp_path / "split.yaml"
     shipped = (ROOT / "policies" / "vllm-tiny.yaml").read_text()
     file.write_text(f"{shipped}split: {split}\n")
-    used = [stage for stage in Stage if load_policy(file).split.of_requests.uses(stage)]
+    used = list(load_policy(file).used_stages)
     addresses = ",".join(f"{stage}={engines[Role(stage)].url}" for stage in used)
     with System(tmp_path, policy=file, options=("--engines", addresses)) as system:
         assert [stage for stage in Stage if system.processes(stage)] == used
