@@ -1,9 +1,14 @@
 """What Pulumi is told, by mocks of its engine."""
 
 import asyncio
+import json
+import os
+import subprocess
+import sys
 
 import pulumi
 import pytest
+import yaml
 from pulumi.runtime import Mocks, set_mocks
 from pulumi.runtime import test as pulumi_test
 from pulumi.runtime.mocks import MockMonitor
@@ -116,3 +121,18 @@ def test_a_wrong_configuration_ends_the_run_with_its_message(monkeypatch):
     monkeypatch.setattr(program, "get_config_env", lambda: {"tercet:servces": "{}"})
     with pytest.raises(pulumi.RunError, match="did you mean `services`"):
         declared(program.main)
+
+
+@pytest.mark.parametrize(
+    ("project", "key", "meant"),
+    [(".", "tercet:servces", "services"), ("infra/federation", "tercet-federation:membrs", "members")],
+)
+def test_each_program_starts_as_pulumi_starts_it(project, key, meant):
+    """Pulumi's language host, which is not at hand, runs the folder that Pulumi.yaml names."""
+    folder = ROOT / project
+    main = folder / yaml.safe_load((folder / "Pulumi.yaml").read_text())["main"]
+    start = "import runpy, sys; runpy.run_path(sys.argv[1], run_name='__main__')"
+    environment = {**os.environ, "PULUMI_CONFIG": json.dumps({key: "{}"})}
+    command = [sys.executable, "-c", start, str(main)]
+    done = subprocess.run(command, cwd=main, env=environment, capture_output=True, text=True)
+    assert f"did you mean `{meant}`" in done.stderr
