@@ -133,6 +133,7 @@ SPLITS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("split", SPLITS.values(), ids=SPLITS)
 def test_a_service_splits_as_its_policy_says(
     engines: dict[Role, Emulated], tmp_path: Path, split: str
@@ -150,6 +151,7 @@ def test_a_service_splits_as_its_policy_says(
             assert ask(system, body).json()["choices"][0]["token_ids"] == alone["token_ids"]
 
 
+@pytest.mark.slow
 def test_any_openai_server_can_be_the_engine(engines: dict[Role, Emulated], tmp_path: Path) -> None:
     """Without ids, metrics or a version of its own; two replicas of it."""
     policy = ROOT / "policies" / "examples" / "openai-server.yaml"

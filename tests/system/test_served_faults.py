@@ -15,6 +15,8 @@ from tests.stages.emulator.kit import chat, image, nothing_left
 from tests.system.harness import ROOT, System, until
 from tests.system.served import CHAT, said
 
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
 E, P, D = Stage
 REQUESTS, AT_ONCE = 24, 8
 BODIES = [
@@ -127,8 +129,6 @@ def test_what_one_server_does_wrong_another_makes_good(
             until(f"{each} holds nothing", lambda engine=engine: nothing_left(engine))
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize("stage", Stage)
 def test_a_server_that_falls_silent_is_given_up_for_another(
     served: System, engines: Engines, whole: list[str], sound: None, stage: Stage

@@ -56,6 +56,7 @@ def test_a_stream_is_passed_on(served: System, pair: SglangPair) -> None:
     assert stream.text.endswith("data: [DONE]\n\n")
 
 
+@pytest.mark.slow
 def test_a_prefill_that_fails_ends_with_an_error_and_hangs_nobody(served: System, pair: SglangPair) -> None:
     pair.broken = True
     try:
