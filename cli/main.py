@@ -20,6 +20,7 @@ COMMANDS: Mapping[str, str] = {
     "explain": "cli.explain:explain_command",
     "advise": "cli.advise:advise_command",
     "profile": "cli.profile:profile_app",
+    "twin": "cli.twin:twin_command",
     "experiments": "cli.experiments:experiments_command",
     "emulate": "cli.emulate:emulate_command",
     "controller": "cli.controller:controller_command",

@@ -54,12 +54,10 @@ def load_workload(spec: str, *, seed: int) -> tuple[Workload, Notes]:
     if not colon or kind not in ("twin", "twin-week"):
         return read_trace(spec)
     file = Path(path) if path else SHIPPED_PER_MINUTE
-    counts, notes = _counts(file)
+    counts, calibration, notes = load_tables(file)
     if kind == "twin-week":
         counts = counts.week(WEEK_REQUESTS if _is_shipped(file) else None)
-    tables, table_notes = _tables(file)
-    workload = trace_twin(counts, read_calibration(tables), np.random.default_rng(seed), _name(kind, file))
-    return workload, (*notes, *table_notes)
+    return trace_twin(counts, calibration, np.random.default_rng(seed), _name(kind, file)), notes
 
 
 def _spliced(paths: str, seed: int) -> tuple[Workload, Notes]:
@@ -77,9 +75,15 @@ def _spliced(paths: str, seed: int) -> tuple[Workload, Notes]:
     return spliced(day, window, WARM_UP_S), (*notes, *twin_notes)
 
 
-def load_shipped() -> tuple[PerMinute, Calibration]:
-    """Return the shipped counts with their mix, and the shipped distributions."""
-    return _counts(SHIPPED_PER_MINUTE)[0], read_calibration(_tables(SHIPPED_PER_MINUTE)[0])
+def load_tables(file: Path) -> tuple[PerMinute, Calibration, Notes]:
+    """Return counts per minute with their mix, and the distributions beside them or else the shipped ones.
+
+    Raises:
+        TraceError: A file is missing or cannot be used, with what to do.
+    """
+    counts, notes = _counts(file)
+    tables, table_notes = _tables(file)
+    return counts, read_calibration(tables), (*notes, *table_notes)
 
 
 def _counts(file: Path) -> tuple[PerMinute, Notes]:

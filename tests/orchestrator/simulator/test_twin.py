@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from orchestrator.simulator.calibration import Calibration, calibrate, clustering, per_minute
 from orchestrator.simulator.calibration_tables import read_images
-from orchestrator.simulator.load import TRACES, load_shipped
+from orchestrator.simulator.load import SHIPPED_PER_MINUTE, TRACES, load_tables
 from orchestrator.simulator.measures import dispersion_within, ks_distance
 from orchestrator.simulator.per_minute import PerMinute
 from orchestrator.simulator.traces import read_trace
@@ -27,7 +27,7 @@ def window() -> Workload:
 
 @pytest.fixture(scope="module")
 def shipped() -> tuple[PerMinute, Calibration]:
-    return load_shipped()
+    return load_tables(SHIPPED_PER_MINUTE)[:2]
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ def test_counts_of_every_minute_and_images_of_every_window_are_exact(
     requests: list[int], share: float, seed: int
 ) -> None:
     minutes = replace(counts(requests), image_share=np.full(len(requests), share))
-    calibration = load_shipped()[1]
+    calibration = load_tables(SHIPPED_PER_MINUTE)[1]
     load = trace_twin(minutes, calibration, np.random.default_rng(seed))
     window = (load.arrival_s // 300).astype(int)
     image_requests = np.bincount(window, weights=load.images > 0, minlength=len(minutes.image_requests()))
