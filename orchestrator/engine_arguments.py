@@ -41,8 +41,14 @@ def sglang_arguments(policy: Policy, stage: Stage, port: int) -> list[str]:
     of_stage = policy.stages[stage]
     args = ["python3", "-m", "sglang.launch_server", "--model-path", *_names(policy)]
     args += ["--port", str(port), "--tp", str(of_stage.tp), "--max-running-requests", str(of_stage.batch)]
-    role = ["--encoder-only"] if stage is Stage.ENCODE else ["--disaggregation-mode", stage.value]
-    return [*args, *role, *_context("--context-length", policy), *of_stage.flags]
+    args += ["--enable-metrics", *_sglang_role(policy, stage)]
+    return [*args, *_context("--context-length", policy), *of_stage.flags]
+
+
+def _sglang_role(policy: Policy, stage: Stage) -> list[str]:
+    if stage is Stage.ENCODE:
+        return ["--encoder-only"]
+    return ["--disaggregation-mode", stage.value] if policy.split.prefill_from is not None else []
 
 
 def _names(policy: Policy) -> list[str]:

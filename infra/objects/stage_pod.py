@@ -175,6 +175,7 @@ def _server(args: StagePoolArgs) -> Object:
         model=args.policy.model.name,
         token_bytes=args.token_bytes,
         start_s=START_S,
+        bootstrap_host="$(POD_IP)",  # the worker's loopback is another pod's too
     )
     return {"server": asdict(server), "modalities": [each.value for each in args.policy.model.modalities]}
 

@@ -21,7 +21,8 @@ class EngineServer:
         token_bytes: KV cache of one position; ≥ 1. What the server says of its cache is in positions.
         silence_s: Without a byte of an answer for so long, a request has failed.
         start_s: A server may take so long to become healthy.
-        bootstrap_port: Where decode asks an SGLang server that prefills for KV caches.
+        bootstrap_host: Where decode servers reach an SGLang server that prefills; empty: as `url` has it.
+        bootstrap_port: Likewise, its port.
         kv_lease_s: For so long a prefill server keeps a KV cache that nobody fetches; vLLM's
             `kv_lease_duration`.
     """
@@ -33,4 +34,5 @@ class EngineServer:
     silence_s: float = 30.0
     start_s: float = 1800.0
     kv_lease_s: float = 30.0
+    bootstrap_host: str = ""
     bootstrap_port: int = BOOTSTRAP_PORT

@@ -55,10 +55,10 @@ class SglangPrefill(ServerEngine):
         nobody comes for, is ended by the server, and decode is told by it.
         """
         assert job.chat
-        host = urlsplit(self._server.url).hostname
+        server = self._server
         meeting = {
-            "bootstrap_host": host,
-            "bootstrap_port": self._server.bootstrap_port,
+            "bootstrap_host": server.bootstrap_host or urlsplit(server.url).hostname,
+            "bootstrap_port": server.bootstrap_port,
             "bootstrap_room": secrets.randbits(_ROOMS),
         }
         body = unnamed(chat_body(job.chat, self._blobs)) | meeting

@@ -3,6 +3,7 @@
 import json
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -36,6 +37,7 @@ from tests.infra.kit import (
 from workers.config import read_config
 
 KNOWN = {"POD_NAME": "pod-1", "POD_IP": "10.0.0.7", "REDIS_PASSWORD": "sesame", "BLOB_TOKEN": "open"}
+SGLANG = Path("policies/examples/sglang-pd.yaml")
 LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 each_policy = pytest.mark.parametrize("file", POLICIES, ids=str)
 
@@ -365,3 +367,17 @@ def test_vllm_hands_embeddings_to_prefill_and_kv_to_decode_at_the_pods_address()
 def test_servers_that_run_elsewhere_are_no_part_of_a_stack():
     with pytest.raises(ConfigError, match="openai is a server that runs elsewhere"):
         stack_of(ELSEWHERE)
+
+
+def test_sglang_tells_decode_the_pods_address_and_is_one_server_where_nothing_is_split():
+    policy = load_policy(ROOT / "policies" / "examples" / "sglang-pd.yaml")
+    prefill = next(each for each in pools(stack_of(SGLANG)) if pool_of(each).stage is Stage.PREFILL)
+    worker, engine = prefill["spec"]["template"]["spec"]["containers"]
+    told = next(entry["value"] for entry in worker["env"] if entry["name"] == "TERCET_WORKER")
+    assert '"bootstrap_host": "$(POD_IP)"' in told
+    assert "--enable-metrics" in engine["args"]
+    modes = [arg for arg in engine["args"] if arg in ("--disaggregation-mode", "prefill")]
+    assert modes == ["--disaggregation-mode", "prefill"]
+    whole = replace(policy, split=replace(policy.split, prefill_from=None))
+    container, _ = engine_container(whole, Stage.DECODE, ImagesConfig(), {})
+    assert "--disaggregation-mode" not in container["args"]
