@@ -1,7 +1,6 @@
 """`tercet experiments`: measures what docs/results.md says, and goes on where it was stopped."""
 
 import json
-import signal
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -96,7 +95,6 @@ def _run(works: Sequence[Work], jobs: int, *, quiet: bool) -> None:
             text = f"{name}, about {left_s / jobs / 60.0:,.0f} min left"
             progress.update(tasks[name], description=text)
 
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # whoever stops it, nothing is left running
         try:
             run_all(works, jobs, report)
         except KeyboardInterrupt:

@@ -2,8 +2,9 @@
 
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import get_context
 
@@ -11,6 +12,11 @@ from experiments.point import Experiment, Findings, Measured, Point, Row, Scale
 from experiments.stats import precise
 from experiments.store import Store
 from stages.orphans import die_with_parent
+
+_HEEDS_S = 0.2
+"""How often a run looks whether it was told to stop."""
+
+_STOPS = (signal.SIGINT, signal.SIGTERM)
 
 Report = Callable[[str, Measured, float], None]
 """Hears of each measurement: the experiment's name, what came out, and the seconds of work that remain."""
@@ -94,8 +100,9 @@ def run_all(progresses: Sequence[Progress], jobs: int, report: Report) -> None:
     """
     pool = ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=_as_child)
     try:
-        for progress in progresses:
-            _run(progress, pool, jobs, report)
+        with _told_to_stop() as heed:
+            for progress in progresses:
+                _run(progress, pool, jobs, report, heed)
     except BaseException:
         for process in list(pool._processes.values()):  # there is no other way to stop one that works
             process.terminate()
@@ -104,9 +111,33 @@ def run_all(progresses: Sequence[Progress], jobs: int, report: Report) -> None:
     pool.shutdown()
 
 
-def _run(progress: Progress, pool: ProcessPoolExecutor, jobs: int, report: Report) -> None:
+@contextmanager
+def _told_to_stop() -> Iterator[Callable[[], None]]:
+    """Give what raises KeyboardInterrupt once this process was told to stop.
+
+    A signal that raised where it struck could strike between a child's start and the pool's note of it, and leave
+    the child behind.
+    """
+    told = []
+    before = {number: signal.signal(number, lambda *_: told.append(True)) for number in _STOPS}
+
+    def heed() -> None:
+        if told:
+            raise KeyboardInterrupt
+
+    try:
+        yield heed
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _run(
+    progress: Progress, pool: ProcessPoolExecutor, jobs: int, report: Report, heed: Callable[[], None]
+) -> None:
     running: dict[Future[Measured], tuple[Point, int]] = {}
     while True:
+        heed()
         waiting = [each for each in progress.missing() if each not in running.values()]
         for point, seed in waiting[: jobs - len(running)]:
             future = pool.submit(
@@ -115,7 +146,7 @@ def _run(progress: Progress, pool: ProcessPoolExecutor, jobs: int, report: Repor
             running[future] = (point, seed)
         if not running:
             return
-        for future in wait(running, return_when=FIRST_COMPLETED).done:
+        for future in wait(running, _HEEDS_S, FIRST_COMPLETED).done:
             del running[future]
             measured = future.result()
             progress.store.add(measured)

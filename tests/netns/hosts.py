@@ -29,6 +29,7 @@ from stages.blob_files import hash_owner
 from stages.blob_host import BlobConfig
 from stages.orphans import die_with_parent
 from stages.types import Stage
+from tests.fakes.files import files_under
 from tests.system.harness import INJECT, ROOT, until
 from workers.config import WorkerConfig
 
@@ -104,7 +105,7 @@ class Host:
         return (self.blob_dir / "owners" / hash_owner(request_id)).exists()
 
     def blob_count(self) -> int:
-        return sum(1 for _ in (self.blob_dir / "owners").glob("*/*"))
+        return len(files_under(self.blob_dir / "owners"))
 
     def cable(self, state: str) -> None:
         """Plug the cable in (`up`) or out (`down`)."""

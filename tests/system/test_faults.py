@@ -13,6 +13,7 @@ import pytest
 
 from cli.child import CRASH_LOOP
 from stages.blobs import default_dir
+from tests.fakes.files import files_under
 from tests.system.harness import Stream, System, digit_question, streams, until
 from tests.system.kit import status
 from workers.replica import EXIT_STEP_HUNG
@@ -188,7 +189,7 @@ def registered_again(system: System, stage: str, which: int, old: str) -> bool:
 
 
 def blobs(system: System) -> list[Path]:
-    return list(default_dir(str(system.port)).glob("owners/*/*"))
+    return files_under(default_dir(str(system.port)) / "owners")
 
 
 def test_a_worker_told_to_stop_finishes_its_work_first(system: System, undisturbed: list[str]) -> None:

@@ -13,6 +13,7 @@ import httpx
 import pytest
 
 from stages.blobs import default_dir
+from tests.fakes.files import files_under
 from tests.system.harness import ROOT, System, data_url, digit_png, free_port, question, until
 from tests.system.kit import access_line, log_lines, metrics
 
@@ -76,7 +77,7 @@ def hop_lines(system: System, name: str) -> dict[str, str]:
 def idle(system: System) -> bool:
     """Nothing is held for anybody: no credit, no request, no blob."""
     store = system.redis()
-    blobs = [path for path in blob_dir(system).rglob("*") if path.is_file()]
+    blobs = files_under(blob_dir(system) / "owners")
     return not (store.keys("tercet:credits:*") or store.keys("tercet:request:*") or blobs)
 
 
