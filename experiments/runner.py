@@ -115,8 +115,8 @@ def run_all(progresses: Sequence[Progress], jobs: int, report: Report) -> None:
 def _told_to_stop() -> Iterator[Callable[[], None]]:
     """Give what raises KeyboardInterrupt once this process was told to stop.
 
-    A signal that raised where it struck could strike between a child's start and the pool's note of it, and leave
-    the child behind.
+    A signal that raised where it struck could strike between a child's start and the pool's note of it, and
+    leave the child behind.
     """
     told = []
     before = {number: signal.signal(number, lambda *_: told.append(True)) for number in _STOPS}
