@@ -74,6 +74,7 @@ def emulate_command(
     fault: Annotated[
         list[str] | None, typer.Option(help="Such as slow=3, hang=true, error_rate=0.1; repeatable.")
     ] = None,
+    scale_out: Annotated[bool, typer.Option(help="Tokens in, tokens out: vLLM's --enable-scale-out.")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Say where it listens as JSON.")] = False,
 ) -> None:
     """Serve like one engine until Ctrl-C: its wire format, batching, KV cache, metrics and faults."""
@@ -96,6 +97,7 @@ def emulate_command(
             side_port=side_port,
             lease_s=lease_s,
             handshake_s=handshake_s,
+            scale_out=scale_out,
             speed_up=speed_up,
         )
         faults = _faults(fault or ())

@@ -11,8 +11,10 @@ def vllm_arguments(policy: Policy, stage: Stage, port: int) -> list[str]:
     """Return the arguments of vLLM's OpenAI server; the policy's own flags come last, and win."""
     of_stage = policy.stages[stage]
     args = ["--model", *_names(policy), "--port", str(port), "--tensor-parallel-size", str(of_stage.tp)]
-    args += ["--max-num-seqs", str(of_stage.batch)]
-    return [*args, *_context("--max-model-len", policy), *of_stage.flags]
+    args += ["--max-num-seqs", str(of_stage.batch), *_context("--max-model-len", policy)]
+    if stage is not Stage.ENCODE:
+        args.append("--enable-scale-out")  # by which a lost answer is gone on with
+    return [*args, *of_stage.flags]
 
 
 def handover_arguments(

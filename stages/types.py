@@ -109,6 +109,7 @@ class KVRef:
         cached_tokens: Of `tokens`, those that the prefix cache supplied.
         until_unix_s: Wall-clock second at which the engine that holds the cache may free it; 0 if it is as
             long as the blob lasts.
+        generated: Of `tokens`, those of an answer that was lost; engines that read chats may start over without.
     """
 
     blob: BlobHandle
@@ -116,6 +117,7 @@ class KVRef:
     first_token: int
     cached_tokens: int = 0
     until_unix_s: float = 0.0
+    generated: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -231,7 +233,7 @@ class DecodeJob(Job):
         kv: What prefill left; `kv.first_token` has index len(generated). None: the engine prefills too.
         embeddings: Of the chat's items, for an engine that prefills too; empty if it has to encode too.
         generated: As in `PrefillJob`; counts towards max_tokens and stop strings.
-        chat: What the engine reads if it reads chats; it starts over, without `generated` in what it emits.
+        chat: What the engine reads if it reads chats; `generated` is not in what it emits.
     """
 
     kv: KVRef | None

@@ -86,7 +86,12 @@ def prefill_body(body: Json, ec_params: Json) -> Json:
     kept = {name: value for name, value in body.items() if name not in _PREFILL_DROPS}
     if "max_completion_tokens" in kept:
         kept["max_completion_tokens"] = 1
-    return kept | _ONE_TOKEN | _asking(_REMOTE_DECODE, ec_params)
+    return handed_over(kept | _ONE_TOKEN, ec_params)
+
+
+def handed_over(body: Json, ec_params: Json) -> Json:
+    """Return a body of one token with what makes vLLM keep the KV cache for a decode server."""
+    return body | _asking(_REMOTE_DECODE, ec_params)
 
 
 def decode_body(body: Json, kv_params: Json | None, ec_params: Json) -> Json:

@@ -20,6 +20,8 @@ from stages.types import Job
 CHAT = "/v1/chat/completions"
 
 _CONNECT_S = 2.0
+_IDLE_S = 4.0
+"""A connection idle for longer is not used again: uvicorn, in vLLM and SGLang, closes it after 5 s, maybe just then."""
 _OURS_TO_MEND = (404, 408, 409, 425, 429)
 """Statuses below 500 that say nothing against the request: another replica, or a later try, may serve it."""
 
@@ -185,7 +187,7 @@ class Calls:
     async def _open(self) -> aiohttp.ClientSession:
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_S, sock_read=self._server.silence_s)
         # Slots bound what is sent at once; a limit here would be a second queue without an order.
-        connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=60.0)
+        connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=_IDLE_S)
         return aiohttp.ClientSession(
             self._server.url, connector=connector, timeout=timeout, trust_env=False, read_bufsize=2**18
         )

@@ -1,6 +1,7 @@
 """Decode by a server that writes the answer itself: its events are passed on, each token once."""
 
 from abc import abstractmethod
+from dataclasses import dataclass
 
 import msgspec
 
@@ -10,6 +11,22 @@ from stages.adapters.engine import ServerEngine
 from stages.adapters.events import Chunks, EventReader, Piece, Reader
 from stages.engines import Emit, EngineRefused
 from stages.types import DecodeJob, FinishReason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """What a server is asked.
+
+    Attributes:
+        body: JSON, of the request to `path`.
+        read: What reads the answer.
+        said: Tokens that the client has and the answer begins with.
+    """
+
+    path: str = CHAT
+    body: bytes
+    read: Reader
+    said: tuple[int, ...] = ()
 
 
 class ServedDecode(ServerEngine):
@@ -22,6 +39,10 @@ class ServedDecode(ServerEngine):
     @abstractmethod
     def reader(self, client: Json) -> Reader:
         """Return what reads the server's answer to a client's body."""
+
+    def resumed(self, job: DecodeJob, client: Json) -> Question | None:
+        """Return what makes the server go on where a lost answer broke off; None if it has to start over."""
+        return None
 
     @abstractmethod
     async def text(self, job: DecodeJob, tokens: tuple[int, ...]) -> str:
@@ -36,23 +57,27 @@ class ServedDecode(ServerEngine):
         """
         assert job.chat
         client = chat_body(job.chat, self._blobs)
-        body = msgspec.json.encode(self.asked(job, client))
-        chunks, read = Chunks(job.generated), self.reader(client)
+        question = self.resumed(job, client) if job.generated else None
+        if question is None:
+            body = msgspec.json.encode(self.asked(job, client))
+            question = Question(body=body, read=self.reader(client), said=job.generated)
+        chunks = Chunks(len(job.generated), question.said)
         if client.get("stream"):
-            self._calls.run(job, lambda: self._stream(job, body, EventReader(read), chunks, emit))
+            self._calls.run(job, lambda: self._stream(job, question, chunks, emit))
         else:
-            whole = self._calls.run(job, lambda: self._calls.answer(CHAT, body, job.request_id))
-            chunks.add(read(whole, whole))
+            whole = self._calls.run(
+                job, lambda: self._calls.answer(question.path, question.body, job.request_id)
+            )
+            chunks.add(question.read(whole, whole))
         last = chunks.end()
         if last.finish is None:
             raise EngineRefused("the answer ended without a finish reason")
         emit(last)
         return last.finish
 
-    async def _stream(
-        self, job: DecodeJob, body: bytes, events: EventReader, chunks: Chunks, emit: Emit
-    ) -> None:
-        async with self._calls.open(CHAT, body, job.request_id) as response:
+    async def _stream(self, job: DecodeJob, question: Question, chunks: Chunks, emit: Emit) -> None:
+        events = EventReader(question.read)
+        async with self._calls.open(question.path, question.body, job.request_id) as response:
             async for data in response.content.iter_any():
                 for event in events.feed(data):
                     chunks.add(await self._unsaid(job, event, chunks.straddles(event)))

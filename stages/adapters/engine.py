@@ -65,10 +65,10 @@ class ServerEngine:
         self._watch.close()
         self._calls.close()
 
-    def _answer(self, job: Job, body: Json, request_id: str) -> Json:
+    def _answer(self, job: Job, body: Json, request_id: str, path: str = CHAT) -> Json:
         # Written and read on the job's own thread: megabytes of media would hold up the streams of others.
         data = msgspec.json.encode(body)
-        return json_object(self._calls.run(job, lambda: self._calls.answer(CHAT, data, request_id)))
+        return json_object(self._calls.run(job, lambda: self._calls.answer(path, data, request_id)))
 
 
 def json_object(answer: bytes) -> Json:

@@ -150,13 +150,14 @@ class Chunks:
     none is held until the next that does, and all that follows the end until `end`.
 
     Args:
-        said: Tokens that the client has been sent; a second try says them again, and they are dropped.
+        index: Of the first token that the client lacks.
+        said: Tokens that the client has and the server is to say again; they are dropped.
     """
 
-    def __init__(self, said: tuple[int, ...]) -> None:
+    def __init__(self, index: int = 0, said: tuple[int, ...] = ()) -> None:
         self._said = said
         self._again = 0
-        self._index = len(said)
+        self._index = index
         self._tokens: list[int] = []
         self._raw: list[bytes] = []
         self._finish: FinishReason | None = None

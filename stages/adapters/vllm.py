@@ -18,14 +18,27 @@ from stages.adapters.bodies import (
     chat_body,
     decode_body,
     encode_body,
+    handed_over,
     prefill_body,
     restored,
     stored,
 )
-from stages.adapters.decode import ServedDecode
+from stages.adapters.decode import Question, ServedDecode
 from stages.adapters.engine import ServerEngine, json_object
 from stages.adapters.events import Reader, piece
+from stages.adapters.resume import (
+    GENERATE,
+    RENDER,
+    behind,
+    can_resume,
+    event_reader,
+    is_plain,
+    keeping,
+)
+from stages.adapters.server import EngineServer
+from stages.blobs import BlobStore
 from stages.engines import BlobUnavailable, EngineRefused
+from stages.limits import EngineLimits
 from stages.types import DecodeJob, EmbeddingRef, EncodeJob, EngineLoad, KVRef, PrefillJob
 
 _LEASE_MARGIN_S = 2.0
@@ -34,6 +47,18 @@ _LEASE_MARGIN_S = 2.0
 
 class _VllmEngine(ServerEngine):
     """What vLLM's stages share."""
+
+    def __init__(self, server: EngineServer, blobs: BlobStore, limits: EngineLimits) -> None:
+        """See `ServerEngine`."""
+        super().__init__(server, blobs, limits)
+        self._can_resume = can_resume(self._calls)
+
+    def _behind(self, job: PrefillJob | DecodeJob, client: Json) -> Json | None:
+        """Return what makes the server go on behind the tokens that the client has; None if nothing does."""
+        if not (job.generated and self._can_resume and is_plain(client)):
+            return None
+        rendered = self._answer(job, client, job.request_id, RENDER)
+        return behind(rendered, job.generated)
 
     def _merged(self, embeddings: Iterable[EmbeddingRef]) -> Json:
         """Return what encode servers said of embeddings, by the hash of what was encoded."""
@@ -72,8 +97,12 @@ class VllmPrefill(_VllmEngine):
     def prefill(self, job: PrefillJob) -> KVRef:
         """Have the chat prefilled; the reference holds the server's `kv_transfer_params`."""
         assert job.chat
-        body = prefill_body(chat_body(job.chat, self._blobs), self._merged(job.embeddings))
-        answer = self._answer(job, body, job.request_id)
+        client, embeddings = chat_body(job.chat, self._blobs), self._merged(job.embeddings)
+        if resumed := self._behind(job, client):
+            body = handed_over(keeping(resumed), embeddings)
+            answer = self._answer(job, body, job.request_id, GENERATE)
+        else:
+            answer = self._answer(job, prefill_body(client, embeddings), job.request_id)
         usage = answer.get("usage") or {}
         return KVRef(
             blob=stored(answer.get("kv_transfer_params"), self._ttl_s),
@@ -81,6 +110,7 @@ class VllmPrefill(_VllmEngine):
             first_token=_first_token(answer),
             cached_tokens=int((usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0),
             until_unix_s=time.time() + self._server.kv_lease_s,
+            generated=len(job.generated) if resumed else 0,
         )
 
 
@@ -93,7 +123,30 @@ class VllmDecode(_VllmEngine, ServedDecode):
         Raises:
             BlobUnavailable: The prefill server has not kept the KV cache for long enough.
         """
-        return decode_body(client, self._kv_params(job.kv), self._merged(job.embeddings))
+        kv = job.kv and (None if job.kv.generated else job.kv)  # what stands behind more than the prompt is no use
+        return decode_body(client, self._kv_params(kv), self._merged(job.embeddings))
+
+    def resumed(self, job: DecodeJob, client: Json) -> Question | None:
+        """See `ServedDecode`; a KV cache that ends with the prompt is one to start over with.
+
+        Raises:
+            BlobUnavailable: See `asked`.
+        """
+        if job.kv and not job.kv.generated:
+            return None
+        resumed = self._behind(job, client)
+        if resumed is None:
+            return None
+        text = resumed | {"output_mode": "text"}
+        body = decode_body(text, self._kv_params(job.kv), self._merged(job.embeddings))
+        read = event_reader(
+            job.request_id,
+            self._server.model,
+            int(time.time()),
+            len(job.generated),
+            keep_ids=bool(client.get("return_token_ids")),
+        )
+        return Question(path=GENERATE, body=msgspec.json.encode(body), read=read)
 
     def reader(self, client: Json) -> Reader:
         """Return what reads the ids of tokens, which the client sees if it has asked for them."""

@@ -69,6 +69,7 @@ class EmulatorConfig:
         side_port: 0 takes a free one.
         lease_s: For so long a KV cache waits to be fetched.
         handshake_s: For so long a decode engine tries to reach a side channel.
+        scale_out: Whether it has vLLM's `--enable-scale-out` endpoints, tokens in and tokens out.
         speed_up: Divides the times of steps and transfers, and nothing else.
     """
 
@@ -90,6 +91,7 @@ class EmulatorConfig:
     side_port: int = 0
     lease_s: float = 30.0
     handshake_s: float = 5.0
+    scale_out: bool = True
     speed_up: float = 1.0
 
     def __post_init__(self) -> None:

@@ -8,7 +8,7 @@ import zlib
 from array import array
 from collections.abc import Iterable, Sequence
 
-from stages.emulator.vocabulary import IM_END, tokenize, unfinished_bytes
+from stages.emulator.vocabulary import IM_END, tokenize, unfinished_bytes, unfinished_end
 
 _MASK = (1 << 64) - 1
 _CHARACTERS = tuple(c.encode() for c in "éüñßøæåçλπя漢字語文한中国東日🙂🚀🌍🎉")
@@ -55,8 +55,7 @@ class Continuation:
     def __init__(self, digest: int, tail: Sequence[int], eos_every: int = 0) -> None:
         self._digest = digest
         self._eos_every = eos_every
-        data = bytes(token if token < 256 else 32 for token in tail[-3:])
-        self._begun = data[len(data) - unfinished_bytes(data) :]
+        self._begun = unfinished_end(tail)
 
     def next(self, *, may_end: bool = True) -> int:
         """Return the next token; `IM_END`, if it may be, ends the answer."""

@@ -39,7 +39,8 @@ class Engine:
         store: Embeddings that it shares with others.
         leases: KV caches that wait to be fetched from it.
         media: What it knows of media.
-        ended: Requests that are over, by reason.
+        taken: Requests so far.
+        ended: Those that are over, by reason.
         encoded: Media encoded here so far; likewise `fetches`, KV caches that came from elsewhere, and
             `failed_fetches`.
         late_s: By how much this machine was too slow for the steps' times, in all.
@@ -65,6 +66,7 @@ class Engine:
             self._admitted,
         )
         self.media = MediaCache()
+        self.taken = 0
         self.ended: Counter[str] = Counter()
         self.encoded = 0
         self.fetches = 0
@@ -77,7 +79,9 @@ class Engine:
 
     def submit(self, request_id: str, work: Work) -> Sequence:
         """Take a request."""
-        sequence = Sequence(request_id, work, self.config.eos_every)
+        self.taken += 1
+        drift = self.taken if self._board.faults.drift else 0
+        sequence = Sequence(request_id, work, self.config.eos_every, drift)
         self.batch.add(sequence)
         self._wake_up()
         if work.kv and work.kv.source:

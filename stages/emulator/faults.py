@@ -15,6 +15,7 @@ class Faults(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         expire_lease: Leases of KV caches are over as soon as they begin.
         evict_encoder_cache: No embeddings are found.
         wrong_hash: Embeddings go by another key than the medium's.
+        drift: The same request is answered in other words each time, as by a GPU whose batches differ.
     """
 
     slow: float = 1.0
@@ -25,6 +26,7 @@ class Faults(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     expire_lease: bool = False
     evict_encoder_cache: bool = False
     wrong_hash: bool = False
+    drift: bool = False
 
     def __post_init__(self) -> None:
         if self.slow <= 0:

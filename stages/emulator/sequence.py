@@ -5,11 +5,11 @@ import time
 from enum import Enum, auto
 
 from stages.emulator.chat import Work
-from stages.emulator.continuation import Continuation
+from stages.emulator.continuation import Continuation, absorb
 from stages.emulator.errors import EngineError
 from stages.emulator.media import Medium
 from stages.emulator.transfer import Json
-from stages.emulator.vocabulary import IM_END, TextStream, detokenize
+from stages.emulator.vocabulary import IM_END, TextStream, detokenize, unfinished_end
 from stages.stop import StopText
 
 
@@ -27,6 +27,12 @@ class Phase(Enum):
 class Sequence:
     """A request, its blocks, and what it has said so far.
 
+    Args:
+        request_id: The engine's own.
+        work: What is asked.
+        eos_every: See `EmulatorConfig`.
+        drift: Another number gives another answer.
+
     Attributes:
         images: Media still to be encoded here.
         contents: Of the media, by whose embeddings it answers.
@@ -42,6 +48,7 @@ class Sequence:
 
     __slots__ = (
         "_changed",
+        "_drift",
         "_eos_every",
         "_speaker",
         "_text",
@@ -67,7 +74,7 @@ class Sequence:
         "work",
     )
 
-    def __init__(self, request_id: str, work: Work, eos_every: int) -> None:
+    def __init__(self, request_id: str, work: Work, eos_every: int, drift: int = 0) -> None:
         self.request_id = request_id
         self.work = work
         self.phase = Phase.WAITING
@@ -85,9 +92,12 @@ class Sequence:
         self.fetched = False
         self.arrived_s = time.monotonic()
         self.admitted_s = self.first_s = self.last_s = 0.0
+        self._drift = drift
         self._eos_every = 0 if work.ignore_eos else eos_every
         self._speaker: Continuation | None = None
-        self._text = StopText(detokenize, work.stop) if work.stop else TextStream()
+        self._text = (
+            StopText(detokenize, work.stop) if work.stop else TextStream(unfinished_end(work.prompt))
+        )
         self._unsaid = ""
         self._changed = asyncio.Event()
 
@@ -104,7 +114,8 @@ class Sequence:
     def speak(self) -> None:
         """Say one more token, which may be the last: then `finish` is set."""
         if self._speaker is None:
-            self._speaker = Continuation(self.digest, self.work.prompt[-3:], self._eos_every)
+            digest = absorb(self.digest, (self._drift,)) if self._drift else self.digest
+            self._speaker = Continuation(digest, self.work.prompt[-3:], self._eos_every)
         token = self._speaker.next(may_end=len(self.tokens) >= self.work.min_tokens)
         self.tokens.append(token)
         if token == IM_END:

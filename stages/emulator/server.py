@@ -3,6 +3,7 @@
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
+from uuid import uuid4
 
 import msgspec
 from prometheus_client import generate_latest
@@ -11,14 +12,16 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from stages.emulator.chat import check_model, rendered_tokens
-from stages.emulator.chat_endpoint import ChatEndpoint
+from stages.emulator.chat import check_model, read_chat, rendered_tokens
+from stages.emulator.dialects import Chats, Tokens
+from stages.emulator.endpoint import AnswerEndpoint
 from stages.emulator.engine import Engine
 from stages.emulator.errors import EngineError, wrong_shape
 from stages.emulator.faults import FaultBoard
 from stages.emulator.media import Json
 from stages.emulator.metrics import EngineMetrics
 from stages.emulator.readings import Readings, state_of
+from stages.emulator.tokens import rendered
 from stages.emulator.vocabulary import detokenize, tokenize
 
 _METRICS_TYPE = "text/plain; version=1.0.0; charset=utf-8"
@@ -46,7 +49,7 @@ def engine_app(engine: Engine, board: FaultBoard, metrics: EngineMetrics) -> Sta
     metrics.registry.register(Readings(engine))
     pages = _Pages(engine, board, metrics)
     routes = [
-        Route("/v1/chat/completions", ChatEndpoint(engine, board), methods=["POST"]),
+        Route("/v1/chat/completions", AnswerEndpoint(engine, board, Chats()), methods=["POST"]),
         Route("/tokenize", _refusing(pages.tokenize), methods=["POST"]),
         Route("/detokenize", _refusing(pages.detokenize), methods=["POST"]),
         Route("/health", pages.empty, methods=["GET"]),
@@ -59,6 +62,11 @@ def engine_app(engine: Engine, board: FaultBoard, metrics: EngineMetrics) -> Sta
         Route("/emulator/faults", pages.faults, methods=["GET"]),
         Route("/emulator/faults", _refusing(pages.set_faults), methods=["POST"]),
     ]
+    if engine.config.scale_out:
+        routes += [
+            Route("/v1/chat/completions/render", _refusing(pages.render), methods=["POST"]),
+            Route("/inference/v1/generate", AnswerEndpoint(engine, board, Tokens()), methods=["POST"]),
+        ]
     return Starlette(routes=routes)
 
 
@@ -107,6 +115,11 @@ class _Pages:
             tokens = rendered_tokens(asked.messages, config, self._engine.media)
         answer = {"count": len(tokens), "max_model_len": config.max_model_len, "tokens": tokens}
         return _json(answer | {"token_strs": None})
+
+    async def render(self, request: Request) -> Response:
+        name = request.headers.get("x-request-id") or uuid4().hex
+        body = read_chat(await request.body())
+        return _json(rendered(body, name, self._engine.config, self._engine.media))
 
     async def detokenize(self, request: Request) -> Response:
         asked = _decoded(await request.body(), Detokenize)

@@ -57,13 +57,16 @@ class TextStream:
     """The text of tokens that come one by one: a character appears once it is whole.
 
     `stages.stop.StopText` without stop strings, at a fraction of its cost.
+
+    Args:
+        begun: Bytes before the first token that begin a character.
     """
 
     __slots__ = ("_rest",)
     stopped = False
 
-    def __init__(self) -> None:
-        self._rest = b""
+    def __init__(self, begun: bytes = b"") -> None:
+        self._rest = begun
 
     def push(self, tokens: Sequence[int]) -> str:
         """Return the text that is whole now and was not before."""
@@ -75,6 +78,12 @@ class TextStream:
     def finish(self) -> str:
         """Return nothing: an engine does not say half a character."""
         return ""
+
+
+def unfinished_end(tokens: Sequence[int]) -> bytes:
+    """Return the bytes at the end of tokens that begin a character which is not whole; 0 to 3."""
+    data = bytes(token if token < 256 else 32 for token in tokens[-3:])
+    return data[len(data) - unfinished_bytes(data) :]
 
 
 def unfinished_bytes(data: bytes) -> int:

@@ -21,7 +21,9 @@ class Emulated:
     def __init__(self, address: Address) -> None:
         self.address = address
         self.url = address.url
-        self.http = httpx.Client(base_url=address.url, timeout=20.0)
+        # No connection is kept: the engine closes one that was idle, maybe just when it is used again.
+        limits = httpx.Limits(max_keepalive_connections=0)
+        self.http = httpx.Client(base_url=address.url, timeout=20.0, limits=limits)
 
     def state(self) -> dict[str, Any]:
         answer: dict[str, Any] = self.http.get("/emulator/state").json()

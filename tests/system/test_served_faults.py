@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from stages.emulator.config import EmulatorConfig, Role
+from stages.emulator.vocabulary import tokenize
 from stages.types import Stage
 from tests.fakes.emulator import Emulated, emulated
 from tests.stages.emulator.kit import chat, image, nothing_left
@@ -77,7 +78,7 @@ def sound(engines: Engines) -> Iterator[None]:
     for each in engines.values():
         for engine in each:
             engine.set_faults(hang=False, error_rate=0, drop_after=None, expire_lease=False)
-            engine.set_faults(evict_encoder_cache=False, wrong_hash=False)
+            engine.set_faults(evict_encoder_cache=False, wrong_hash=False, drift=False)
 
 
 def answers(system: System) -> list[str]:
@@ -127,6 +128,18 @@ def test_what_one_server_does_wrong_another_makes_good(
     for each in Stage:
         for engine in engines[each]:
             until(f"{each} holds nothing", lambda engine=engine: nothing_left(engine))
+
+
+def test_answers_that_would_not_come_out_the_same_are_gone_on_with(
+    served: System, engines: Engines, whole: list[str], sound: None
+) -> None:
+    """One decode server breaks answers off, and none says the same twice."""
+    for engine in engines[D]:
+        engine.set_faults(drift=True)
+    engines[D][0].set_faults(drop_after=3)
+    found = answers(served)
+    assert found != whole
+    assert {len(tokenize(answer)) for answer in found} == {len(tokenize(answer)) for answer in whole}
 
 
 @pytest.mark.parametrize("stage", Stage)

@@ -63,6 +63,21 @@ def test_a_killed_server_costs_its_requests_time_and_nothing_else(
     until_idle(served)
 
 
+def test_a_lost_answer_is_gone_on_with_where_it_broke_off(served: System, alone: Server) -> None:
+    """The decode server that comes back computes only what the client lacks."""
+    body = question(95, max_tokens=400, ignore_eos=True)
+
+    def kill() -> None:
+        decode = server(served, Stage.DECODE)
+        until("half is said", lambda: decode.metric("vllm:generation_tokens_total") > begun + 150)
+        old = served.signal("engine", signal.SIGKILL, engine_of(Stage.DECODE))
+        served.restarted("engine", old, engine_of(Stage.DECODE))
+
+    begun = server(served, Stage.DECODE).metric("vllm:generation_tokens_total")
+    assert texts(streams(served, [body], kill, START_S)) == answers(alone, [body])
+    assert server(served, Stage.DECODE).metric("vllm:generation_tokens_total") < 300
+
+
 @pytest.mark.parametrize("stage", Stage)
 def test_a_worker_that_is_replaced_under_load_finishes_what_it_has(
     served: System, alone: Server, stage: Stage

@@ -1,15 +1,15 @@
-"""POST /v1/chat/completions: one request from its body to the last byte of its answer."""
+"""One request for an answer, from its body to the last byte."""
 
 import asyncio
 from collections.abc import Coroutine
-from typing import Any
+from typing import Any, Generic
 from uuid import uuid4
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Receive, Scope, Send
 
-from stages.emulator.answers import DONE, Events, whole_answer
-from stages.emulator.chat import ChatBody, read_chat, work_of
+from stages.emulator.answers import DONE
+from stages.emulator.dialects import BodyT, Dialect
 from stages.emulator.engine import Engine
 from stages.emulator.errors import EngineError
 from stages.emulator.faults import FaultBoard
@@ -20,12 +20,13 @@ _EVENTS = (b"content-type", b"text/event-stream; charset=utf-8")
 _NEVER_SENT_BYTES = 1 << 20
 
 
-class ChatEndpoint:
+class AnswerEndpoint(Generic[BodyT]):
     """An ASGI application: as bare as can be, since it runs once a token."""
 
-    def __init__(self, engine: Engine, board: FaultBoard) -> None:
+    def __init__(self, engine: Engine, board: FaultBoard, dialect: Dialect[BodyT]) -> None:
         self._engine = engine
         self._board = board
+        self._dialect = dialect
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; stop and free what it holds as soon as its client has gone."""
@@ -39,9 +40,9 @@ class ChatEndpoint:
     async def _answer(self, name: str | None, data: bytes, send: Send) -> None:
         try:
             await self._suffer()
-            body = read_chat(data)
-            work = work_of(body, self._engine.config, self._engine.media)
-            sequence = self._engine.submit(f"chatcmpl-{name or uuid4().hex}", work)
+            body = self._dialect.read(data)
+            work = self._dialect.work(body, self._engine.config, self._engine.media)
+            sequence = self._engine.submit(f"{self._dialect.names}-{name or uuid4().hex}", work)
             try:
                 await (self._stream if body.stream else self._whole)(sequence, body, send)
             finally:
@@ -61,7 +62,7 @@ class ChatEndpoint:
             status = self._board.faults.error_status
             raise EngineError("Injected fault", status, "InternalServerError")
 
-    async def _whole(self, sequence: Sequence, body: ChatBody, send: Send) -> None:
+    async def _whole(self, sequence: Sequence, body: BodyT, send: Send) -> None:
         breaks_at = self._board.faults.drop_after
         if breaks_at is not None:
             while not sequence.over and len(sequence.tokens) < breaks_at:
@@ -70,17 +71,17 @@ class ChatEndpoint:
             await send({"type": "http.response.body", "body": b'{"id":', "more_body": True})
             return
         await sequence.ended()
-        config = self._engine.config
-        await _send_whole(send, 200, whole_answer(sequence, body, config.model, config.version))
+        await _send_whole(send, 200, self._dialect.whole(sequence, body, self._engine.config))
 
-    async def _stream(self, sequence: Sequence, body: ChatBody, send: Send) -> None:
+    async def _stream(self, sequence: Sequence, body: BodyT, send: Send) -> None:
         """Send events as tokens come; those that came while one was sent go into the next."""
-        config, breaks_at = self._engine.config, self._board.faults.drop_after
-        events = Events(sequence, body, config.model, config.version)
+        breaks_at = self._board.faults.drop_after
+        events = self._dialect.events(sequence, body, self._engine.config)
         await _send_head(send, 200, _EVENTS)
         try:
             await sequence.changed()
-            await _send_part(send, events.first())
+            if opening := events.first():
+                await _send_part(send, opening)
             while breaks_at is None or len(sequence.tokens) < breaks_at:
                 if event := events.more():
                     await _send_part(send, event)
