@@ -36,6 +36,8 @@ from stages.http_server import UnsignalledServer
 log = logging.getLogger(__name__)
 
 _GRACE_S = 10
+_IDLE_S = 75
+"""Longer than load balancers keep an idle connection (60 s), else they send on one that was just closed."""
 
 
 class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -166,6 +168,7 @@ class Process:
                 log_config=None,
                 server_header=False,
                 timeout_graceful_shutdown=_GRACE_S,
+                timeout_keep_alive=_IDLE_S,
             )
         )
 

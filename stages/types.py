@@ -109,7 +109,7 @@ class KVRef:
         cached_tokens: Of `tokens`, those that the prefix cache supplied.
         until_unix_s: Wall-clock second at which the engine that holds the cache may free it; 0 if it is as
             long as the blob lasts.
-        generated: Of `tokens`, those of an answer that was lost; engines that read chats may start over without.
+        generated: Of `tokens`, those of an answer that was lost; engines that read chats may do without.
     """
 
     blob: BlobHandle

@@ -21,7 +21,7 @@ CHAT = "/v1/chat/completions"
 
 _CONNECT_S = 2.0
 _IDLE_S = 4.0
-"""A connection idle for longer is not used again: uvicorn, in vLLM and SGLang, closes it after 5 s, maybe just then."""
+"""A connection idle for longer is not used again: the uvicorn in vLLM and SGLang closes it after 5 s."""
 _OURS_TO_MEND = (404, 408, 409, 425, 429)
 """Statuses below 500 that say nothing against the request: another replica, or a later try, may serve it."""
 

@@ -1,7 +1,7 @@
 """Going on behind what a client has been sent, by vLLM's scale-out endpoints: tokens in, tokens out.
 
-The server renders the chat to the tokens of its prompt, and those that the client has are put behind them: what
-was lost is gone on with, where a second try that starts over would have to say the same again.
+The server renders the chat to the tokens of its prompt, and those that the client has are put behind them:
+what was lost is gone on with, where a second try that starts over would have to say the same again.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,16 +20,14 @@ GENERATE = "/inference/v1/generate"
 
 _ASK_S = 2.0
 _MAX_TOKENS = 16
-"""vLLM's own default, which `RENDER` leaves out; `GENERATE` takes what is left out for as many as there is room for."""
+"""vLLM's own default, which `RENDER` leaves out; `GENERATE` would then go on for as long as there is room."""
 _NOT_ALLOWED = 405
 
-_PLAIN = frozenset(
-    ("messages", "model", "stream", "stream_options", "return_token_ids", "n", "user")
-    + ("max_tokens", "max_completion_tokens", "min_tokens", "ignore_eos", "stop_token_ids")
-    + ("temperature", "top_p", "top_k", "min_p", "seed")
-)
-"""Fields whose meaning does not depend on where an answer begins, as that of penalties, grammars, stop strings and
-parsers does."""
+_LENGTHS = ("max_tokens", "max_completion_tokens", "min_tokens", "ignore_eos", "stop_token_ids")
+_CHOICES = ("temperature", "top_p", "top_k", "min_p", "seed", "n")
+_FRAMES = ("messages", "model", "user", "stream", "stream_options", "return_token_ids")
+_PLAIN = frozenset((*_FRAMES, *_CHOICES, *_LENGTHS))
+"""Fields that mean the same wherever an answer begins, unlike penalties, grammars, stop strings, parsers."""
 
 
 def can_resume(calls: Calls) -> bool:

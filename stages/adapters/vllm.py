@@ -123,7 +123,7 @@ class VllmDecode(_VllmEngine, ServedDecode):
         Raises:
             BlobUnavailable: The prefill server has not kept the KV cache for long enough.
         """
-        kv = job.kv and (None if job.kv.generated else job.kv)  # what stands behind more than the prompt is no use
+        kv = job.kv if job.kv and not job.kv.generated else None  # more than the prompt's is no use
         return decode_body(client, self._kv_params(kv), self._merged(job.embeddings))
 
     def resumed(self, job: DecodeJob, client: Json) -> Question | None:

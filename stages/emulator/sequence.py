@@ -95,9 +95,7 @@ class Sequence:
         self._drift = drift
         self._eos_every = 0 if work.ignore_eos else eos_every
         self._speaker: Continuation | None = None
-        self._text = (
-            StopText(detokenize, work.stop) if work.stop else TextStream(unfinished_end(work.prompt))
-        )
+        self._text = StopText(detokenize, work.stop) if work.stop else TextStream(unfinished_end(work.prompt))
         self._unsaid = ""
         self._changed = asyncio.Event()
 

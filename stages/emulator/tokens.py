@@ -1,4 +1,4 @@
-"""vLLM's scale-out requests: a chat rendered to tokens (`/render`), and tokens to go on from (`/generate`)."""
+"""vLLM's scale-out requests: a chat rendered to tokens (`/render`), tokens to go on from (`/generate`)."""
 
 import base64
 import binascii
@@ -31,7 +31,7 @@ class Features(msgspec.Struct):
 
 
 class SamplingParams(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """vLLM's, as far as an emulated engine looks at them; without `max_tokens`, as many as there is room for."""
+    """vLLM's, as far as an emulated engine looks at them; `max_tokens` is as many as there is room for."""
 
     max_tokens: int | UnsetType = UNSET
     min_tokens: int = 0
@@ -128,7 +128,7 @@ def work_behind(body: TokensBody, config: EmulatorConfig) -> Work:
     if order and order.keep and (max_tokens != 1 or body.stream):
         raise wrong_value("Contract: do_remote_decode goes with max_tokens 1 and no stream.", "max_tokens")
     if max_tokens > room or room < 1:
-        told = f"The prompt and max_tokens are longer than the maximum model length of {config.max_model_len}."
+        told = f"The prompt and max_tokens exceed the maximum model length of {config.max_model_len}."
         raise wrong_value(told, "token_ids", len(body.token_ids))
     if max_tokens < 1:
         raise wrong_value(f"max_tokens must be at least 1, got {max_tokens}.", "max_tokens")

@@ -98,7 +98,7 @@ def test_it_goes_on_across_prefill_and_decode(engines: dict[Role, Emulated]) -> 
     [
         ({"token_ids": []}, "at least 1 item"),
         ({"sampling_params": {"max_tokens": 0}}, "max_tokens must be at least 1"),
-        ({"sampling_params": {"max_tokens": 1 << 20}}, "longer than the maximum model length"),
+        ({"sampling_params": {"max_tokens": 1 << 20}}, "exceed the maximum model length"),
         ({"kv_transfer_params": REMOTE_DECODE}, "Contract: do_remote_decode"),
         ({"features": {"mm_hashes": {"image": ["k"]}, "mm_placeholders": {}, "kwargs_data": {}}}, "/render"),
     ],
