@@ -58,7 +58,7 @@ format: $(VENV)/.dev  ## Format the code.
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(VENV)/.bench  ## Measure speed and memory beside peers, about 40 minutes.
+bench: $(VENV)/.bench  ## Measure speed and memory beside peers, about two hours.
 	$(BIN)/python -m bench $(ARGS)
 
 experiments: $(VENV)/.run  ## Measure docs/results.md anew, resuming: hours; QUICK=1 for minutes.

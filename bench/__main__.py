@@ -20,6 +20,7 @@ from bench import (
     predict_clocked,
     ready,
     routers,
+    routing,
     simulator,
     tiny,
 )
@@ -32,6 +33,7 @@ BENCHMARKS: Mapping[str, Callable[[Say, bool], list[Figure]]] = {
     "memory": memory.run,
     "ready": ready.run,
     "routers": routers.run,
+    "routing": routing.run,
     "engine": engine.run,
     "simulator": simulator.run,
     "decide": decide.run,

@@ -3,6 +3,7 @@
 import base64
 import json
 import random
+from collections.abc import Iterable
 from io import BytesIO
 from typing import Any
 
@@ -36,6 +37,15 @@ def words(tokens: int, model: str = "tiny", **fields: Any) -> bytes:
 
 def question(model: str, text: str, image: bytes, **fields: Any) -> bytes:
     """Return the body of a chat completion about one image."""
-    url = "data:image/png;base64," + base64.b64encode(image).decode()
-    content = [{"type": "text", "text": text}, {"type": "image_url", "image_url": {"url": url}}]
+    return chat(model, text, [image], **fields)
+
+
+def chat(model: str, text: str, images: Iterable[bytes], **fields: Any) -> bytes:
+    """Return the body of a chat completion about PNGs."""
+    content = [{"type": "text", "text": text}, *map(_picture, images)]
     return json.dumps({"model": model, "messages": [{"role": "user", "content": content}], **fields}).encode()
+
+
+def _picture(image: bytes) -> dict[str, Any]:
+    url = "data:image/png;base64," + base64.b64encode(image).decode()
+    return {"type": "image_url", "image_url": {"url": url}}

@@ -5,24 +5,17 @@ engines by itself, `noop` Tercet with built-in engines that do nothing: its own 
 Text alone, since the peers' ways for images differ.
 """
 
-import importlib.util
-import json
-import sys
 import tempfile
-import urllib.request
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
-import psutil
-
+from bench import fronts
 from bench.contender import Command, Contender
 from bench.load import Window
-from bench.processes import ROOT, Processes, wait_until
+from bench.processes import ROOT, Processes
 from bench.report import Figure, Say, against, figure, percentile
-from bench.stack import free_port
 
 RATE_PER_S = 20.0
 CONCURRENCY = 32
@@ -117,13 +110,11 @@ def _entry(processes: Processes, name: str, kind: str, there: Mapping[str, str],
 def _engines(mode: str, processes: Processes, folder: Path) -> dict[str, str]:
     """Start emulated engines; return their addresses by stage."""
     roles = {"prefill": "prefill", "decode": "decode"} if mode == "pd" else {"decode": "aggregated"}
-    found = {}
-    for stage, role in roles.items():
-        port = free_port()
-        options = ("--stage", role, "--model", "tiny", "--port", str(port), "--ec-dir", str(folder / "ec"))
-        processes.python(f"engine-{stage}", "cli", "emulate", *options)
-        found[stage] = f"http://127.0.0.1:{port}"
-        wait_until(f"{stage} answers", partial(_answers, f"{found[stage]}/health"))
+    shared = ("--model", "tiny", "--ec-dir", str(folder / "ec"))
+    found = {
+        stage: fronts.engine(processes, f"engine-{stage}", role, *shared) for stage, role in roles.items()
+    }
+    fronts.wait_for(found.values())
     return found
 
 
@@ -132,21 +123,13 @@ def _tercet(mode: str, processes: Processes, folder: Path, engines: Mapping[str,
     text = _POLICY.read_text().replace("batch: 16", "batch: 256").replace(", max_context: 1024", "")
     policy.write_text(text + _SPLITS[mode])
     addresses = ",".join(f"{stage}={url}" for stage, url in engines.items())
-    return _up("tercet", processes, folder, "--policy", str(policy), "--engines", addresses)
+    return fronts.tercet(processes, "tercet", folder, "--policy", str(policy), "--engines", addresses)
 
 
 def _noop(mode: str, processes: Processes, folder: Path, _: Mapping[str, str], say: Say) -> int:
     if mode != "pd":
         return 0  # built-in engines are always apart
-    return _up("noop", processes, folder, "--policy", str(ROOT / "policies" / "noop.yaml"))
-
-
-def _up(name: str, processes: Processes, folder: Path, *options: str) -> int:
-    port = free_port()
-    here = ("--port", str(port), "--state", str(folder / name), "--metrics-port", "0")
-    processes.python(name, "cli", "up", *options, *here)
-    wait_until(f"{name} is ready", lambda: _answers(f"http://127.0.0.1:{port}/ready"))
-    return port
+    return fronts.tercet(processes, "noop", folder, "--policy", str(ROOT / "policies" / "noop.yaml"))
 
 
 def _vllm_router(mode: str, processes: Processes, _: Path, engines: Mapping[str, str], say: Say) -> int:
@@ -154,15 +137,13 @@ def _vllm_router(mode: str, processes: Processes, _: Path, engines: Mapping[str,
     if mode == "pd":
         pair = ["--prefill", engines["prefill"], "--decode", engines["decode"]]
         workers = ["--vllm-pd-disaggregation", *pair, "--kv-connector", "nixl"]
-    return _router("vllm-router", "vllm_router.launch_router", workers, processes, say)
+    return _router("vllm-router", workers, processes, say)
 
 
 def _sglang_router(mode: str, processes: Processes, _: Path, engines: Mapping[str, str], say: Say) -> int:
     if mode == "pd":
         return 0  # its prefill and decode meet by SGLang's own fields
-    return _router(
-        "sglang-router", "sglang_router.launch_router", ["--worker-urls", engines["decode"]], processes, say
-    )
+    return _router("sglang-router", ["--worker-urls", engines["decode"]], processes, say)
 
 
 _Start = Callable[[str, Processes, Path, Mapping[str, str], Say], int]
@@ -175,41 +156,14 @@ _ROUTERS: Mapping[str, _Start] = {
 """Start each and return its port, 0 where it is not to be had or cannot do the mode."""
 
 
-def _router(name: str, module: str, workers: list[str], processes: Processes, say: Say) -> int:
-    if not importlib.util.find_spec(module.partition(".")[0]):
-        say(f"{name} is not installed (the extra `bench`): its figures are left out")
-        return 0
-    port, metrics = free_port(), free_port()
-    options = ["--host", "127.0.0.1", "--port", str(port), "--prometheus-port", str(metrics)]
-    processes.start(name, [sys.executable, "-m", module, *options, *workers])
-    wait_until(f"{name} is ready", lambda: processes.pid(name) and _serves(port))
-    return port
-
-
-def _serves(port: int) -> bool:
-    """Whether a request gets through."""
-    body = {"model": "tiny", "messages": [{"role": "user", "content": "hello"}], "max_tokens": 1}
-    request = urllib.request.Request(
-        f"http://127.0.0.1:{port}/v1/chat/completions",
-        json.dumps(body).encode(),
-        {"content-type": "application/json"},
-    )
-    with suppress(OSError):
-        return bool(urllib.request.urlopen(request, timeout=5).status == 200)
-    return False
-
-
-def _answers(url: str) -> bool:
-    with suppress(OSError):
-        return bool(urllib.request.urlopen(url, timeout=2).status == 200)
-    return False
+def _router(name: str, workers: list[str], processes: Processes, say: Say) -> int:
+    return fronts.router(processes, name, name, "tiny", workers) if fronts.installed(name, say) else 0
 
 
 def _rss_mb(root: int) -> float:
     if not root:
         return 0.0
-    family = [psutil.Process(root), *psutil.Process(root).children(recursive=True)]
-    return sum(process.memory_info().rss for process in family) / 1e6
+    return sum(process.memory_info().rss for process in fronts.family(root)) / 1e6
 
 
 def _figures(mode: str, entries: Mapping[str, _Entry]) -> list[Figure]:
