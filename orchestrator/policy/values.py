@@ -80,6 +80,10 @@ class StagePolicy:
     drain_s: Annotated[
         Count, Field(description="Seconds that a replica on a cluster has to finish once it is told to go.")
     ] = 60
+    hedge_s: Annotated[
+        Seconds | None,
+        Field(description="A hop that a replica has had for so long goes to another too; not of decode."),
+    ] = None
 
     def __post_init__(self) -> None:
         if self.min > self.max:
@@ -95,6 +99,10 @@ class StagePolicies:
     encode: StagePolicy
     prefill: StagePolicy
     decode: StagePolicy
+
+    def __post_init__(self) -> None:
+        if self.decode.hedge_s is not None:
+            raise InfeasibleError("decode has no second try beside the first: it streams", "decode.hedge_s")
 
     def __getitem__(self, stage: Stage) -> StagePolicy:
         return {Stage.ENCODE: self.encode, Stage.PREFILL: self.prefill, Stage.DECODE: self.decode}[stage]
