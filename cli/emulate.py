@@ -32,6 +32,7 @@ _STAGES: Mapping[Role, tuple[Stage, ...]] = {
 def emulate_command(
     stage: Annotated[Role, typer.Option(help="What it does: one stage, or all of them.")],
     engine: Annotated[Literal["vllm"], typer.Option(help="Whose wire format it speaks.")] = "vllm",
+    engine_version: Annotated[str, typer.Option(help="Which release of it.")] = _TYPICAL.version,
     model: Annotated[str, typer.Option(help="Name under which it serves.")] = _TYPICAL.model,
     profile: Annotated[
         str | None,
@@ -83,6 +84,7 @@ def emulate_command(
         config = EmulatorConfig(
             role=stage,
             model=model,
+            version=engine_version,
             max_model_len=max_model_len,
             block_size=block_size,
             blocks=blocks or (kv_tokens // block_size if kv_tokens else _TYPICAL.blocks),

@@ -8,6 +8,7 @@ import msgspec
 
 from stages.emulator.config import EmulatorConfig
 from stages.emulator.continuation import digest_of
+from stages.emulator.ec_transfer import check_ec_params
 from stages.emulator.errors import EngineError, wrong_shape, wrong_value
 from stages.emulator.media import MEDIA_PARTS, Json, MediaCache, Medium, read_medium
 from stages.emulator.transfer import KvOrder, kv_order
@@ -109,6 +110,7 @@ def work_of(body: ChatBody, config: EmulatorConfig, cache: MediaCache) -> Work:
         EngineError: As vLLM refuses it, or because the request breaks the contract between engines.
     """
     check_model(body.model, config)
+    check_ec_params(body.ec_transfer_params, config)
     order = kv_order(body.kv_transfer_params, config)
     _check_sampling(body, order, config)
     prompt, media = _rendered(body.messages, config, cache)

@@ -12,6 +12,7 @@ from stages.emulator.batch import Batch, Step
 from stages.emulator.blocks import BlockPool
 from stages.emulator.chat import Work
 from stages.emulator.config import EmulatorConfig, EngineTiming, Role
+from stages.emulator.ec_transfer import ec_entry
 from stages.emulator.encoder_store import EncoderStore
 from stages.emulator.errors import failed
 from stages.emulator.faults import FaultBoard
@@ -198,8 +199,11 @@ class Engine:
     def _encoded_all(self, sequence: Sequence) -> None:
         params: dict[str, Json] = {}
         for index, medium in enumerate(sequence.work.media):
-            entry = {"item_indices": [], "metadata": {"image_grid_thw": list(medium.grid)}}
-            params.setdefault(self._board.faults.key_of(medium.key), entry)["item_indices"].append(index)
+            key = self._board.faults.key_of(medium.key)
+            if key in params:
+                params[key]["item_indices"].append(index)
+            else:
+                params[key] = ec_entry(medium, index, self.config)
         sequence.ec_params = params or None
         sequence.finish = "stop"
         self._end(sequence, "stop")
