@@ -11,6 +11,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import AfterValidator, ConfigDict, Field
 
 from orchestrator.core.admission import AdmissionBounds
+from orchestrator.core.scaling import SCALERS
 from orchestrator.core.types import Split
 from orchestrator.core.waiting import WaitingParams
 from orchestrator.policy.requests import AdmissionPolicy, SloPolicy
@@ -279,9 +280,10 @@ class Policy:
         if not self.served:
             message = f"{self.stages.encode.engine} has an engine for each stage; leave split out"
             raise InfeasibleError(message, "split")
-        if self.scaling.policy != "static":
-            message = f"{self.scaling.policy} does not count what decode prefills; static does without"
-            raise InfeasibleError(message, "scaling", "policy")
+        if SCALERS[self.scaling.policy].counts_work:
+            others = ", ".join(name for name, each in SCALERS.items() if each.live and not each.counts_work)
+            message = f"{self.scaling.policy} does not count what a stage does for another"
+            raise InfeasibleError(f"{message}; these need not: {others}", "scaling", "policy")
 
     @property
     def served(self) -> bool:
