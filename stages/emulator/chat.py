@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -53,6 +53,9 @@ class ChatBody(msgspec.Struct, kw_only=True):
     ec_transfer_params: Json | None = None
 
 
+BodyT = TypeVar("BodyT", bound=ChatBody)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
     """What an engine is to do.
@@ -91,8 +94,13 @@ def read_chat(data: bytes) -> ChatBody:
     Raises:
         EngineError: It is no JSON, or a field has the wrong type.
     """
+    return read_as(_body, data)
+
+
+def read_as(decoder: msgspec.json.Decoder[BodyT], data: bytes) -> BodyT:
+    """Return a request's body of one kind; see `read_chat`."""
     try:
-        body = _body.decode(data)
+        body = decoder.decode(data)
     except msgspec.ValidationError as error:
         message, _, path = str(error).partition(" - at `$")
         raise wrong_shape("body" + path.rstrip("`"), message) from None

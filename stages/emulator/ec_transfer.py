@@ -45,7 +45,7 @@ def check_ec_params(params: Json | None, config: EmulatorConfig) -> None:
 
 
 def _is_newer(config: EmulatorConfig) -> bool:
-    return tuple(map(int, re.findall(r"\d+", config.version)))[: len(_NEWER)] >= _NEWER
+    return tuple(map(int, re.findall(r"\d+", config.release)))[: len(_NEWER)] >= _NEWER
 
 
 def _broken(what: str) -> EngineError:
