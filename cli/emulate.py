@@ -4,7 +4,7 @@ import os
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Literal, NoReturn
+from typing import Annotated, NoReturn
 
 import msgspec
 import typer
@@ -15,7 +15,7 @@ from orchestrator.core.capacity import kv_capacity_tokens
 from orchestrator.core.profile import HardwareClass, ModelProfile
 from orchestrator.profiles import NoProfileError, find_profile, load_accelerators, load_links, load_profile
 from orchestrator.yaml_file import FileError
-from stages.emulator.config import EmulatorConfig, Role
+from stages.emulator.config import EmulatorConfig, Kind, Role
 from stages.emulator.faults import Faults
 from stages.types import Stage
 
@@ -31,7 +31,10 @@ _STAGES: Mapping[Role, tuple[Stage, ...]] = {
 
 def emulate_command(
     stage: Annotated[Role, typer.Option(help="What it does: one stage, or all of them.")],
-    engine: Annotated[Literal["vllm"], typer.Option(help="Whose wire format it speaks.")] = "vllm",
+    engine: Annotated[Kind, typer.Option(help="Whose wire format it speaks.")] = Kind.VLLM,
+    engine_version: Annotated[
+        str, typer.Option(help="Which release of it; the one that Tercet is tested with by default.")
+    ] = "",
     model: Annotated[str, typer.Option(help="Name under which it serves.")] = _TYPICAL.model,
     profile: Annotated[
         str | None,
@@ -82,7 +85,9 @@ def emulate_command(
     try:
         config = EmulatorConfig(
             role=stage,
+            kind=engine,
             model=model,
+            version=engine_version,
             max_model_len=max_model_len,
             block_size=block_size,
             blocks=blocks or (kv_tokens // block_size if kv_tokens else _TYPICAL.blocks),

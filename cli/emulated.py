@@ -9,7 +9,7 @@ import uvloop
 
 from orchestrator.core.links import Link
 from orchestrator.core.profile import DecodeTiming, PrefillTiming
-from stages.emulator.config import EmulatorConfig, EngineTiming
+from stages.emulator.config import EmulatorConfig, EngineTiming, Kind
 from stages.emulator.faults import Faults
 from stages.emulator.run import Address, Emulator
 
@@ -73,7 +73,7 @@ async def _serve(process: EmulatedProcess) -> None:
 def _say(process: EmulatedProcess, address: Address) -> None:
     role, model = process.config.role, process.config.model
     facts = {
-        "engine": "vllm",
+        "engine": process.config.kind,
         "stage": role,
         "model": model,
         "url": address.url,
@@ -82,8 +82,10 @@ def _say(process: EmulatedProcess, address: Address) -> None:
     if process.as_json:
         line = msgspec.json.encode(facts).decode()
     else:
-        side = f", side channel on port {address.side_port}" if address.side_port else ""
-        line = f"emulating a vLLM {role} engine of {model} at {address.url}{side}"
+        channel = "bootstrap" if process.config.kind is Kind.SGLANG else "side channel"
+        side = f", {channel} on port {address.side_port}" if address.side_port else ""
+        name = {Kind.VLLM: "vLLM", Kind.SGLANG: "SGLang"}[process.config.kind]
+        line = f"emulating {name}, {role} engine of {model} at {address.url}{side}"
     print(line, flush=True)  # noqa: T201
 
 

@@ -1,13 +1,13 @@
 """`tercet status`: what runs, and how it is doing."""
 
 import asyncio
-import contextlib
 import json
 import os
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import redis
 import typer
@@ -21,6 +21,7 @@ from cli.refuse import UNSERVED, refuse
 from orchestrator.adapters.redis import RedisLedger, connect
 from orchestrator.metrics import kv_usage
 from orchestrator.ports import RegisteredReplica, Snapshot
+from stages.stopping import told_to_stop
 from stages.types import Stage
 
 WATCH_S = 1.0
@@ -43,20 +44,19 @@ def status(
         else:
             Console().print(_table(report))
         return
-    with contextlib.suppress(KeyboardInterrupt):
-        (_watch_json if as_json else _watch_table)(folder)
+    with told_to_stop() as told:
+        (_watch_json if as_json else _watch_table)(folder, told)
 
 
-def _watch_json(folder: Path) -> NoReturn:
-    while True:
+def _watch_json(folder: Path, told: threading.Event) -> None:
+    while not told.is_set():
         typer.echo(json.dumps(_report(folder)))
-        time.sleep(WATCH_S)
+        told.wait(WATCH_S)
 
 
-def _watch_table(folder: Path) -> NoReturn:
+def _watch_table(folder: Path, told: threading.Event) -> None:
     with Live(_table(_report(folder)), refresh_per_second=4) as live:
-        while True:
-            time.sleep(WATCH_S)
+        while not told.wait(WATCH_S):
             live.update(_table(_report(folder)))
 
 

@@ -1,10 +1,10 @@
 """Measures the points of experiments in processes side by side, and goes on where it was stopped."""
 
 import signal
+import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import get_context
 
@@ -12,11 +12,10 @@ from experiments.point import Experiment, Findings, Measured, Point, Row, Scale
 from experiments.stats import precise
 from experiments.store import Store
 from stages.orphans import die_with_parent
+from stages.stopping import told_to_stop
 
 _HEEDS_S = 0.2
 """How often a run looks whether it was told to stop."""
-
-_STOPS = (signal.SIGINT, signal.SIGTERM)
 
 Report = Callable[[str, Measured, float], None]
 """Hears of each measurement: the experiment's name, what came out, and the seconds of work that remain."""
@@ -100,9 +99,9 @@ def run_all(progresses: Sequence[Progress], jobs: int, report: Report) -> None:
     """
     pool = ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=_as_child)
     try:
-        with _told_to_stop() as heed:
+        with told_to_stop() as told:
             for progress in progresses:
-                _run(progress, pool, jobs, report, heed)
+                _run(progress, pool, jobs, report, told)
     except BaseException:
         for process in list(pool._processes.values()):  # there is no other way to stop one that works
             process.terminate()
@@ -111,33 +110,13 @@ def run_all(progresses: Sequence[Progress], jobs: int, report: Report) -> None:
     pool.shutdown()
 
 
-@contextmanager
-def _told_to_stop() -> Iterator[Callable[[], None]]:
-    """Give what raises KeyboardInterrupt once this process was told to stop.
-
-    A signal that raised where it struck could strike between a child's start and the pool's note of it, and
-    leave the child behind.
-    """
-    told = []
-    before = {number: signal.signal(number, lambda *_: told.append(True)) for number in _STOPS}
-
-    def heed() -> None:
-        if told:
-            raise KeyboardInterrupt
-
-    try:
-        yield heed
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
 def _run(
-    progress: Progress, pool: ProcessPoolExecutor, jobs: int, report: Report, heed: Callable[[], None]
+    progress: Progress, pool: ProcessPoolExecutor, jobs: int, report: Report, told: threading.Event
 ) -> None:
     running: dict[Future[Measured], tuple[Point, int]] = {}
     while True:
-        heed()
+        if told.is_set():
+            raise KeyboardInterrupt
         waiting = [each for each in progress.missing() if each not in running.values()]
         for point, seed in waiting[: jobs - len(running)]:
             future = pool.submit(

@@ -42,12 +42,14 @@ class Hop:
     Attributes:
         job: Already numbered as an attempt; its key names it everywhere.
         ttl_s: See `DispatchOrder`.
+        is_over: Whether its request has ended.
     """
 
     waiting: Waiting
     query: RouteQuery
     job: Job
     ttl_s: float
+    is_over: Callable[[], bool]
     queued_s: float = field(default_factory=time.monotonic)
     granted: "asyncio.Future[Grant]" = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()
@@ -74,7 +76,7 @@ class StageQueue:
         weights: Returns the router's weights, from the policy in force.
         params: Returns what the order of waiting needs of it.
         held: Whether nothing may start now, such as encode under backpressure.
-        abandon: Ends a request, by its id, for which a credit came after its caller had gone.
+        abandon: Takes a hop back for which a credit came after its caller had gone.
         observer: Hears of each route.
 
     Attributes:
@@ -92,7 +94,7 @@ class StageQueue:
         weights: Callable[[], Mapping[str, float]],
         params: Callable[[], WaitingParams],
         held: Callable[[], bool],
-        abandon: Callable[[str], None],
+        abandon: Callable[[Hop], None],
         observer: Observer,
     ) -> None:
         self._stage = stage
@@ -224,8 +226,7 @@ class StageQueue:
             return
         self._registry.gave_back(order)
         if result is DispatchResult.OK:
-            # The caller has gone meanwhile, and the request with it: its own end came before this.
-            self._abandon(hop.job.request_id)
+            self._abandon(hop)
             return
         self._learn(order.replica_id, result)
         if not hop.granted.done():

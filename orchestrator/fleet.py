@@ -12,7 +12,7 @@ import msgspec
 
 from orchestrator.core.admission import encode_held
 from orchestrator.core.types import StageLoad
-from orchestrator.dispatch import StageQueue
+from orchestrator.dispatch import Hop, StageQueue
 from orchestrator.hops import Hops, Request
 from orchestrator.inbox import Inboxes
 from orchestrator.ledger import EXIT_FENCED, FULL_USAGE, LEASE_S, RENEW_S
@@ -62,6 +62,7 @@ class Fleet:
         self.prefixes = PrefixIndex(BLOCK_TOKENS)
         self._inboxes = Inboxes()
         self._ended: list[str] = []
+        self._unwanted: list[str] = []
         self._ended_any = asyncio.Event()
         self._steady_since_s = time.monotonic()
         self._seen_s = (time.monotonic(), time.time())
@@ -89,12 +90,20 @@ class Fleet:
 
     def ended(self, request: Request) -> None:
         """Forget a request, cancelling what still runs for it."""
+        request.over = True
         self._close(request.request_id)
         self._release(request.request_id, request.pull_urls)
 
     def _close(self, request_id: str) -> None:
         self._ended.append(request_id)
         self._ended_any.set()
+
+    def _abandon(self, hop: Hop) -> None:
+        if hop.is_over():  # its end came before this credit did
+            self._close(hop.job.request_id)
+        else:
+            self._unwanted.append(hop.job.key)
+            self._ended_any.set()
 
     def load(self, stage: Stage) -> StageLoad:
         """Return a stage's load over all gateways."""
@@ -126,7 +135,7 @@ class Fleet:
             weights=lambda: self._policy().routing.weights(stage),
             params=lambda: self._policy().waiting_params,
             held=self._encode_held if stage is Stage.ENCODE else lambda: False,
-            abandon=self._close,
+            abandon=self._abandon,
             observer=observer,
         )
 
@@ -188,12 +197,16 @@ class Fleet:
         while True:
             await self._ended_any.wait()
             self._ended_any.clear()
-            batch, self._ended = self._ended, []
+            ended, self._ended = self._ended, []
+            unwanted, self._unwanted = self._unwanted, []
             try:
-                await self._ledger.close(self.gateway, batch)
+                if unwanted:
+                    await self._ledger.withdraw(unwanted)
+                await self._ledger.close(self.gateway, ended)
             except LedgerUnavailable as error:
                 log.warning("closing requests failed, trying again: %s", error)
-                self._ended += batch
+                self._ended += ended
+                self._unwanted += unwanted
                 self._ended_any.set()
                 await asyncio.sleep(_REFRESH_S)
 

@@ -26,6 +26,8 @@ FORGET_AFTER_S = 60.0
 """What a request leaves behind lapses so long after its deadline, if nobody removed it."""
 SILENCE_S = 5.0
 """A task unanswered for this long may have been lost with a connection; it is queued again."""
+HEDGE = ".hedge"
+"""Ends the name of a hop that does, on a second replica, what another hop does too."""
 PAUSE_AT_REPLIES, RESUME_AT_REPLIES = 64, 8
 """Unread replies at which a slow reader's decode is held back, and let go again."""
 
@@ -39,6 +41,7 @@ class Request:
             None until its size is known.
         attempts: Dispatches so far, by hop.
         pull_urls: Of the blobs that stages made for it; they say which hosts hold some.
+        over: Nothing more is to be done for it.
     """
 
     request_id: str
@@ -53,6 +56,7 @@ class Request:
     traceparent: str = ""
     attempts: dict[str, int] = field(default_factory=dict)
     pull_urls: set[str] = field(default_factory=set)
+    over: bool = False
 
     def next_attempt(self, hop: str) -> dict[str, Any]:
         """Number a new attempt of a hop; returns the fields that every job has."""
@@ -119,7 +123,7 @@ class Hops:
         inbox = self._inboxes.open(job.key, flow.on_depth)
         grant = None
         asked_s = started_s = time.monotonic()
-        self._observer.arrived(query.stage, again=job.attempt > 1)
+        self._observer.arrived(query.stage, again=job.attempt > 1 or job.hop.endswith(HEDGE))
         try:
             grant = await self._queues[query.stage].acquire(self._hop(request, query, job))
             started_s = time.monotonic()
@@ -178,7 +182,7 @@ class Hops:
             priority=request.priority,
         )
         ttl_s = request.deadline_s - time.monotonic() + FORGET_AFTER_S
-        return Hop(waiting, query, job, ttl_s)
+        return Hop(waiting, query, job, ttl_s, is_over=lambda: request.over)
 
     def _work_s(self, query: RouteQuery) -> float:
         if query.prompt_tokens:

@@ -115,6 +115,7 @@ class Intake:
             restore=lambda index: self._put(media[index].data, request),
             kv=kv_rules.sizes,
             decode_level=kv_rules.decode_level,
+            hedge_s={stage: policy.stages[stage].hedge_s for stage in Stage},
         )
 
     def _prompt(self, chat: ChatRequest, media: Sequence[Media], tokens: Sequence[int]) -> Prompt:

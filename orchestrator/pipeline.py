@@ -8,12 +8,12 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from orchestrator.core.kv import KvSizes, kv_bytes
 from orchestrator.core.types import Replica, RouteQuery, StageTag
 from orchestrator.dispatch import NobodyInDomain
-from orchestrator.hops import Attempt, Hops, Request
+from orchestrator.hops import HEDGE, Attempt, Hops, Request
 from orchestrator.logs import request_fields
 from orchestrator.prefix_index import PrefixIndex
 from stages.prefix import block_hashes
@@ -24,6 +24,7 @@ from stages.types import (
     DecodeJob,
     EmbeddingRef,
     EncodeJob,
+    Job,
     KVRef,
     MediaItem,
     PrefillJob,
@@ -44,6 +45,10 @@ CRASHES_ALONE = 2
 
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.05, 2.0
 """Before a hop that an engine refused is tried again; the wait doubles with each attempt."""
+
+
+Answered = tuple[Attempt, Reply]
+"""What a replica was asked, and what it said."""
 
 
 class RequestFailed(Exception):
@@ -84,6 +89,7 @@ class Work:
         restore: Puts a media item's bytes back into the blob store, by its index.
         kv: What the model keeps of what it reads.
         decode_level: Topology levels that decode must share with prefill.
+        hedge_s: By stage, after how long with one replica a hop is given to a second as well.
     """
 
     tag: StageTag
@@ -94,6 +100,7 @@ class Work:
     kv: KvSizes
     decode_level: int = 0
     chat: BlobHandle | None = None
+    hedge_s: Mapping[Stage, float | None] = field(default_factory=dict)
 
 
 class Pipeline:
@@ -159,8 +166,7 @@ class Pipeline:
             item = self._items[index]
             query = self._query(hop, Stage.ENCODE, item.tokens, affinity_key=item.content_hash)
             job = EncodeJob(item=item, **self._request.next_attempt(hop))
-            async with self._hops.attempt(self._request, query, job) as attempt:
-                reply = await attempt.inbox.get()
+            attempt, reply = await self._answered(query, job)
             if isinstance(reply, Encoded):
                 self._embeddings[index] = reply.ref
                 cached = reply.ref.tokens if reply.ref.cached else 0
@@ -193,8 +199,7 @@ class Pipeline:
                 generated=tuple(self._generated),
                 **self._request.next_attempt(hop),
             )
-            async with self._hops.attempt(self._request, query, job) as attempt:
-                reply = await attempt.inbox.get()
+            attempt, reply = await self._answered(query, job)
             if isinstance(reply, Prefilled):
                 self._note(reply.ref.blob)
                 cached = min(tokens, reply.ref.cached_tokens)
@@ -251,6 +256,36 @@ class Pipeline:
         except NobodyInDomain:
             log.warning("no decode is left where prefill was; prefilling elsewhere", extra=self._fields())
             self._check_attempts(hop)
+
+    async def _answered(self, query: RouteQuery, job: Job) -> Answered:
+        """Have a hop done that may be done twice; a second replica gets it too if the first takes long."""
+        async with self._hops.attempt(self._request, query, job) as attempt:
+            try:
+                async with asyncio.timeout(self._work.hedge_s.get(query.stage)):
+                    return attempt, await attempt.inbox.get()
+            except TimeoutError:
+                return await self._raced(attempt, query, job)
+
+    async def _raced(self, first: Attempt, query: RouteQuery, job: Job) -> Answered:
+        """Return what a second replica answers, or the first one, if that does the work sooner."""
+        busy = first.grant.order.replica_id
+        log.info("%s takes long on %s; given to another as well", job.hop, busy, extra=self._fields())
+        again = replace(job, **self._request.next_attempt(job.hop + HEDGE))
+        elsewhere = replace(query, excluded=query.excluded | {busy})
+        runs = [
+            asyncio.create_task(_reply(first)),
+            asyncio.create_task(self._once(elsewhere, again)),
+        ]
+        try:
+            return await _first_done(runs)
+        finally:
+            for run in runs:
+                run.cancel()
+            await asyncio.gather(*runs, return_exceptions=True)
+
+    async def _once(self, query: RouteQuery, job: Job) -> Answered:
+        async with self._hops.attempt(self._request, query, job) as attempt:
+            return await _reply(attempt)
 
     def _chat(self) -> Chat | None:
         """Return the chat as it is now: media may have been put back into the store."""
@@ -358,6 +393,19 @@ class Pipeline:
     def _fields(self) -> dict[str, str]:
         request = self._request
         return request_fields(request.request_id, request.x_request_id, request.traceparent)
+
+
+async def _reply(attempt: Attempt) -> Answered:
+    return attempt, await attempt.inbox.get()
+
+
+async def _first_done(runs: Sequence[asyncio.Task[Answered]]) -> Answered:
+    """Return the first answer that is the work done, else the last one."""
+    for run in asyncio.as_completed(runs):
+        attempt, reply = await run
+        if isinstance(reply, Encoded | Prefilled):
+            break
+    return attempt, reply
 
 
 def _first(errors: BaseExceptionGroup[Exception]) -> Exception:

@@ -86,7 +86,7 @@ class Observer(Protocol):
     """Hears what happens to hops, for metrics. Called on the event loop: it must be quick."""
 
     def arrived(self, stage: Stage, *, again: bool) -> None:
-        """A hop asks for a replica; `again` if an earlier attempt of it was lost."""
+        """A hop asks for a replica; `again` if an earlier attempt of it was lost, or takes long."""
 
     def routed(self, stage: Stage, reason: Reason) -> None:
         """A hop got a replica."""

@@ -176,7 +176,8 @@ class Job:
 
     Attributes:
         request_id: Our id of the request, unique within the system.
-        hop: `encode.<item index>`, `prefill` or `decode`; unique within the request.
+        hop: `encode.<item index>`, `prefill` or `decode`; unique within the request. A second replica that
+            does the same beside the first has `.hedge` behind it.
         attempt: Counts dispatches of this hop from 1; the fencing token of everything it writes.
         reply_to: Reply stream of the gateway that accepted the request.
         model: Name of the model asked for.

@@ -64,6 +64,7 @@ def keep_running(running: Policy, edited: Policy) -> Policy:
         apiVersion=running.apiVersion,
         service=running.service,
         model=replace(running.model, profile=edited.model.profile),
+        split=running.split,
         stages=StagePolicies(
             encode=_keep_stage(running.stages.encode, edited.stages.encode),
             prefill=_keep_stage(running.stages.prefill, edited.stages.prefill),

@@ -11,6 +11,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import AfterValidator, ConfigDict, Field
 
 from orchestrator.core.admission import AdmissionBounds
+from orchestrator.core.scaling import SCALERS
 from orchestrator.core.types import Split
 from orchestrator.core.waiting import WaitingParams
 from orchestrator.policy.requests import AdmissionPolicy, SloPolicy
@@ -80,6 +81,10 @@ class StagePolicy:
     drain_s: Annotated[
         Count, Field(description="Seconds that a replica on a cluster has to finish once it is told to go.")
     ] = 60
+    hedge_s: Annotated[
+        Seconds | None,
+        Field(description="A hop that a replica has had for so long goes to another too; not of decode."),
+    ] = None
 
     def __post_init__(self) -> None:
         if self.min > self.max:
@@ -95,6 +100,10 @@ class StagePolicies:
     encode: StagePolicy
     prefill: StagePolicy
     decode: StagePolicy
+
+    def __post_init__(self) -> None:
+        if self.decode.hedge_s is not None:
+            raise InfeasibleError("decode has no second try beside the first: it streams", "decode.hedge_s")
 
     def __getitem__(self, stage: Stage) -> StagePolicy:
         return {Stage.ENCODE: self.encode, Stage.PREFILL: self.prefill, Stage.DECODE: self.decode}[stage]
@@ -271,9 +280,10 @@ class Policy:
         if not self.served:
             message = f"{self.stages.encode.engine} has an engine for each stage; leave split out"
             raise InfeasibleError(message, "split")
-        if self.scaling.policy != "static":
-            message = f"{self.scaling.policy} does not count what decode prefills; static does without"
-            raise InfeasibleError(message, "scaling", "policy")
+        if SCALERS[self.scaling.policy].counts_work:
+            others = ", ".join(name for name, each in SCALERS.items() if each.live and not each.counts_work)
+            message = f"{self.scaling.policy} does not count what a stage does for another"
+            raise InfeasibleError(f"{message}; these need not: {others}", "scaling", "policy")
 
     @property
     def served(self) -> bool:

@@ -49,7 +49,7 @@ def read_load(metrics: str) -> ServerLoad:
 
 
 def read_sglang_load(metrics: str) -> ServerLoad:
-    """Return the load out of the text of SGLang's /metrics, which does not say the size of its KV cache."""
+    """Return the load out of the text of SGLang's /metrics."""
     values: dict[str, float] = {}
     for family in text_string_to_metric_families(metrics):
         for sample in family.samples:
@@ -57,6 +57,7 @@ def read_sglang_load(metrics: str) -> ServerLoad:
     return ServerLoad(
         waiting=int(values.get("sglang:num_queue_reqs", 0)),
         running=int(values.get("sglang:num_running_reqs", 0)),
+        kv_tokens=int(values.get("sglang:max_total_num_tokens", 0)),
         kv_usage=values.get("sglang:token_usage", 0.0),
     )
 

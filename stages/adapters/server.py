@@ -6,10 +6,6 @@ DRIVEN = ("vllm", "sglang", "openai")
 """Engine servers that have an adapter."""
 
 
-BOOTSTRAP_PORT = 8998
-"""SGLang's `--disaggregation-bootstrap-port`, as it comes."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineServer:
     """One server that does one stage.
@@ -22,7 +18,6 @@ class EngineServer:
         silence_s: Without a byte of an answer for so long, a request has failed.
         start_s: A server may take so long to become healthy.
         bootstrap_host: Where decode servers reach an SGLang server that prefills; empty: as `url` has it.
-        bootstrap_port: Likewise, its port.
         kv_lease_s: For so long a prefill server keeps a KV cache that nobody fetches; vLLM's
             `kv_lease_duration`.
     """
@@ -35,4 +30,3 @@ class EngineServer:
     start_s: float = 1800.0
     kv_lease_s: float = 30.0
     bootstrap_host: str = ""
-    bootstrap_port: int = BOOTSTRAP_PORT

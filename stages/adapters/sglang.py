@@ -1,14 +1,12 @@
 """SGLang servers that prefill and decode for one another, and servers that do all stages.
 
 Both are sent a request at the same time, with the same three fields by which they find each other; prefill
-answers once decode has taken the KV cache. Encoders are called by the servers that prefill, not from here.
-Sources: SGLang 0.5.23's router and `disaggregation/`.
+answers once decode has taken the KV cache. A decode that comes to nothing has prefill stop too. Encoders are
+called by the servers that prefill, not from here. Sources: SGLang 0.5.23's router and `disaggregation/`.
 """
 
 import logging
 import secrets
-from collections.abc import Mapping
-from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
@@ -18,9 +16,12 @@ from stages.adapters.calls import CHAT
 from stages.adapters.engine import ServerEngine
 from stages.adapters.load import ServerLoad, read_sglang_load
 from stages.adapters.plain import PlainDecode
-from stages.adapters.watch import ASK_S, Watch
-from stages.engines import StageError
-from stages.types import DecodeJob, KVRef, PrefillJob
+from stages.adapters.server import EngineServer
+from stages.adapters.watch import ASK_S, ServerUnfit, Watch
+from stages.blobs import BlobStore
+from stages.engines import Emit, StageError
+from stages.limits import EngineLimits
+from stages.types import DecodeJob, FinishReason, KVRef, PrefillJob
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +30,21 @@ OLDEST = (0, 5, 23)
 
 _ROOMS = 63
 """Bits of the number by which the two halves of a request know each other."""
+
+
+ABORT = "/abort_request"
+
+
+class Meeting(msgspec.Struct):
+    """Where decode finds prefill, and by which name each server knows the request.
+
+    Attributes:
+        fields: Of both bodies.
+        prefill_url: Of the server that prefills, for decode's worker.
+    """
+
+    fields: Json
+    prefill_url: str
 
 
 class SglangWatch(Watch):
@@ -48,6 +64,18 @@ class SglangPrefill(ServerEngine):
 
     watches = SglangWatch
 
+    def __init__(self, server: EngineServer, blobs: BlobStore, limits: EngineLimits) -> None:
+        """Wait until the server is healthy.
+
+        Raises:
+            ServerUnfit: It did not become so, or does not prefill for others.
+        """
+        super().__init__(server, blobs, limits)
+        facts = self._watch.facts
+        if facts.get("disaggregation_mode") != "prefill":
+            raise ServerUnfit(f"{server.url} was not started with --disaggregation-mode prefill")
+        self._port = int(facts["disaggregation_bootstrap_port"])
+
     def prefill(self, job: PrefillJob) -> KVRef:
         """Send the chat and return at once: the server answers when decode has been there.
 
@@ -55,14 +83,18 @@ class SglangPrefill(ServerEngine):
         nobody comes for, is ended by the server, and decode is told by it.
         """
         assert job.chat
-        server = self._server
-        meeting = {
-            "bootstrap_host": server.bootstrap_host or urlsplit(server.url).hostname,
-            "bootstrap_port": server.bootstrap_port,
-            "bootstrap_room": secrets.randbits(_ROOMS),
+        address = urlsplit(self._server.url)
+        host = self._server.bootstrap_host or address.hostname
+        room = secrets.randbits(_ROOMS)
+        fields = {
+            "bootstrap_host": host,
+            "bootstrap_port": self._port,
+            "bootstrap_room": room,
+            "rid": f"{job.request_id}-{room:x}",
         }
-        body = unnamed(chat_body(job.chat, self._blobs)) | meeting
+        body = unnamed(chat_body(job.chat, self._blobs)) | fields
         self._calls.begin(job, self._prefilled(job, msgspec.json.encode(body)))
+        meeting = Meeting(fields, f"http://{host}:{address.port}")
         return KVRef(blob=stored(meeting, self._ttl_s), tokens=0, first_token=-1)
 
     async def _prefilled(self, job: PrefillJob, body: bytes) -> None:
@@ -79,7 +111,26 @@ class SglangDecode(PlainDecode):
 
     watches = SglangWatch
 
+    def decode(self, job: DecodeJob, emit: Emit) -> FinishReason:
+        """See `ServedDecode`; if nothing comes of it, prefill is told."""
+        try:
+            return super().decode(job, emit)
+        except Exception:
+            if job.kv:
+                self._calls.begin(job, self._abort_prefill(job, self._meeting(job.kv)))
+            raise
+
     def asked(self, job: DecodeJob, client: Json) -> Json:
         """Return the client's body, with where prefill is to be found."""
-        meeting: Mapping[str, Any] = restored(job.kv.blob, self._blobs.get) if job.kv else {}
-        return unnamed(client) | dict(meeting)
+        return unnamed(client) | (self._meeting(job.kv).fields if job.kv else {})
+
+    def _meeting(self, kv: KVRef) -> Meeting:
+        return msgspec.convert(restored(kv.blob, self._blobs.get), Meeting)
+
+    async def _abort_prefill(self, job: DecodeJob, meeting: Meeting) -> None:
+        """Have prefill stop: for minutes it would keep a KV cache that nobody fetches."""
+        body = msgspec.json.encode({"rid": meeting.fields["rid"]})
+        try:
+            await self._calls.answer(meeting.prefill_url + ABORT, body, job.request_id)
+        except (StageError, RuntimeError) as error:
+            log.warning("prefill of %s was not stopped: %s", job.request_id, error)

@@ -4,7 +4,7 @@ import logging
 import re
 import threading
 import time
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import aiohttp
 import msgspec
@@ -37,6 +37,7 @@ class Watch:
         oldest: The first version that is taken.
         version_path: Where it says its version.
         version: As the server says it.
+        facts: What else it says of itself there.
         load: At the last answer.
         gone: Why the server cannot be reached any more, None while it can.
     """
@@ -56,6 +57,7 @@ class Watch:
         self.calls = calls
         self._closed = threading.Event()
         self.gone: BaseException | None = None
+        self.facts: dict[str, Any] = {}
         self._until_healthy()
         self.version = self.checked_version()
         self.load: ServerLoad = self.ask()
@@ -110,7 +112,8 @@ class Watch:
         url = self._server.url
         try:
             answer = self.calls.wait(self.calls.get(self.version_path, ASK_S))
-            version = str(msgspec.json.decode(answer)["version"])
+            self.facts = msgspec.json.decode(answer, type=dict[str, Any])
+            version = str(self.facts["version"])
         except (aiohttp.ClientError, OSError, msgspec.MsgspecError, KeyError, StageError) as error:
             raise ServerUnfit(f"{url} does not say which {self.names} it is: {error}") from None
         known = tuple(map(int, re.findall(r"\d+", version)))[: len(self.oldest)]

@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
 from stages.emulator.config import EmulatorConfig
 from stages.emulator.continuation import digest_of
+from stages.emulator.ec_transfer import check_ec_params
 from stages.emulator.errors import EngineError, wrong_shape, wrong_value
 from stages.emulator.media import MEDIA_PARTS, Json, MediaCache, Medium, read_medium
 from stages.emulator.transfer import KvOrder, kv_order
@@ -52,6 +53,9 @@ class ChatBody(msgspec.Struct, kw_only=True):
     ec_transfer_params: Json | None = None
 
 
+BodyT = TypeVar("BodyT", bound=ChatBody)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
     """What an engine is to do.
@@ -90,8 +94,13 @@ def read_chat(data: bytes) -> ChatBody:
     Raises:
         EngineError: It is no JSON, or a field has the wrong type.
     """
+    return read_as(_body, data)
+
+
+def read_as(decoder: msgspec.json.Decoder[BodyT], data: bytes) -> BodyT:
+    """Return a request's body of one kind; see `read_chat`."""
     try:
-        body = _body.decode(data)
+        body = decoder.decode(data)
     except msgspec.ValidationError as error:
         message, _, path = str(error).partition(" - at `$")
         raise wrong_shape("body" + path.rstrip("`"), message) from None
@@ -109,6 +118,7 @@ def work_of(body: ChatBody, config: EmulatorConfig, cache: MediaCache) -> Work:
         EngineError: As vLLM refuses it, or because the request breaks the contract between engines.
     """
     check_model(body.model, config)
+    check_ec_params(body.ec_transfer_params, config)
     order = kv_order(body.kv_transfer_params, config)
     _check_sampling(body, order, config)
     prompt, media = _rendered(body.messages, config, cache)

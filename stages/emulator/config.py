@@ -7,6 +7,17 @@ from enum import StrEnum
 from pathlib import Path
 
 
+class Kind(StrEnum):
+    """Whose wire format an engine speaks."""
+
+    VLLM = "vllm"
+    SGLANG = "sglang"
+
+
+RELEASES = {Kind.VLLM: "0.32.0", Kind.SGLANG: "0.5.23"}
+"""Whose interface is emulated unless a configuration names another."""
+
+
 class Role(StrEnum):
     """What an engine does: one stage, or all of them."""
 
@@ -53,7 +64,9 @@ class EmulatorConfig:
     """One emulated engine.
 
     Attributes:
+        kind: See `Kind`.
         model: Name under which it serves.
+        version: Release of the engine; empty for the one in `RELEASES`.
         max_model_len: Tokens of a prompt and its completion at most.
         block_size: Tokens in a block of the KV cache.
         blocks: Blocks of the KV cache; at least one request of `max_model_len` must fit.
@@ -74,8 +87,9 @@ class EmulatorConfig:
     """
 
     role: Role
+    kind: Kind = Kind.VLLM
     model: str = "emulated"
-    version: str = "0.32.0"
+    version: str = ""
     max_model_len: int = 32_768
     block_size: int = 16
     blocks: int = 8192
@@ -94,11 +108,18 @@ class EmulatorConfig:
     scale_out: bool = True
     speed_up: float = 1.0
 
+    @property
+    def release(self) -> str:
+        """Version that it says it is."""
+        return self.version or RELEASES[self.kind]
+
     def __post_init__(self) -> None:
         if self.blocks * self.block_size < self.max_model_len:
             raise ValueError(
                 f"{self.blocks} blocks of {self.block_size} tokens hold no request of "
                 f"{self.max_model_len} tokens (max_model_len)"
             )
+        if self.kind is Kind.SGLANG and self.role is Role.ENCODE:
+            raise ValueError("SGLang's encoders, which its own servers call, are not emulated")
         if self.speed_up <= 0:
             raise ValueError(f"a speed-up of {self.speed_up:g} is none")

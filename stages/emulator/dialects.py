@@ -1,12 +1,18 @@
-"""How the questions of a path are read and its answers written: chats, and tokens."""
+"""How the questions of a path are read and its answers written: vLLM's chats and tokens, SGLang's chats."""
 
 from typing import Protocol, TypeVar
+from uuid import uuid4
+
+import msgspec
 
 from stages.emulator.answers import Events, whole_answer
 from stages.emulator.chat import ChatBody, Work, read_chat, work_of
 from stages.emulator.config import EmulatorConfig
+from stages.emulator.errors import EngineError
 from stages.emulator.media import MediaCache
 from stages.emulator.sequence import Sequence
+from stages.emulator.sglang_answers import SglangEvents, sglang_answer, sglang_error
+from stages.emulator.sglang_chat import SglangBody, read_sglang, sglang_work
 from stages.emulator.token_answers import TokenEvents, whole_tokens
 from stages.emulator.tokens import TokensBody, read_tokens, work_behind
 
@@ -36,13 +42,10 @@ BodyT = TypeVar("BodyT", bound=Streamable)
 
 
 class Dialect(Protocol[BodyT]):
-    """The words of one path.
+    """The words of one path."""
 
-    Attributes:
-        names: What the engine's ids of its requests begin with.
-    """
-
-    names: str
+    def name(self, body: BodyT, header: str | None) -> str:
+        """Return the engine's id of a request; `header` is its x-request-id."""
 
     def read(self, data: bytes) -> BodyT:
         """Return a request's body, or raise EngineError."""
@@ -56,11 +59,16 @@ class Dialect(Protocol[BodyT]):
     def whole(self, sequence: Sequence, body: BodyT, config: EmulatorConfig) -> bytes:
         """Return the answer in one piece."""
 
+    def error(self, error: EngineError) -> bytes:
+        """Return an error's body, instead of an answer."""
+
 
 class Chats:
     """`/v1/chat/completions`."""
 
-    names = "chatcmpl"
+    def name(self, body: ChatBody, header: str | None) -> str:
+        """See `Dialect`."""
+        return f"chatcmpl-{header or uuid4().hex}"
 
     def read(self, data: bytes) -> ChatBody:
         """See `Dialect`."""
@@ -72,17 +80,23 @@ class Chats:
 
     def events(self, sequence: Sequence, body: ChatBody, config: EmulatorConfig) -> Saying:
         """See `Dialect`."""
-        return Events(sequence, body, config.model, config.version)
+        return Events(sequence, body, config.model, config.release)
 
     def whole(self, sequence: Sequence, body: ChatBody, config: EmulatorConfig) -> bytes:
         """See `Dialect`."""
-        return whole_answer(sequence, body, config.model, config.version)
+        return whole_answer(sequence, body, config.model, config.release)
+
+    def error(self, error: EngineError) -> bytes:
+        """See `Dialect`."""
+        return error.body()
 
 
 class Tokens:
     """`/inference/v1/generate`."""
 
-    names = "generate-tokens"
+    def name(self, body: TokensBody, header: str | None) -> str:
+        """See `Dialect`."""
+        return f"generate-tokens-{header or uuid4().hex}"
 
     def read(self, data: bytes) -> TokensBody:
         """See `Dialect`."""
@@ -99,3 +113,35 @@ class Tokens:
     def whole(self, sequence: Sequence, body: TokensBody, config: EmulatorConfig) -> bytes:
         """See `Dialect`."""
         return whole_tokens(sequence, body, config.model)
+
+    def error(self, error: EngineError) -> bytes:
+        """See `Dialect`."""
+        return error.body()
+
+
+class SglangChats:
+    """`/v1/chat/completions` of SGLang."""
+
+    def name(self, body: SglangBody, header: str | None) -> str:
+        """See `Dialect`."""
+        return body.rid or uuid4().hex
+
+    def read(self, data: bytes) -> SglangBody:
+        """See `Dialect`."""
+        return read_sglang(data)
+
+    def work(self, body: SglangBody, config: EmulatorConfig, media: MediaCache) -> Work:
+        """See `Dialect`."""
+        return sglang_work(body, config, media)
+
+    def events(self, sequence: Sequence, body: SglangBody, config: EmulatorConfig) -> Saying:
+        """See `Dialect`."""
+        return SglangEvents(sequence, body, config.model)
+
+    def whole(self, sequence: Sequence, body: SglangBody, config: EmulatorConfig) -> bytes:
+        """See `Dialect`."""
+        return sglang_answer(sequence, config.model)
+
+    def error(self, error: EngineError) -> bytes:
+        """See `Dialect`: an error stands alone in SGLang's body, and in a field of its events."""
+        return msgspec.json.encode(sglang_error(error))

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Coroutine
 from typing import Any, Generic
-from uuid import uuid4
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Receive, Scope, Send
@@ -42,13 +41,13 @@ class AnswerEndpoint(Generic[BodyT]):
             await self._suffer()
             body = self._dialect.read(data)
             work = self._dialect.work(body, self._engine.config, self._engine.media)
-            sequence = self._engine.submit(f"{self._dialect.names}-{name or uuid4().hex}", work)
+            sequence = self._engine.submit(self._dialect.name(body, name), work)
             try:
                 await (self._stream if body.stream else self._whole)(sequence, body, send)
             finally:
                 self._engine.abort(sequence)
         except EngineError as error:
-            await _send_whole(send, error.status, error.body())
+            await _send_whole(send, error.status, self._dialect.error(error))
 
     async def _suffer(self) -> None:
         """Let a request meet the faults that hit it before the engine does.

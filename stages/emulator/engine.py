@@ -12,10 +12,11 @@ from stages.emulator.batch import Batch, Step
 from stages.emulator.blocks import BlockPool
 from stages.emulator.chat import Work
 from stages.emulator.config import EmulatorConfig, EngineTiming, Role
+from stages.emulator.ec_transfer import ec_entry
 from stages.emulator.encoder_store import EncoderStore
 from stages.emulator.errors import failed
 from stages.emulator.faults import FaultBoard
-from stages.emulator.leases import Leases
+from stages.emulator.leases import Leases, Refusal
 from stages.emulator.media import Json, MediaCache, Medium
 from stages.emulator.metrics import EngineMetrics
 from stages.emulator.sequence import Phase, Sequence
@@ -74,6 +75,7 @@ class Engine:
         self.late_s = 0.0
         self._board = board
         self._metrics = metrics
+        self._open: dict[str, Sequence] = {}
         self._wake = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -82,9 +84,10 @@ class Engine:
         self.taken += 1
         drift = self.taken if self._board.faults.drift else 0
         sequence = Sequence(request_id, work, self.config.eos_every, drift)
+        self._open[request_id] = sequence
         self.batch.add(sequence)
         self._wake_up()
-        if work.kv and work.kv.source:
+        if work.kv and work.kv.source and not work.kv.source.coming:
             self._start(self._keep_lease(sequence, work.kv.source))
         return sequence
 
@@ -92,10 +95,20 @@ class Engine:
         """Drop a request whose client has gone; free what it holds, here and where its KV cache waits."""
         if sequence.over:
             return
+        if sequence.phase is Phase.HANDING:
+            assert sequence.work.kv
+            self.leases.release(self.leases.engine_id, sequence.work.kv.room)
+            return
         source = sequence.work.kv.source if sequence.work.kv else None
         if source and not sequence.fetched:
             self._start(give_up(source, self.config.handshake_s))
         self._end(sequence, "abort")
+
+    def abort_named(self, request_id: str) -> None:
+        """Drop a request by its id, if it is here."""
+        if sequence := self._open.get(request_id):
+            self.abort(sequence)
+            sequence.finish = sequence.finish or "abort"
 
     def take_faults(self) -> None:
         """Let the faults that concern what is kept come into force, or end."""
@@ -198,8 +211,11 @@ class Engine:
     def _encoded_all(self, sequence: Sequence) -> None:
         params: dict[str, Json] = {}
         for index, medium in enumerate(sequence.work.media):
-            entry = {"item_indices": [], "metadata": {"image_grid_thw": list(medium.grid)}}
-            params.setdefault(self._board.faults.key_of(medium.key), entry)["item_indices"].append(index)
+            key = self._board.faults.key_of(medium.key)
+            if key in params:
+                params[key]["item_indices"].append(index)
+            else:
+                params[key] = ec_entry(medium, index, self.config)
         sequence.ec_params = params or None
         sequence.finish = "stop"
         self._end(sequence, "stop")
@@ -228,11 +244,32 @@ class Engine:
 
     def _end(self, sequence: Sequence, reason: str) -> None:
         self.batch.remove(sequence)
+        if sequence.work.kv and sequence.work.kv.room:
+            if sequence.finish:
+                self._hand_over(sequence, sequence.work.kv.room, reason)
+                return
+            self.leases.release("", sequence.work.kv.room)
         if sequence.work.kv and sequence.work.kv.keep and sequence.finish:
             blocks, sequence.blocks = sequence.blocks, []
             source = self.leases.hold(sequence.request_id, sequence.digest, len(sequence.work.prompt), blocks)
             sequence.kv_params = kv_params(source, blocks)
         self.pool.release(sequence.blocks)
+        self._close(sequence, reason)
+
+    def _hand_over(self, sequence: Sequence, room: str, reason: str) -> None:
+        """Let a request that is done wait until a decode engine has been there."""
+        sequence.phase = Phase.HANDING
+        blocks, sequence.blocks = sequence.blocks, []
+        self.leases.hold_room(
+            room,
+            sequence.digest,
+            len(sequence.work.prompt),
+            blocks,
+            lambda how: self._close(sequence, reason if how is Refusal.USED else "error"),
+        )
+
+    def _close(self, sequence: Sequence, reason: str) -> None:
+        self._open.pop(sequence.request_id, None)
         self.ended[reason] += 1
         self._metrics.ended(sequence, reason, time.monotonic())
         sequence.end(failed() if reason == "error" else None)
@@ -240,7 +277,8 @@ class Engine:
 
     async def _fetch(self, sequence: Sequence, source: KvSource) -> None:
         try:
-            told = await fetch(source, self.config.handshake_s)
+            patience_s = self.config.lease_s if source.coming else self.config.handshake_s
+            told = await fetch(source, patience_s)
         except CannotFetch as error:
             log.warning("KV cache not fetched: %s", error)
             self.failed_fetches += 1

@@ -29,6 +29,7 @@ class _Lease:
     tokens: int
     blocks: list[int]
     timer: asyncio.TimerHandle
+    ended: Callable[[Refusal], None]
 
 
 class Leases:
@@ -59,6 +60,7 @@ class Leases:
         self._pool = pool
         self._freed = freed
         self._held: dict[str, _Lease] = {}
+        self._expected: dict[str, asyncio.Event] = {}
         self._ended: OrderedDict[str, Refusal] = OrderedDict()
 
     def __len__(self) -> int:
@@ -72,10 +74,32 @@ class Leases:
     def hold(self, request_id: str, digest: int, tokens: int, blocks: list[int]) -> KvSource:
         """Keep a request's blocks; return where they are."""
         name = f"{request_id}-{secrets.token_hex(4)}"
-        self._held[name] = _Lease(digest, tokens, blocks, self._timer(name))
+        self._held[name] = _Lease(digest, tokens, blocks, self._timer(name), lambda how: None)
         return KvSource(
             host=self.host, port=self.port, engine_id=self.engine_id, request_id=name, tokens=tokens
         )
+
+    def hold_room(
+        self, room: str, digest: int, tokens: int, blocks: list[int], ended: Callable[[Refusal], None]
+    ) -> None:
+        """Keep a request's blocks for whoever asks for this room; `ended` hears how that came out."""
+        given_up = room in self._ended
+        self._held[room] = _Lease(digest, tokens, blocks, self._timer(room), ended)
+        self._wake(room)
+        if given_up:
+            self.release(self.engine_id, room)
+
+    async def meet(self, room: str) -> tuple[int, int] | Refusal:
+        """Give the KV cache of a room out as soon as it is there; see `pull`."""
+        if room not in self._held and room not in self._ended:
+            expected = self._expected.setdefault(room, asyncio.Event())
+            try:
+                await asyncio.wait_for(expected.wait(), self.lease_s)
+            except TimeoutError:
+                self._note(room, Refusal.UNKNOWN)
+            finally:
+                self._expected.pop(room, None)
+        return self.pull(self.engine_id, room)
 
     def pull(self, engine_id: str, request_id: str) -> tuple[int, int] | Refusal:
         """Give a KV cache out, once: return digest and number of its tokens, or why not."""
@@ -87,9 +111,12 @@ class Leases:
         return lease.digest, lease.tokens
 
     def release(self, engine_id: str, request_id: str) -> None:
-        """Take back the blocks of a KV cache that nobody will fetch."""
-        if not isinstance(self._end(engine_id, request_id, Refusal.RELEASED), Refusal):
+        """Take back the blocks of a KV cache that nobody will fetch; an empty `engine_id` is any."""
+        how = self._end(engine_id or self.engine_id, request_id, Refusal.RELEASED)
+        if not isinstance(how, Refusal):
             self.released += 1
+        elif how is Refusal.UNKNOWN and not engine_id:
+            self._note(request_id, Refusal.RELEASED)  # of a room that is not filled yet
 
     def renew(self, engine_id: str, request_id: str) -> None:
         """Begin a lease anew: a decode engine has the request in its queue."""
@@ -118,8 +145,17 @@ class Leases:
             return self._ended.get(request_id, Refusal.UNKNOWN)
         lease.timer.cancel()
         self._pool.release(lease.blocks)
+        self._note(request_id, how)
+        self._freed()
+        lease.ended(how)
+        return lease
+
+    def _wake(self, room: str) -> None:
+        if expected := self._expected.get(room):
+            expected.set()
+
+    def _note(self, request_id: str, how: Refusal) -> None:
+        self._wake(request_id)
         self._ended[request_id] = how
         if len(self._ended) > _REMEMBERED:
             self._ended.popitem(last=False)
-        self._freed()
-        return lease

@@ -88,6 +88,34 @@ class Readings(Collector):
         return metric
 
 
+class SglangReadings(Collector):
+    """What SGLang's /metrics say with `--enable-metrics`, as far as anybody reads it."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def collect(self) -> Iterator[Metric]:
+        """See `Collector`."""
+        for name, (text, read) in _SGLANG_READS.items():
+            metric = GaugeMetricFamily(f"sglang:{name}", text, labels=["model_name"])
+            metric.add_metric([self._engine.config.model], read(self._engine))
+            yield metric
+
+
+_SGLANG_READS: Mapping[str, tuple[str, Read]] = {
+    "num_running_reqs": ("Requests in batches.", lambda e: e.batch.running),
+    "num_queue_reqs": ("Requests that wait.", lambda e: len(e.batch.waiting)),
+    "num_used_tokens": ("Tokens in the KV cache.", lambda e: e.pool.used * e.config.block_size),
+    "token_usage": ("KV cache in use; 1 is all.", kv_usage),
+    "max_total_num_tokens": ("Of the KV cache.", lambda e: e.config.blocks * e.config.block_size),
+    "num_prefill_inflight_queue_reqs": ("KV caches that wait for decode.", lambda e: len(e.leases)),
+    "num_decode_transfer_queue_reqs": (
+        "KV caches that are awaited.",
+        lambda e: e.batch.count(Phase.FETCHING),
+    ),
+}
+
+
 def _zero(engine: Engine) -> float:
     return 0.0
 

@@ -21,6 +21,7 @@ class Phase(Enum):
     ENCODING = auto()
     PREFILLING = auto()
     DECODING = auto()
+    HANDING = auto()
     DONE = auto()
 
 

@@ -1,4 +1,4 @@
-"""The HTTP side of an emulated engine: vLLM's routes, and our own under /emulator."""
+"""The HTTP side of an emulated engine: vLLM's or SGLang's routes, and our own under /emulator."""
 
 import time
 from collections.abc import Awaitable, Callable
@@ -6,21 +6,23 @@ from typing import Any
 from uuid import uuid4
 
 import msgspec
-from prometheus_client import generate_latest
+from prometheus_client import CollectorRegistry, generate_latest
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from stages.emulator.chat import check_model, read_chat, rendered_tokens
-from stages.emulator.dialects import Chats, Tokens
+from stages.emulator.config import Kind
+from stages.emulator.dialects import Chats, SglangChats, Tokens
 from stages.emulator.endpoint import AnswerEndpoint
 from stages.emulator.engine import Engine
 from stages.emulator.errors import EngineError, wrong_shape
 from stages.emulator.faults import FaultBoard
 from stages.emulator.media import Json
 from stages.emulator.metrics import EngineMetrics
-from stages.emulator.readings import Readings, state_of
+from stages.emulator.readings import Readings, SglangReadings, state_of
+from stages.emulator.sglang_chat import AbortBody
 from stages.emulator.tokens import rendered
 from stages.emulator.vocabulary import detokenize, tokenize
 
@@ -46,8 +48,21 @@ class Detokenize(msgspec.Struct, kw_only=True):
 
 def engine_app(engine: Engine, board: FaultBoard, metrics: EngineMetrics) -> Starlette:
     """Return the ASGI application of an engine whose loop runs elsewhere."""
-    metrics.registry.register(Readings(engine))
-    pages = _Pages(engine, board, metrics)
+    registry = metrics.registry if engine.config.kind is Kind.VLLM else CollectorRegistry()
+    registry.register(Readings(engine) if engine.config.kind is Kind.VLLM else SglangReadings(engine))
+    pages = _Pages(engine, board, registry)
+    own = [
+        Route("/v1/models", pages.models, methods=["GET"]),
+        Route("/metrics", pages.metrics, methods=["GET"]),
+        Route("/emulator/state", pages.state, methods=["GET"]),
+        Route("/emulator/faults", pages.faults, methods=["GET"]),
+        Route("/emulator/faults", _refusing(pages.set_faults), methods=["POST"]),
+    ]
+    routes = _vllm_routes if engine.config.kind is Kind.VLLM else _sglang_routes
+    return Starlette(routes=[*own, *routes(engine, board, pages)])
+
+
+def _vllm_routes(engine: Engine, board: FaultBoard, pages: "_Pages") -> list[Route]:
     routes = [
         Route("/v1/chat/completions", AnswerEndpoint(engine, board, Chats()), methods=["POST"]),
         Route("/tokenize", _refusing(pages.tokenize), methods=["POST"]),
@@ -56,34 +71,58 @@ def engine_app(engine: Engine, board: FaultBoard, metrics: EngineMetrics) -> Sta
         Route("/ping", pages.empty, methods=["GET", "POST"]),
         Route("/version", pages.version, methods=["GET"]),
         Route("/load", pages.load, methods=["GET"]),
-        Route("/v1/models", pages.models, methods=["GET"]),
-        Route("/metrics", pages.metrics, methods=["GET"]),
-        Route("/emulator/state", pages.state, methods=["GET"]),
-        Route("/emulator/faults", pages.faults, methods=["GET"]),
-        Route("/emulator/faults", _refusing(pages.set_faults), methods=["POST"]),
     ]
     if engine.config.scale_out:
         routes += [
             Route("/v1/chat/completions/render", _refusing(pages.render), methods=["POST"]),
             Route("/inference/v1/generate", AnswerEndpoint(engine, board, Tokens()), methods=["POST"]),
         ]
-    return Starlette(routes=routes)
+    return routes
+
+
+def _sglang_routes(engine: Engine, board: FaultBoard, pages: "_Pages") -> list[Route]:
+    return [
+        Route("/v1/chat/completions", AnswerEndpoint(engine, board, SglangChats()), methods=["POST"]),
+        Route("/health", pages.empty, methods=["GET"]),
+        Route("/health_generate", pages.empty, methods=["GET"]),
+        Route("/ready", pages.empty, methods=["GET"]),
+        Route("/abort_request", _refusing(pages.abort), methods=["POST"]),
+        Route("/server_info", pages.server_info, methods=["GET"]),
+        Route("/get_server_info", pages.server_info, methods=["GET"]),
+    ]
 
 
 class _Pages:
     """What an engine answers beside chats."""
 
-    def __init__(self, engine: Engine, board: FaultBoard, metrics: EngineMetrics) -> None:
+    def __init__(self, engine: Engine, board: FaultBoard, registry: CollectorRegistry) -> None:
         self._engine = engine
         self._board = board
-        self._metrics = metrics
+        self._registry = registry
         self._started_unix_s = int(time.time())
 
     async def empty(self, request: Request) -> Response:
         return Response()
 
     async def version(self, request: Request) -> Response:
-        return _json({"version": self._engine.config.version})
+        return _json({"version": self._engine.config.release})
+
+    async def server_info(self, request: Request) -> Response:
+        """What SGLang says of itself, as far as anybody asks: its arguments and its version."""
+        config = self._engine.config
+        facts = {
+            "served_model_name": config.model,
+            "context_length": config.max_model_len,
+            "max_running_requests": config.max_seqs,
+            "max_total_num_tokens": config.blocks * config.block_size,
+            "disaggregation_mode": config.role if config.role.moves_kv else "null",
+            "disaggregation_bootstrap_port": self._engine.leases.port,
+        }
+        return _json(facts | {"version": config.release})
+
+    async def abort(self, request: Request) -> Response:
+        self._engine.abort_named(_decoded(await request.body(), AbortBody).rid)
+        return Response()
 
     async def load(self, request: Request) -> Response:
         return _json({"server_load": self._engine.batch.running + len(self._engine.batch.waiting)})
@@ -94,7 +133,7 @@ class _Pages:
             "id": config.model,
             "object": "model",
             "created": self._started_unix_s,
-            "owned_by": "vllm",
+            "owned_by": config.kind,
             "root": config.model,
             "parent": None,
             "max_model_len": config.max_model_len,
@@ -103,7 +142,7 @@ class _Pages:
         return _json({"object": "list", "data": [card]})
 
     async def metrics(self, request: Request) -> Response:
-        return Response(generate_latest(self._metrics.registry), headers={"content-type": _METRICS_TYPE})
+        return Response(generate_latest(self._registry), headers={"content-type": _METRICS_TYPE})
 
     async def tokenize(self, request: Request) -> Response:
         asked = _decoded(await request.body(), Tokenize)

@@ -5,15 +5,15 @@ It stands for NIXL's handshake and transfer. No bytes of a KV cache move: their 
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
-from typing import Literal
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Literal
 
 import msgspec
 
 from stages.emulator.leases import Leases, Refusal
 from stages.emulator.transfer import KvSource
 
-Verb = Literal["pull", "renew", "release"]
+Verb = Literal["pull", "meet", "renew", "release"]
 
 _RETRY_S = 0.05
 _LINE_BYTES = 1 << 16
@@ -53,7 +53,8 @@ async def serve_side_channel(leases: Leases, host: str, port: int) -> asyncio.Se
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(ConnectionError, ValueError):
             while line := await reader.readline():
-                writer.write(msgspec.json.encode(_answer(leases, _ask(line))) + b"\n")
+                told = await _unless_closed(reader, _answer(leases, _ask(line)))
+                writer.write(msgspec.json.encode(told) + b"\n")
                 await writer.drain()
         writer.close()
 
@@ -66,7 +67,7 @@ async def fetch(source: KvSource, timeout_s: float) -> Told:
     Raises:
         CannotFetch: It is not there, or nobody answers within the time.
     """
-    told = await _spoken(source, "pull", timeout_s)
+    told = await _spoken(source, "meet" if source.coming else "pull", timeout_s)
     if told.refused:
         raise CannotFetch(f"{source.request_id}: {told.refused}")
     return told
@@ -84,14 +85,35 @@ async def give_up(source: KvSource, timeout_s: float) -> None:
         await _spoken(source, "release", timeout_s)
 
 
-def _answer(leases: Leases, ask: Ask) -> Told:
+async def _unless_closed(reader: asyncio.StreamReader, answer: Coroutine[Any, Any, Told]) -> Told:
+    """Return an answer; give it up with whoever has asked.
+
+    Raises:
+        ConnectionResetError: They have gone.
+    """
+    answering, closing = asyncio.ensure_future(answer), asyncio.ensure_future(reader.read(1))
+    try:
+        await asyncio.wait((answering, closing), return_when=asyncio.FIRST_COMPLETED)
+        if answering.done():
+            return answering.result()
+        raise ConnectionResetError("the decode engine has gone")
+    finally:
+        answering.cancel()
+        closing.cancel()
+        await asyncio.gather(answering, closing, return_exceptions=True)
+
+
+async def _answer(leases: Leases, ask: Ask) -> Told:
     if ask.verb == "renew":
         leases.renew(ask.engine_id, ask.request_id)
         return Told()
     if ask.verb == "release":
         leases.release(ask.engine_id, ask.request_id)
         return Told()
-    given = leases.pull(ask.engine_id, ask.request_id)
+    if ask.verb == "meet":
+        given = await leases.meet(ask.request_id)
+    else:
+        given = leases.pull(ask.engine_id, ask.request_id)
     return Told(refused=given) if isinstance(given, Refusal) else Told(*given)
 
 

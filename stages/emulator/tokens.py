@@ -9,6 +9,7 @@ from msgspec import UNSET, UnsetType
 
 from stages.emulator.chat import ChatBody, StreamOptions, Work, check_model, work_of
 from stages.emulator.config import EmulatorConfig
+from stages.emulator.ec_transfer import check_ec_params
 from stages.emulator.errors import wrong_shape, wrong_value
 from stages.emulator.media import Json, MediaCache, Medium
 from stages.emulator.transfer import kv_order
@@ -122,6 +123,7 @@ def work_behind(body: TokensBody, config: EmulatorConfig) -> Work:
         EngineError: As vLLM refuses it, or because the request breaks the contract between engines.
     """
     check_model(body.model, config)
+    check_ec_params(body.ec_transfer_params, config)
     sampling, order = body.sampling_params, kv_order(body.kv_transfer_params, config)
     room = config.max_model_len - len(body.token_ids)
     max_tokens = room if sampling.max_tokens is UNSET else sampling.max_tokens

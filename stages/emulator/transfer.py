@@ -14,9 +14,10 @@ class KvSource:
     """Where a KV cache waits.
 
     Attributes:
-        engine_id: Of the engine that has it: new at every start.
+        engine_id: Of the engine that has it: new at every start. Empty: whichever listens there.
         request_id: Of the request that made it.
         tokens: That it holds.
+        coming: It may not be made yet; whoever fetches it waits.
     """
 
     host: str
@@ -24,13 +25,22 @@ class KvSource:
     engine_id: str
     request_id: str
     tokens: int
+    coming: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KvOrder:
-    """What a request wants done with KV caches beside computing: keep its own, or begin with another's."""
+    """What a request wants done with KV caches beside computing: keep its own, or begin with another's.
+
+    Attributes:
+        keep: Whether to keep its own for a decode engine.
+        room: Name under which that asks for it, and until it has, prefill does not answer; empty: it answers
+            at once, and says where the KV cache is.
+        source: Another's.
+    """
 
     keep: bool = False
+    room: str = ""
     source: KvSource | None = None
 
 

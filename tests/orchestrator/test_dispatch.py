@@ -51,7 +51,7 @@ class Bench:
     def __post_init__(self) -> None:
         self.ledger = FakeLedger(self.slots)
         self.registry = Registry("g")
-        self.abandoned: list[str] = []
+        self.abandoned: list[Hop] = []
         self.refresh()
 
     def refresh(self) -> None:
@@ -120,7 +120,7 @@ def hop(
     query = RouteQuery(
         stage=Stage.DECODE, model="tiny", tokens=1, prefix_tokens={}, prompt_tokens=prompt_tokens
     )
-    return Hop(waiting, query, job, 60.0)
+    return Hop(waiting, query, job, 60.0, is_over=lambda: True)
 
 
 def run(scenario: Callable[[], Awaitable[None]]) -> None:
@@ -239,7 +239,7 @@ def test_nothing_starts_while_the_stage_is_held() -> None:
     run(scenario)
 
 
-def test_a_credit_that_nobody_waits_for_any_more_ends_its_request() -> None:
+def test_a_hop_that_nobody_waits_for_any_more_is_taken_back() -> None:
     async def scenario() -> None:
         bench = Bench()
         queue = bench.queue()
@@ -252,7 +252,7 @@ def test_a_credit_that_nobody_waits_for_any_more_ends_its_request() -> None:
         while not bench.abandoned:
             await asyncio.sleep(0.001)
         serving.cancel()
-        assert bench.abandoned == ["gone"]
+        assert bench.abandoned == [gone]
 
     run(scenario)
 

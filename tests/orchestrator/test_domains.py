@@ -49,7 +49,7 @@ def hop(number, domain):
             request_id=f"r{number}", hop="decode", attempt=1, reply_to="g", model="tiny",
             deadline_unix_s=0.0, item=None,
         ),
-        ttl_s=60.0,
+        ttl_s=60.0, is_over=lambda: True,
     )  # fmt: skip
 
 
@@ -63,7 +63,7 @@ def dispatched(replicas, domains):
         params = WaitingParams(ttft_s=2.0, stretch=0.0, age_s=10.0, priority_s=10.0)
         queue = StageQueue(
             Stage.DECODE, "g", ledger, registry, weights=lambda: {"free_kv": 1.0}, params=lambda: params,
-            held=lambda: False, abandon=lambda request_id: None, observer=Nobody(),
+            held=lambda: False, abandon=lambda hop: None, observer=Nobody(),
         )  # fmt: skip
         waiting = [asyncio.create_task(queue.acquire(hop(n, d))) for n, d in enumerate(domains)]
         running = asyncio.create_task(queue.run())

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -82,9 +82,16 @@ async def nowhere(order: str) -> None: ...
 
 @dataclass
 class FakeHops:
-    """Replicas that answer as scripted; keeps the jobs that were dispatched."""
+    """Replicas that answer as scripted; keeps the jobs that were dispatched.
+
+    Attributes:
+        late_s: Seconds before the answer to an attempt named `hop#attempt`.
+        running: Attempts that were not left yet.
+    """
 
     script: Callable[[Job], list[Reply]]
+    late_s: Mapping[str, float] = field(default_factory=dict)
+    running: int = 0
     jobs: list[Job] = field(default_factory=list)
     queries: list[RouteQuery] = field(default_factory=list)
     outputs: OutputLength = field(default_factory=OutputLength)
@@ -108,9 +115,16 @@ class FakeHops:
         )
         inbox = Inbox(lambda depth: None)
         for reply in self.script(job):
-            inbox.put(reply)
+            if wait_s := self.late_s.get(f"{job.hop}#{job.attempt}"):
+                asyncio.get_running_loop().call_later(wait_s, inbox.put, reply)
+            else:
+                inbox.put(reply)
         flow = Flow(nowhere, lambda work: work.close())
-        yield Attempt(Grant(order, replica, Reason.ONLY_CANDIDATE), inbox, flow)
+        self.running += 1
+        try:
+            yield Attempt(Grant(order, replica, Reason.ONLY_CANDIDATE), inbox, flow)
+        finally:
+            self.running -= 1
 
     def delivered(self, stage: Stage, tokens: int, cached_tokens: int = 0) -> None:
         self.tokens[stage] += tokens
@@ -127,7 +141,12 @@ ALL_APART = Split()
 
 
 def pipeline(
-    hops: FakeHops, images: int = 0, kappa: int = 1, kv: KvSizes = DECODER_ONLY, split: Split = ALL_APART
+    hops: FakeHops,
+    images: int = 0,
+    kappa: int = 1,
+    kv: KvSizes = DECODER_ONLY,
+    split: Split = ALL_APART,
+    hedge_s: Mapping[Stage, float | None] | None = None,
 ) -> Pipeline:
     items = [
         MediaItem(
@@ -160,6 +179,7 @@ def pipeline(
         sampling=Sampling(max_tokens=16),
         restore=lambda index: blob(f"restored-{index}"),
         kv=kv,
+        hedge_s=hedge_s or {},
     )
     return Pipeline(hops, PrefixIndex(8), request, work)  # type: ignore[arg-type]
 

@@ -68,7 +68,8 @@ def test_only_engine_servers_can_leave_a_stage_to_the_next():
 
 def test_a_policy_that_cannot_count_what_decode_prefills_is_refused():
     (told,) = problems(*SERVED, more="split: {prefill_from: 512}\nscaling: {policy: coupled}\n")
-    assert told.endswith("coupled does not count what decode prefills; static does without")
+    assert "coupled does not count what a stage does for another" in told
+    assert told.endswith("these need not: static, static-best, hpa, threshold-or")
 
 
 def test_the_scorers_of_a_policy_are_those_of_the_router():

@@ -1,6 +1,7 @@
 """What goes wrong in engine servers under load: every request is answered, and nothing is kept of it."""
 
 import asyncio
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any
@@ -14,6 +15,7 @@ from stages.types import Stage
 from tests.fakes.emulator import Emulated, emulated
 from tests.stages.emulator.kit import chat, image, nothing_left
 from tests.system.harness import ROOT, System, until
+from tests.system.kit import log_lines
 from tests.system.served import CHAT, said
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
@@ -149,3 +151,34 @@ def test_a_server_that_falls_silent_is_given_up_for_another(
     """After half a minute without a byte."""
     engines[stage][0].set_faults(hang=True)
     assert answers(served) == whole
+
+
+@pytest.fixture
+def hedged(served: System) -> Iterator[None]:
+    """For as long as the test lasts, a hop of half a second goes to another replica too."""
+    plain = (served.state.parent / "patient.yaml").read_text()
+    edit(served, plain.replace("    batch: 16\n", "    batch: 16\n    hedge_s: 0.5\n", 2))
+    yield
+    edit(served, plain)
+
+
+def edit(system: System, policy: str) -> None:
+    def taken() -> int:
+        return sum(line["message"] == "policy edit taken" for line in log_lines(system))
+
+    before = taken()
+    (system.state.parent / "patient.yaml").write_text(policy)
+    until("the edit is taken", lambda: taken() > before)
+
+
+@pytest.mark.parametrize("stage", [E, P])
+def test_a_second_server_is_asked_beside_one_that_takes_long(
+    served: System, engines: Engines, whole: list[str], sound: None, hedged: None, stage: Stage
+) -> None:
+    """Long before half a minute is over."""
+    engines[stage][0].set_faults(hang=True)
+    began_s = time.monotonic()
+    assert answers(served) == whole
+    assert time.monotonic() - began_s < 25.0
+    for engine in engines[stage]:
+        until(f"{stage} holds nothing", lambda engine=engine: nothing_left(engine))

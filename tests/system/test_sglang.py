@@ -1,100 +1,144 @@
-"""`tercet up` in front of servers with SGLang's interface: fixtures of its contract, not SGLang itself."""
+"""`tercet up` in front of emulated SGLang servers, prefill and decode, beside one that does both."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
 
 from cli.engines import engines_of
 from orchestrator.policy import load_policy
-from stages.adapters.server import EngineServer
-from stages.adapters.sglang import SglangDecode
-from stages.adapters.watch import ServerUnfit
-from stages.blobs import BlobSettings, open_store
-from stages.limits import EngineLimits
-from stages.types import DecodeJob, Sampling
-from tests.fakes.sglang_pair import MEETING, SglangPair, answer_to
-from tests.stages.emulator.kit import chat, image
-from tests.system.harness import ROOT, System
-from tests.system.served import ask, said
+from stages.emulator.config import EmulatorConfig, EngineTiming, Kind, Role
+from stages.types import Stage
+from tests.fakes.emulator import Emulated, emulated
+from tests.stages.emulator.kit import chat, image, nothing_left
+from tests.system.harness import ROOT, System, until
+from tests.system.served import CHAT, ask, said
 
 POLICY = ROOT / "policies" / "examples" / "sglang-pd.yaml"
-BODIES = [chat(f"question {n}", *[image(n)] * (n % 3), model="tiny") for n in range(16)]
+SPLIT = (Stage.PREFILL, Stage.DECODE)
+BODIES = [
+    chat(f"question {n}", *[image(n)] * (n % 3), model="tiny", return_token_ids=None) for n in range(16)
+]
+Engines = dict[Stage, list[Emulated]]
+
+
+def sglang(role: Role, folder: Path, timing: EngineTiming | None = None) -> Any:
+    config = EmulatorConfig(
+        kind=Kind.SGLANG, role=role, model="tiny", max_model_len=2048, lease_s=2.0, ec_dir=str(folder)
+    )
+    return emulated(config, timing)
 
 
 @pytest.fixture(scope="module")
-def pair() -> Iterator[SglangPair]:
-    with SglangPair() as running:
-        yield running
+def engines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engines]:
+    """Two of each; their work takes some time, so that it can be left."""
+    folder = tmp_path_factory.mktemp("ec")
+    timing = EngineTiming(prefill_s=lambda tokens: 0.01, decode_s=lambda sequences, tokens: 0.005)
+    with ExitStack() as running:
+        yield {
+            stage: [running.enter_context(sglang(Role(stage), folder, timing)) for _ in range(2)]
+            for stage in SPLIT
+        }
 
 
 @pytest.fixture(scope="module")
-def served(pair: SglangPair, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
-    addresses = ",".join(f"{stage}={url}" for stage, url in pair.urls.items())
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]]:
+    """What one server says to all bodies."""
+    with sglang(Role.AGGREGATED, tmp_path_factory.mktemp("own")) as alone:
+        yield [alone.chat(body).json()["choices"][0]["message"]["content"] for body in BODIES]
+
+
+@pytest.fixture(scope="module")
+def served(engines: Engines, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+    addresses = ",".join(f"{stage}={engine.url}" for stage in SPLIT for engine in engines[stage])
     with System(tmp_path_factory.mktemp("sglang"), policy=POLICY, options=("--engines", addresses)) as system:
         yield system
 
 
-def test_prefill_and_decode_are_sent_the_same_request_and_meet(served: System, pair: SglangPair) -> None:
-    for bodies in pair.bodies.values():
-        bodies.clear()
+@pytest.fixture
+def sound(engines: Engines) -> Iterator[None]:
+    """Faults end with the test."""
+    yield
+    for engine in (*engines[Stage.PREFILL], *engines[Stage.DECODE]):
+        engine.set_faults(error_rate=0, drop_after=None, slow=1)
+
+
+def answers(system: System) -> list[str]:
     with ThreadPoolExecutor(8) as pool:
-        found = list(pool.map(lambda body: ask(served, body), BODIES))
+        found = list(pool.map(lambda body: ask(system, body, timeout_s=60.0), BODIES))
     assert [answer.status_code for answer in found] == [200] * len(BODIES)
-    met = {stage: {b["bootstrap_room"]: b for b in bodies} for stage, bodies in pair.bodies.items()}
-    assert len(met["prefill"]) == len(BODIES)
-    assert met["prefill"] == met["decode"]
-    said_to = {"".join(answer_to(body["messages"])) for body in met["decode"].values()}
-    assert {answer.json()["choices"][0]["message"]["content"] for answer in found} == said_to
+    return [answer.json()["choices"][0]["message"]["content"] for answer in found]
 
 
-def test_a_stream_is_passed_on(served: System, pair: SglangPair) -> None:
-    stream = ask(served, BODIES[1] | {"stream": True})
-    assert said(stream.text) == "".join(answer_to(pair.bodies["decode"][-1]["messages"]))
-    assert stream.text.endswith("data: [DONE]\n\n")
+def until_idle(engines: Engines) -> None:
+    for stage in SPLIT:
+        for engine in engines[stage]:
+            until(f"{stage} holds nothing", lambda engine=engine: nothing_left(engine))
+
+
+def test_prefill_and_decode_meet_and_say_what_one_server_says(
+    served: System, engines: Engines, whole: list[str]
+) -> None:
+    before = sum(engine.state()["fetches"] for engine in engines[Stage.DECODE])
+    assert answers(served) == whole
+    assert sum(engine.state()["fetches"] for engine in engines[Stage.DECODE]) == before + len(BODIES)
+    until_idle(engines)
+
+
+def test_a_stream_is_passed_on(served: System, whole: list[str]) -> None:
+    stream = ask(served, BODIES[1] | {"stream": True, "stream_options": {"include_usage": True}})
+    assert said(stream.text) == whole[1]
+    assert stream.text.endswith("data: [DONE]\n\n") and '"usage":{' in stream.text
+
+
+def test_what_a_server_refuses_the_client_is_told(served: System, engines: Engines) -> None:
+    answer = ask(served, chat("word " * 3000, model="tiny"))
+    assert answer.status_code == 400 and "context length" in answer.text
+    until_idle(engines)
 
 
 @pytest.mark.slow
-def test_a_prefill_that_fails_ends_with_an_error_and_hangs_nobody(served: System, pair: SglangPair) -> None:
-    pair.broken = True
-    try:
-        answer = ask(served, BODIES[0], timeout_s=60.0)
-    finally:
-        pair.broken = False
-    assert answer.status_code == 503
-    assert ask(served, BODIES[0]).status_code == 200
+@pytest.mark.parametrize(
+    ("stage", "fault"),
+    [
+        pytest.param(Stage.DECODE, {"error_rate": 1}, id="decode-fails"),
+        pytest.param(Stage.DECODE, {"drop_after": 3}, id="decode-breaks-off"),
+        pytest.param(Stage.PREFILL, {"error_rate": 1}, id="prefill-fails"),
+    ],
+)
+def test_what_one_server_does_wrong_another_makes_good(
+    served: System, engines: Engines, whole: list[str], sound: None, stage: Stage, fault: dict[str, Any]
+) -> None:
+    """Whoever waits for a server that failed is told so, and keeps nothing."""
+    engines[stage][0].set_faults(**fault)
+    assert answers(served) == whole
+    until_idle(engines)
 
 
-def test_one_server_for_all_is_sent_no_meeting(pair: SglangPair, tmp_path: Path) -> None:
-    job = DecodeJob(
-        request_id="r",
-        hop="decode",
-        attempt=1,
-        reply_to="g",
-        model="tiny",
-        deadline_unix_s=0.0,
-        kv=None,
-        sampling=Sampling(max_tokens=1),
-    )
-    blobs = open_store(BlobSettings(dir=tmp_path))
-    server = EngineServer(kind="sglang", url=pair.urls["decode"], model="tiny")
-    engine = SglangDecode(server, blobs, EngineLimits())
-    body = engine.asked(job, chat("hello", image(1, uuid="x"), model="tiny"))
-    assert not set(MEETING) & body.keys()
-    assert (engine.load().batch_size, engine.load().total_kv_bytes) == (2, 0)
-    engine.close()
+@pytest.mark.slow
+def test_a_client_that_leaves_frees_both_servers(served: System, engines: Engines) -> None:
+    body = BODIES[0] | {"stream": True, "max_tokens": 1500}
+    with httpx.stream(
+        "POST", served.url + CHAT, json=body, timeout=30.0, trust_env=False, verify=False
+    ) as response:
+        next(response.iter_lines())
+    until_idle(engines)
 
 
-def test_an_older_one_is_refused(pair: SglangPair, tmp_path: Path) -> None:
-    pair.version = "0.5.9"
-    server = EngineServer(kind="sglang", url=pair.urls["decode"], model="tiny")
-    try:
-        with pytest.raises(ServerUnfit, match=r"is SGLang 0\.5\.9; at least 0\.5\.23 is needed"):
-            SglangDecode(server, open_store(BlobSettings(dir=tmp_path)), EngineLimits())
-    finally:
-        pair.version = "0.5.23"
+@pytest.mark.slow
+def test_a_client_that_leaves_while_decode_waits_stops_prefill_too(
+    served: System, engines: Engines, sound: None
+) -> None:
+    for engine in engines[Stage.PREFILL]:
+        engine.set_faults(slow=300.0)
+    with pytest.raises(httpx.ReadTimeout):
+        httpx.post(served.url + CHAT, json=BODIES[0], timeout=1.0, trust_env=False, verify=False)
+    until_idle(engines)
 
 
 def test_encoders_are_left_to_the_servers_that_call_them() -> None:

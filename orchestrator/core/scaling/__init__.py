@@ -18,18 +18,18 @@ from orchestrator.core.scaling.static import StaticBestParams, StaticParams, sta
 from orchestrator.core.scaling.threshold import ThresholdOrParams, threshold_or
 
 SCALERS: Mapping[str, Scaler] = {
-    "static": Scaler(plan=static, params=StaticParams, follows_load=False),
-    "static-best": Scaler(plan=static_best, params=StaticBestParams, follows_load=False),
+    "static": Scaler(plan=static, params=StaticParams, follows_load=False, counts_work=False),
+    "static-best": Scaler(plan=static_best, params=StaticBestParams, follows_load=False, counts_work=False),
     "oracle": Scaler(plan=oracle, params=OracleParams, follows_load=False, live=False),
     "oracle-zero-lag": Scaler(plan=oracle_zero_lag, params=OracleParams, follows_load=False, live=False),
-    "hpa": Scaler(plan=hpa, params=HpaParams),
+    "hpa": Scaler(plan=hpa, params=HpaParams, counts_work=False),
     "independent-tps": Scaler(plan=independent_tps, params=IndependentTpsParams),
     "latency-only": Scaler(plan=latency_only, params=LatencyOnlyParams),
     "periodic": Scaler(plan=periodic, params=PeriodicParams, follows_load=False),
     "heteroscale": Scaler(plan=heteroscale, params=HeteroscaleParams),
     "modserve": Scaler(plan=modserve, params=ModserveParams),
     "dynamo-like": Scaler(plan=dynamo_like, params=DynamoLikeParams),
-    "threshold-or": Scaler(plan=threshold_or, params=ThresholdOrParams),
+    "threshold-or": Scaler(plan=threshold_or, params=ThresholdOrParams, counts_work=False),
     "coupled": Scaler(plan=coupled, params=CoupledParams),
 }
 

@@ -25,12 +25,15 @@ class Scaler:
         follows_load: Whether missing signals make it propose and zero traffic brings it to the minima. If
             not, its counts are a matter of the file and the clock.
         live: Whether a policy file may name it; those that know the future are for simulators.
+        counts_work: Whether it reckons what the offered work is to each stage, and so has to know which stage
+            does it. If not, its counts are fixed, or follow what is seen of a stage's own replicas.
     """
 
     plan: PlanFunction
     params: type[Params]
     follows_load: bool = True
     live: bool = True
+    counts_work: bool = True
 
 
 def own(state: ScalerState, kind: type[S]) -> S:

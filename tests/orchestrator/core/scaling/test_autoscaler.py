@@ -150,3 +150,16 @@ def test_damping_never_stops_short_of_one_replica():
     assert aim(10, 20.0, damped, bounds) == 15
     assert aim(10, 4.0, damped, bounds) == 7
     assert aim(2, 0.9, damped, bounds) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "seen"),
+    [("hpa", {"utilisation": 0.95}), ("threshold-or", {"kv_usage": 0.9, "utilisation": None})],
+)
+def test_a_server_that_does_all_stages_follows_what_is_seen_of_it(name, seen):
+    """Its other stages have no replicas, whatever is offered."""
+    nothing = {"ready": 0, "utilisation": None}
+    signals = service(counts=(0, 0, 4), stages={E: nothing, P: nothing, D: seen})
+    policy = control(name, bounds={E: (0, 0), P: (0, 0), D: (1, 8)})
+    encode, prefill, decode = counts_of(plan(signals, policy, ScalerState(), 0.0)[0])
+    assert (encode, prefill) == (0, 0) and decode > 4

@@ -1,0 +1,69 @@
+"""What SGLang servers are asked and refused for, by emulated ones."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from stages.adapters.server import EngineServer
+from stages.adapters.sglang import SglangDecode, SglangPrefill
+from stages.adapters.watch import ServerUnfit
+from stages.blobs import BlobSettings, BlobStore, open_store
+from stages.emulator.config import EmulatorConfig, Kind, Role
+from stages.limits import EngineLimits
+from stages.types import DecodeJob, Sampling
+from tests.fakes.emulator import Emulated, emulated
+from tests.stages.emulator.kit import chat, image
+
+
+@pytest.fixture
+def blobs(tmp_path: Path) -> BlobStore:
+    return open_store(BlobSettings(dir=tmp_path / "blobs"))
+
+
+@pytest.fixture
+def alone(tmp_path: Path) -> Iterator[Emulated]:
+    with emulated(EmulatorConfig(kind=Kind.SGLANG, role=Role.AGGREGATED, ec_dir=str(tmp_path))) as engine:
+        yield engine
+
+
+def at(engine: Emulated) -> EngineServer:
+    return EngineServer(kind="sglang", url=engine.url, model="emulated")
+
+
+def test_one_server_for_all_is_sent_no_meeting(alone: Emulated, blobs: BlobStore) -> None:
+    job = DecodeJob(
+        request_id="r",
+        hop="decode",
+        attempt=1,
+        reply_to="g",
+        model="emulated",
+        deadline_unix_s=0.0,
+        kv=None,
+        sampling=Sampling(max_tokens=1),
+    )
+    engine = SglangDecode(at(alone), blobs, EngineLimits())
+    body = engine.asked(job, chat("hello", image(1, uuid="x")))
+    assert not {name for name in body if name.startswith("bootstrap") or name == "rid"}
+    assert "uuid" not in body["messages"][0]["content"][1]
+    engine.close()
+
+
+def test_its_load_is_what_its_metrics_say(alone: Emulated, blobs: BlobStore) -> None:
+    engine = SglangDecode(at(alone), blobs, EngineLimits())
+    assert (engine.load().batch_size, engine.load().total_kv_bytes) == (0, 8192 * 16)
+    engine.close()
+
+
+def test_an_older_one_is_refused(blobs: BlobStore, tmp_path: Path) -> None:
+    config = EmulatorConfig(kind=Kind.SGLANG, role=Role.DECODE, version="0.5.9", ec_dir=str(tmp_path))
+    with (
+        emulated(config) as old,
+        pytest.raises(ServerUnfit, match=r"is SGLang 0\.5\.9; at least 0\.5\.23 is needed"),
+    ):
+        SglangDecode(at(old), blobs, EngineLimits())
+
+
+def test_one_that_does_not_prefill_for_others_is_refused(alone: Emulated, blobs: BlobStore) -> None:
+    with pytest.raises(ServerUnfit, match="was not started with --disaggregation-mode prefill"):
+        SglangPrefill(at(alone), blobs, EngineLimits())
