@@ -31,6 +31,8 @@ _IMAGES, _TEXT_TOKENS = 4, 8192
 """Of a request at most; its images are the trace's tiles, by the profile's tiles an image."""
 _OUTPUT_SHARE = 0.25
 """Of the trace's completions: two cores hold the engines, and each token is an event on them."""
+_SESSION_HEADERS = ("x-session-id", "x-smg-routing-key")
+"""Some policies of others route by session; each request is one of its own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,4 +93,5 @@ def _body(images: int, text_tokens: int, output_tokens: int, rng: random.Random)
     text = "".join(f" {letters[at : at + 3]}" for at in range(0, len(letters), 3))
     pictures = [png(28, 28, rng.getrandbits(32)) for _ in range(images)]
     streamed = {"temperature": 0, "stream": True, "stream_options": {"include_usage": True}}
-    return chat_request(chat(MODEL, text, pictures, max_tokens=output_tokens, **streamed))
+    body = chat(MODEL, text, pictures, max_tokens=output_tokens, **streamed)
+    return chat_request(body, **dict.fromkeys(_SESSION_HEADERS, f"{rng.getrandbits(64):x}"))

@@ -24,6 +24,7 @@ from bench.burst import IMAGE_TOKENS, MODEL, PROFILE, TPOT_S, TTFT_S, WHERE, Ask
 from bench.played import Played, play
 from bench.processes import Processes, wait_until
 from bench.report import Figure, Say, against, figure
+from bench.routing_report import table
 
 LAYOUTS: Mapping[str, Mapping[str, int]] = {
     "whole": {"aggregated": 16},
@@ -36,18 +37,13 @@ _SPLITS = {
     "pd": "{encode_from: null}",
     "epd": "{}",
 }
+_ALIKE = ("round_robin", "random", "power_of_two", "cache_aware")
 _POLICIES: Mapping[str, Sequence[str]] = {
-    "vllm-router": (
-        "round_robin",
-        "random",
-        "power_of_two",
-        "cache_aware",
-        "consistent_hash",
-        "sticky_least_loaded",
-    ),
-    "sglang-router": ("round_robin", "random", "power_of_two", "cache_aware"),
+    "vllm-router": (*_ALIKE, "consistent_hash", "sticky_least_loaded"),
+    "sglang-router": (*_ALIKE, "manual"),
 }
-"""All that they have, but for those that need events or keys which no client here sends."""
+"""All that they have, but for vllm-router's kv_aware, which wants events that emulated engines lack."""
+_FLAGS = {"manual": ("--assignment-mode", "min_load")}
 _WITH_PD = ("vllm-router",)
 """SGLang's prefill and decode meet by fields of its own."""
 
@@ -57,14 +53,15 @@ service: burst
 model: {{name: {MODEL}, kappa: 1, max_context: 32768}}
 stages:
   encode:  {{engine: vllm, hardware: [{WHERE.hardware}], batch: 1}}
-  prefill: {{engine: vllm, hardware: [{WHERE.hardware}], batch: 8, max: 16}}
+  prefill: {{engine: vllm, hardware: [{WHERE.hardware}], batch: 2, max: 16}}
   decode:  {{engine: vllm, hardware: [{WHERE.hardware}], batch: 96, max: 16}}
 admission: {{queue_s: 10}}
 slo: {{ttft_s: {TTFT_S}, tpot_s: {TPOT_S}}}
 scaling: {{policy: static}}
 """
-"""That of policies/internvl-26b.yaml, on one A100 a replica."""
+"""That of policies/internvl-26b.yaml, on one A100 a replica, which a prompt or two keep busy."""
 
+_IDLE_S = 300.0
 _BURST_S, _RATE = (130.0, 170.0), 2.0
 """Seconds of the trace in which its rate doubles; each of its requests comes twice."""
 
@@ -117,7 +114,9 @@ def run(say: Say, quick: bool) -> list[Figure]:
                     _measure(front, list(chain(*there.values())), asks, seen[contender.name])
                 found = seen[contender.name].played[-1]
                 say(f"round {number + 1}/{rounds}, seed {number}: {contender.name} {found.attained():.1%}")
-    return _figures(seen)
+    figures = _figures(seen)
+    print(table(figures))
+    return figures
 
 
 def _contenders(say: Say) -> Iterator[_Contender]:
@@ -176,7 +175,7 @@ def _router(contender: _Contender, engines: Mapping[str, Sequence[str]], process
         workers = ["--vllm-pd-disaggregation", *pairs, "--kv-connector", "nixl"]
     else:
         workers = ["--worker-urls", *engines["aggregated"]]
-    options = ["--policy", contender.policy, *workers]
+    options = ["--policy", contender.policy, *_FLAGS.get(contender.policy, ()), *workers]
     return fronts.router(processes, contender.name, contender.front, MODEL, options)
 
 
@@ -188,7 +187,7 @@ def _measure(front: tuple[int, int], engines: Sequence[str], asks: Sequence[Ask]
     took_s = time.monotonic() - began_s
     seen.played.append(played)
     seen.cores.append((fronts.cpu_s(root) - before) / took_s)
-    wait_until("engines are idle", lambda: not any(_busy(_state(url)) for url in engines))
+    wait_until("engines are idle", lambda: not any(_busy(_state(url)) for url in engines), _IDLE_S)
     seen.late.append((_late_s(engines) - late_s) / len(engines) / took_s)
 
 
@@ -221,10 +220,11 @@ def _figures(seen: Mapping[str, _Seen]) -> list[Figure]:
             figure(f"{at}.cores", each.cores, "cores"),
             figure(f"{at}.late", each.late, ""),
         ]
-    return found + [_ratio(name, seen) for name in sorted(seen) if ".tercet" not in name]
+    return found + [_ratio(name, seen) for name in sorted(seen) if not name.endswith("tercet")]
 
 
-def _ratio(peer: str, seen: Mapping[str, _Seen]) -> Figure:
-    layout, _, router = peer.partition(".")
-    ours, other = ([played.per_s for played in seen[name].played] for name in (f"{layout}.tercet", peer))
-    return against(f"routing.{layout}.tercet.goodput/{router}", ours, router, other, "req/s", ">= 1")
+def _ratio(name: str, seen: Mapping[str, _Seen]) -> Figure:
+    """Return a peer's goodput as a part of Tercet's on the same layout."""
+    ours, other = (seen[each].played for each in (f"{name.partition('.')[0]}.tercet", name))
+    goodput = [played.per_s for played in other], [played.per_s for played in ours]
+    return against(f"routing.{name}.goodput/tercet", goodput[0], "tercet", goodput[1], "req/s", "<= 1")

@@ -6,7 +6,7 @@ import heapq
 import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from orchestrator.core.router import route
 from orchestrator.core.types import Reason, Replica, Route, RouteQuery
@@ -22,6 +22,9 @@ _POLL_S = 0.05
 """Other gateways give credits back without telling us."""
 _DOMAIN_PATIENCE_S = 2.0
 """How long a hop waits for a replica of its domain to come while there are some outside."""
+
+_FOR_ALL = (Reason.NO_CREDIT, Reason.SPARING_DECODES)
+"""Why a hop waits that holds for those behind it too."""
 
 
 class DeadlinePassed(Exception):
@@ -156,7 +159,7 @@ class StageQueue:
             if domain in full:
                 passed_over.append(hop)
                 continue
-            choice = None if self._held() else route(hop.query, self._known(hop.query), self._weights())
+            choice = None if self._held() else self._route(hop, now_s)
             target = choice and (choice.replica_id or choice.wanted)
             if choice and target:
                 self._start(hop, target, choice)
@@ -170,16 +173,23 @@ class StageQueue:
                 passed_over.append(hop)
                 # Nobody has room, so nobody behind this hop goes before it, unless to another domain. What
                 # avoids a replica says nothing about the room of others.
-                if not choice or (choice.reason is Reason.NO_CREDIT and not hop.query.excluded):
+                if not choice or (choice.reason in _FOR_ALL and not hop.query.excluded):
                     if not domain:
                         break
                     full.add(domain)
         for hop in passed_over:
             self._push(hop)
 
-    def _known(self, query: RouteQuery) -> list[Replica]:
+    def _route(self, hop: Hop, now_s: float) -> Route:
+        query = hop.query
         stages = (self._stage, Stage.DECODE) if query.onward_level else (self._stage,)
-        return [replica for stage in stages for replica in self._registry.replicas(stage)]
+        known = [replica for stage in stages for replica in self._registry.replicas(stage)]
+        if query.prompt_tokens:
+            unsplit = self._registry.unsplit
+            prompt_s, due_in_s = unsplit.prompt_s(query.prompt_tokens), hop.waiting.due_s - now_s
+            query = replace(query, prompt_s=prompt_s, due_in_s=due_in_s)
+            known = [unsplit.seen(replica) for replica in known]
+        return route(query, known, self._weights())
 
     def _start(self, hop: Hop, replica_id: str, choice: Route) -> None:
         order = DispatchOrder(
@@ -193,7 +203,16 @@ class StageQueue:
         )
         replica = self._registry.get(replica_id)
         assert replica  # it was routed to in this very step
-        self._registry.took(replica_id, order.tokens, order.kv_bytes)
+        self._registry.took(order)
+        if hop.query.prompt_tokens:
+            self._registry.unsplit.took(
+                replica_id,
+                hop.job.key,
+                prompt_tokens=hop.query.prompt_tokens,
+                expected_tokens=hop.query.tokens,
+                tpot_s=self._params().tpot_s,
+                now_s=time.monotonic(),
+            )
         task = asyncio.create_task(self._reserve(hop, Grant(order, replica, choice.reason)))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -205,7 +224,7 @@ class StageQueue:
             self._observer.routed(self._stage, grant.reason)
             hop.granted.set_result(grant)
             return
-        self._registry.gave_back(order.replica_id, order.tokens, order.kv_bytes)
+        self._registry.gave_back(order)
         if result is DispatchResult.OK:
             self._abandon(hop)
             return

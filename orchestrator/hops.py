@@ -134,7 +134,7 @@ class Hops:
             self._inboxes.close(job.key)
             self._running.pop(job.key, None)
             if grant:
-                self._registry.gave_back(grant.order.replica_id, grant.order.tokens, grant.order.kv_bytes)
+                self._registry.gave_back(grant.order)
                 self._queues[query.stage].wake()
                 self._observer.worked(query.stage, time.monotonic() - started_s)
                 if not inbox.ended:
@@ -143,6 +143,12 @@ class Hops:
     def delivered(self, stage: Stage, tokens: int, cached_tokens: int = 0) -> None:
         """Count work that a stage got done, and what its cache supplied."""
         self._observer.did(stage, tokens, cached_tokens)
+
+    def said(self, attempt: Attempt, tokens: int) -> None:
+        """Count tokens that came of an attempt."""
+        self.delivered(Stage.DECODE, tokens)
+        order = attempt.grant.order
+        self._registry.unsplit.said(order.replica_id, order.job.key, tokens, time.monotonic())
 
     async def repeat_unheard(self) -> None:
         """Look after attempts that nothing was heard of, for ever."""
@@ -167,18 +173,23 @@ class Hops:
             attempt.over = True
 
     def _hop(self, request: Request, query: RouteQuery, job: Job) -> Hop:
-        load = self._registry.load(query.stage, 0)
-        rate_tokens_per_s = load.rate_tokens_per_s / max(1, load.live_replicas)
         waiting = Waiting(
             hop_id=job.key,
             arrival_s=request.arrival_s,
             due_s=request.deadline_s if request.due_s is None else request.due_s,
             deadline_s=request.deadline_s,
-            work_s=query.tokens / rate_tokens_per_s if rate_tokens_per_s else 0.0,
+            work_s=self._work_s(query),
             priority=request.priority,
         )
         ttl_s = request.deadline_s - time.monotonic() + FORGET_AFTER_S
         return Hop(waiting, query, job, ttl_s, is_over=lambda: request.over)
+
+    def _work_s(self, query: RouteQuery) -> float:
+        if query.prompt_tokens:
+            return self._registry.unsplit.prompt_s(query.prompt_tokens)
+        load = self._registry.load(query.stage, 0)
+        rate_tokens_per_s = load.rate_tokens_per_s / max(1, load.live_replicas)
+        return query.tokens / rate_tokens_per_s if rate_tokens_per_s else 0.0
 
     async def _tell(self, job_key: str, verb: str) -> None:
         attempt = self._running.get(job_key)

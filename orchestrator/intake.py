@@ -158,8 +158,15 @@ class Intake:
             raise _refusal(admission)
         if request.due_s is None:
             at_once = policy.stages[Stage.PREFILL].tp  # as many encoders as it has accelerators
-            alone_s = isolated_by_rates_s(tagged, _replica_rates(loads), images_at_once=at_once)
+            alone_s = isolated_by_rates_s(tagged, self._rates(tagged, loads), images_at_once=at_once)
             request.due_s = due_s(request.arrival_s, alone_s, policy.waiting_params)
+
+    def _rates(self, tagged: StageTag, loads: Mapping[Stage, StageLoad]) -> Mapping[Stage, float]:
+        """Return tokens per second of one replica of each stage; encode's include preparing images."""
+        rates = {s: load.rate_tokens_per_s / max(1, load.live_replicas) for s, load in loads.items()}
+        if Stage.PREFILL in tagged.stages:
+            return rates
+        return rates | {Stage.PREFILL: self._fleet.registry.unsplit.rate_tokens_per_s}
 
     async def _store(self, item: Media, tokens: int, request: Request) -> MediaItem:
         if len(item.data) > _OFF_LOOP_BYTES:
@@ -197,11 +204,6 @@ def media_limits(policy: Policy) -> MediaLimits:
         containers=policy.served,
         fetch_timeout_s=fetch.timeout_s,
     )
-
-
-def _replica_rates(loads: Mapping[Stage, StageLoad]) -> dict[Stage, float]:
-    """Return tokens per second of one replica of each stage; encode's include preparing images."""
-    return {s: load.rate_tokens_per_s / max(1, load.live_replicas) for s, load in loads.items()}
 
 
 def _shape(item: Media, tokens: int) -> MediaShape:

@@ -225,6 +225,7 @@ class Pipeline:
             Stage.DECODE,
             self._hops.outputs.expect(sampling.max_tokens - len(self._generated)),
             kv_bytes=kv_bytes(self._work.tag, self._work.kv, sampling.max_tokens),
+            prompt_tokens=0 if prefilled else self._work.tag.prefill_tokens + len(self._generated),
             domain=prefill.domain if prefill else (),
             required_level=self._work.decode_level if prefill else 0,
         )
@@ -246,7 +247,7 @@ class Pipeline:
                         return
                     chunk = self._unseen(reply.chunk)
                     self._generated += chunk.tokens
-                    self._hops.delivered(Stage.DECODE, len(chunk.tokens))
+                    self._hops.said(attempt, len(chunk.tokens))
                     if chunk.tokens or chunk.finish:
                         yield chunk
                     if chunk.finish:
@@ -315,6 +316,7 @@ class Pipeline:
         tokens: int,
         *,
         kv_bytes: int = 0,
+        prompt_tokens: int = 0,
         affinity_key: str = "",
         prefix_tokens: Mapping[str, int] | None = None,
         domain: tuple[str, ...] = (),
@@ -326,6 +328,7 @@ class Pipeline:
             model=self._request.model,
             tokens=tokens,
             kv_bytes=kv_bytes,
+            prompt_tokens=prompt_tokens,
             affinity_key=affinity_key,
             prefix_tokens=prefix_tokens or {},
             domain=domain,

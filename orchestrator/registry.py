@@ -1,15 +1,22 @@
 """The gateway's view of the replicas: the last snapshot, kept current with its own dispatches in between."""
 
+import time
 from dataclasses import replace
 
 from orchestrator.core.admission import stage_load
 from orchestrator.core.types import Replica, StageLoad
-from orchestrator.ports import Snapshot
+from orchestrator.ports import DispatchOrder, Snapshot
+from orchestrator.unsplit import Unsplit
 from stages.types import Stage
 
 
 class Registry:
-    """Replicas by stage, as of the last refresh and what this gateway did since."""
+    """Replicas by stage, as of the last refresh and what this gateway did since.
+
+    Attributes:
+        snapshot: Of the last refresh.
+        unsplit: What is known of replicas that prefill and decode.
+    """
 
     def __init__(self, gateway: str) -> None:
         self._gateway = gateway
@@ -17,6 +24,7 @@ class Registry:
         self._others_waiting: dict[Stage, int] = {}
         self._rates: dict[Stage, float] = {}
         self.snapshot = Snapshot()
+        self.unsplit = Unsplit()
 
     def refresh(self, snapshot: Snapshot) -> None:
         """Replace the view."""
@@ -40,13 +48,14 @@ class Registry:
         """Return a replica, or None if it is not live."""
         return self._replicas.get(replica_id)
 
-    def took(self, replica_id: str, tokens: int, kv_bytes: int) -> None:
+    def took(self, order: DispatchOrder) -> None:
         """Count work that was just dispatched to a replica."""
-        self._shift(replica_id, 1, tokens, kv_bytes)
+        self._shift(order.replica_id, 1, order.tokens, order.kv_bytes)
 
-    def gave_back(self, replica_id: str, tokens: int, kv_bytes: int) -> None:
+    def gave_back(self, order: DispatchOrder) -> None:
         """Count work that a replica has just finished."""
-        self._shift(replica_id, -1, -tokens, -kv_bytes)
+        self._shift(order.replica_id, -1, -order.tokens, -order.kv_bytes)
+        self.unsplit.gone(order.replica_id, order.job.key, time.monotonic())
 
     def mark(self, replica_id: str, **changes: bool | int) -> None:
         """Correct what a refused dispatch has shown to be out of date."""

@@ -10,6 +10,8 @@ from stages.types import Stage
 
 OVERLOAD = 1.25
 """Affinity is given up when its replica has this many times the mean pending work (ModServe)."""
+PATIENCE = 1.5
+"""A hop waits for a better replica until its first token is due in this many times its own work."""
 
 Filter = Callable[[RouteQuery, Sequence[ReplicaView]], Sequence[ReplicaView]]
 Score = Callable[[RouteQuery, Sequence[ReplicaView]], Sequence[float]]
@@ -60,6 +62,24 @@ def elsewhere(query: RouteQuery, replicas: Sequence[ReplicaView]) -> Sequence[Re
     return [r for r in replicas if r.replica_id not in query.avoided] or replicas
 
 
+def sparing(query: RouteQuery, replicas: Sequence[ReplicaView]) -> Sequence[ReplicaView]:
+    """Keep where a prompt is computed soonest, of the replicas on which it makes nobody's tokens late.
+
+    A replica that prefills and decodes lets its decodes stand still for each prompt that it takes. Where
+    somebody would miss the target everywhere, a hop waits, as long as its own first token has time for that.
+    """
+    own_s = query.prompt_s
+    if not own_s:
+        return replicas
+    in_time = [r for r in replicas if r.prompts_s + own_s <= query.due_in_s]
+    harmless = [r for r in in_time if r.spare_s >= own_s]
+    if not harmless and query.due_in_s > PATIENCE * own_s:
+        return []
+    kept = harmless or in_time or replicas
+    least_s = min([r.prompts_s for r in kept])
+    return [r for r in kept if r.prompts_s == least_s]
+
+
 FILTERS: Sequence[tuple[Filter, Reason]] = (
     (serving, Reason.NO_REPLICA),
     (taking_work, Reason.ALL_DRAINING),
@@ -67,6 +87,7 @@ FILTERS: Sequence[tuple[Filter, Reason]] = (
     (open_to_all, Reason.QUARANTINE),
     (with_room, Reason.NO_CREDIT),
     (elsewhere, Reason.NO_CREDIT),
+    (sparing, Reason.SPARING_DECODES),
 )
 """Applied in this order; the reason is given when no candidate is left."""
 

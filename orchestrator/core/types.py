@@ -1,5 +1,6 @@
 """The nouns of deciding: frozen values with units in their names."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -30,6 +31,7 @@ class Reason(StrEnum):
     QUARANTINE = "quarantine"
     OUTSIDE_DOMAIN = "outside-domain"
     NO_CREDIT = "no-credit"
+    SPARING_DECODES = "sparing-decodes"
     ALL_DRAINING = "all-draining"
 
 
@@ -116,6 +118,8 @@ class Replica:
         draining: Takes no new work.
         quarantined: Reserved for requests that are retried alone.
         rate_tokens_per_s: Observed saturated rate in the stage's unit, 0.0 while unknown.
+        prompts_s: Seconds of prompts ahead of a new one, where prefill and decode are one; else 0.0.
+        spare_s: Seconds of prompts that it can take before a request that it decodes misses its target.
     """
 
     replica_id: str
@@ -132,6 +136,8 @@ class Replica:
     draining: bool = False
     quarantined: bool = False
     rate_tokens_per_s: float = 0.0
+    prompts_s: float = 0.0
+    spare_s: float = math.inf
 
 
 class ReplicaView(Protocol):
@@ -159,6 +165,10 @@ class ReplicaView(Protocol):
     def draining(self) -> bool: ...  # noqa: D102
     @property
     def quarantined(self) -> bool: ...  # noqa: D102
+    @property
+    def prompts_s(self) -> float: ...  # noqa: D102
+    @property
+    def spare_s(self) -> float: ...  # noqa: D102
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,6 +186,9 @@ class RouteQuery:
         excluded: Replica ids that must not be chosen, such as one just fenced.
         avoided: Replica ids that are chosen only if no other is left, such as one that refused the hop.
         alone: The work is suspected of crashing engines and needs an idle replica to itself.
+        prompt_tokens: Of the prompt, if the replica is to prefill and decode; 0 if prefill is apart.
+        prompt_s: For so long its decodes would stand still; 0.0 if that is unknown, or prefill apart.
+        due_in_s: Seconds until the first token is due.
     """
 
     stage: Stage
@@ -190,6 +203,9 @@ class RouteQuery:
     excluded: frozenset[str] = frozenset()
     avoided: frozenset[str] = frozenset()
     alone: bool = False
+    prompt_tokens: int = 0
+    prompt_s: float = 0.0
+    due_in_s: float = math.inf
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

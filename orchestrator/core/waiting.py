@@ -8,6 +8,7 @@ lets nobody starve: no key is later than arrival_s + age_s + priority_s and none
 arrival_s - priority_s, so nothing that arrives more than age_s + 2·priority_s later goes first.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -29,12 +30,14 @@ class WaitingParams:
             target independent of size.
         age_s: Seconds of patience at most; bounds how long others of equal priority overtake.
         priority_s: Seconds of head start that the highest priority is worth; ≥ 0.
+        tpot_s: Target of the mean time per output token; inf for none.
     """
 
     ttft_s: float
     stretch: float
     age_s: float
     priority_s: float
+    tpot_s: float = math.inf
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

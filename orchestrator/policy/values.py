@@ -311,4 +311,5 @@ class Policy:
             stretch=self.slo.stretch if self.slo.size_normalised else 0.0,
             age_s=self.admission.age_s,
             priority_s=self.admission.priority_s,
+            tpot_s=self.slo.tpot_s,
         )

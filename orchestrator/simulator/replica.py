@@ -1,5 +1,6 @@
 """One simulated replica: the router's view of it, its engine, and its place in the cluster."""
 
+import math
 from collections.abc import Callable
 
 from orchestrator.core.observed import PlacedReplica, ReplicaState
@@ -51,6 +52,8 @@ class SimReplica:
     )
 
     quarantined = False
+    prompts_s = 0.0
+    spare_s = math.inf
 
     def __init__(
         self,

@@ -1,6 +1,7 @@
 """Hops wait in order of urgency and start only with a credit."""
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -96,6 +97,7 @@ def hop(
     due_in_s: float = 1.0,
     deadline_in_s: float = 60.0,
     priority: int = 0,
+    prompt_tokens: int = 0,
 ) -> Hop:
     now_s = time.monotonic() + arrival_s
     job = DecodeJob(
@@ -115,7 +117,9 @@ def hop(
         deadline_s=now_s + deadline_in_s,
         priority=priority,
     )
-    query = RouteQuery(stage=Stage.DECODE, model="tiny", tokens=1, prefix_tokens={})
+    query = RouteQuery(
+        stage=Stage.DECODE, model="tiny", tokens=1, prefix_tokens={}, prompt_tokens=prompt_tokens
+    )
     return Hop(waiting, query, job, 60.0, is_over=lambda: True)
 
 
@@ -249,5 +253,35 @@ def test_a_hop_that_nobody_waits_for_any_more_is_taken_back() -> None:
             await asyncio.sleep(0.001)
         serving.cancel()
         assert bench.abandoned == [gone]
+
+    run(scenario)
+
+
+@pytest.mark.parametrize(
+    "due_in_s", [pytest.param(60.0, id="until-it-is-gone"), pytest.param(0.5, id="until-due")]
+)
+def test_a_prompt_waits_for_a_decode_that_it_would_make_late(due_in_s: float) -> None:
+    """A second of prompts is known to take a second; the decode that runs can bear none of them."""
+
+    async def scenario() -> None:
+        bench = Bench(slots=8)
+        unsplit = bench.registry.unsplit
+        for job, began_s in (("known", 0.0), ("running", 9.0)):
+            facts = {"prompt_tokens": 100, "expected_tokens": 2, "tpot_s": 0.1}
+            unsplit.took("decode.1", job, **facts, now_s=began_s)  # type: ignore[arg-type]
+            unsplit.said("decode.1", job, 1, began_s + 1.0)
+        unsplit.gone("decode.1", "known", 2.0)
+        queue = bench.queue()
+        serving = asyncio.create_task(queue.run())
+        asked_s = time.monotonic()
+        waiting = asyncio.create_task(queue.acquire(hop("prompt", due_in_s=due_in_s, prompt_tokens=20)))
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(asyncio.shield(waiting), 0.1)
+        assert not waiting.done()
+        if due_in_s > 1.0:
+            unsplit.gone("decode.1", "running", 20.0)
+        await waiting
+        assert time.monotonic() < asked_s + 5.0
+        serving.cancel()
 
     run(scenario)

@@ -129,6 +129,9 @@ class FakeHops:
     def delivered(self, stage: Stage, tokens: int, cached_tokens: int = 0) -> None:
         self.tokens[stage] += tokens
 
+    def said(self, attempt: Attempt, tokens: int) -> None:
+        self.tokens[Stage.DECODE] += tokens
+
     def hops(self) -> list[str]:
         return [f"{job.hop}#{job.attempt}" for job in self.jobs]
 

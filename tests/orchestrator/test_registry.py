@@ -3,9 +3,9 @@
 from dataclasses import replace
 
 from orchestrator.core.types import Replica
-from orchestrator.ports import RegisteredReplica, Snapshot
+from orchestrator.ports import DispatchOrder, RegisteredReplica, Snapshot
 from orchestrator.registry import Registry
-from stages.types import Stage
+from stages.types import PrefillJob, Prompt, Sampling, Stage
 
 
 def replica(stage: Stage, number: int = 0, **changes: object) -> Replica:
@@ -21,6 +21,29 @@ def replica(stage: Stage, number: int = 0, **changes: object) -> Replica:
     return replace(plain, **changes)  # type: ignore[arg-type]
 
 
+def dispatched(replica_id: str, tokens: int, kv_bytes: int) -> DispatchOrder:
+    job = PrefillJob(
+        request_id="r",
+        hop="prefill",
+        attempt=1,
+        reply_to="me",
+        model="tiny",
+        deadline_unix_s=0.0,
+        prompt=Prompt(token_ids=()),
+        embeddings=(),
+        sampling=Sampling(max_tokens=1),
+    )
+    return DispatchOrder(
+        replica_id=replica_id,
+        job=job,
+        gateway="me",
+        tokens=tokens,
+        kv_bytes=kv_bytes,
+        alone=False,
+        ttl_s=60.0,
+    )
+
+
 def registry(*replicas: Replica, waiting: dict[str, dict[str, int]] | None = None) -> Registry:
     view = Registry("me")
     entries = tuple(RegisteredReplica(replica=one, facts={}, load={}) for one in replicas)
@@ -30,17 +53,17 @@ def registry(*replicas: Replica, waiting: dict[str, dict[str, int]] | None = Non
 
 
 def test_what_is_taken_and_given_back_shows_at_once() -> None:
-    view = registry(replica(Stage.PREFILL))
-    view.took("prefill-0.1", 7, 30)
+    view, order = registry(replica(Stage.PREFILL)), dispatched("prefill-0.1", 7, 30)
+    view.took(order)
     (busy,) = view.replicas(Stage.PREFILL)
     assert (busy.in_flight, busy.pending_tokens, busy.free_kv_bytes) == (1, 7, 70)
-    view.gave_back("prefill-0.1", 7, 30)
+    view.gave_back(order)
     assert view.replicas(Stage.PREFILL) == [replica(Stage.PREFILL)]
 
 
 def test_what_is_given_back_after_a_snapshot_counted_it_does_not_go_below_nothing() -> None:
     view = registry(replica(Stage.PREFILL))
-    view.gave_back("prefill-0.1", 7, 30)
+    view.gave_back(dispatched("prefill-0.1", 7, 30))
     assert view.replicas(Stage.PREFILL) == [replica(Stage.PREFILL)]
 
 

@@ -341,3 +341,31 @@ def test_every_scorer_stays_between_0_and_1(every, asked):
         scores = scorer.score(asked, every)
         assert len(scores) == len(every)
         assert all(0.0 <= score <= 1.0 for score in scores)
+
+
+@pytest.mark.parametrize(
+    ("replicas", "due_in_s", "expected"),
+    [
+        pytest.param([{"spare_s": 0.5}, {"spare_s": 2.0}], 5.0, "1.1", id="where-nobody-is-made-late"),
+        pytest.param([{"spare_s": 0.5}, {"spare_s": 0.9}], 5.0, None, id="waits-while-there-is-time"),
+        pytest.param([{"prompts_s": 4.5}, {"spare_s": 0.9}], 5.0, None, id="waits-for-one-that-is-in-time"),
+        pytest.param(
+            [{"spare_s": 0.5, "prompts_s": 0.1}, {"spare_s": 0.9}], 1.4, "1.1", id="waits-no-longer"
+        ),
+        pytest.param([{"prompts_s": 3.0}, {"prompts_s": 2.0}], 1.4, "1.1", id="late-as-little-as-possible"),
+        pytest.param([{"prompts_s": 0.2}, {"prompts_s": 0.1}], 5.0, "1.1", id="soonest"),
+    ],
+)
+def test_prompts_go_where_decodes_can_bear_them(replicas, due_in_s, expected):
+    """A prompt of a second, to replicas that prefill and decode."""
+    views = [replica(n, stage=Stage.DECODE, **more) for n, more in enumerate(replicas)]
+    chosen = route(query(Stage.DECODE, prompt_s=1.0, due_in_s=due_in_s), views, DECODE)
+    assert chosen.replica_id == expected
+    if expected is None:
+        assert chosen.reason is Reason.SPARING_DECODES
+
+
+def test_whoever_could_bear_nothing_takes_what_was_prefilled_elsewhere():
+    """Where prefill is apart, decodes do not stand still."""
+    full = replica("a", stage=Stage.DECODE, spare_s=0.0, prompts_s=9.0)
+    assert route(query(Stage.DECODE), [full], DECODE).replica_id == "a.1"
