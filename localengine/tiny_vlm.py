@@ -47,7 +47,8 @@ def main(folder: Path) -> None:
     """Write tokenizer, settings and weights."""
     tokenizer, vocabulary = syllables()
     tokenizer.save(str(folder / "tokenizer.json"))
-    ids = {name: tokenizer.token_to_id(name) for name in SPECIALS}
+    known = tokenizer.get_vocab()
+    ids = {name: known[name] for name in SPECIALS}
     rows = -(-tokenizer.get_vocab_size() // 64) * 64
     (folder / "chat_template.jinja").write_text(TEMPLATE)
     for name, fields in settings(ids, rows).items():

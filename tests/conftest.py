@@ -3,5 +3,7 @@
 from hypothesis import settings
 
 # Examples say what holds, not how fast this machine is while others work on it.
-settings.register_profile("any machine", deadline=None)
-settings.load_profile("any machine")
+# A default run tries fewer of them than `make test-slow` does, with --hypothesis-profile=thorough.
+settings.register_profile("quick", deadline=None, max_examples=20)
+settings.register_profile("thorough", deadline=None)
+settings.load_profile("quick")

@@ -124,6 +124,7 @@ LABEL = "real, images as tiles, 1 an image, rate × "
 @pytest.mark.parametrize(
     "command", [["simulate"], ["compare", "--only", "static"], ["tune", "--trials", "1"]], ids=lambda c: c[0]
 )
+@pytest.mark.slow
 def test_every_result_says_what_its_requests_were_taken_for(command):
     trace = json.loads(run(*command, *ARGS, *TAKEN, "--json").output)["trace"]
     assert trace["label"].startswith(LABEL)
@@ -147,6 +148,7 @@ def test_without_a_trace_the_way_to_name_one_is_said(tmp_path):
     assert "--trace FILE" in run("simulate", "--policy", str(edited)).output
 
 
+@pytest.mark.slow
 def test_tune_finds_counts_that_attain_the_slo_and_says_their_ratio():
     result = json.loads(run("tune", *ARGS, "--trials", "8", "--json").output)
     assert result["attainment"] >= 0.99
@@ -154,6 +156,7 @@ def test_tune_finds_counts_that_attain_the_slo_and_says_their_ratio():
     assert result["trials"][0].keys() == {"counts", "attainment", "gpu_hours", "cost_usd"}
 
 
+@pytest.mark.slow
 def test_policy_diff_on_a_trace_says_what_the_edit_does(tmp_path):
     edited = tmp_path / "edited.yaml"
     edited.write_text(WITHOUT_TRACE.replace("batch: 1,  min: 1,", "batch: 1,  min: 24,"))
@@ -165,6 +168,7 @@ def test_policy_diff_on_a_trace_says_what_the_edit_does(tmp_path):
     assert "GPU-hours" in run("policy", "diff", str(POLICY), str(edited), "--trace", str(TRACE)).output
 
 
+@pytest.mark.slow
 def test_several_policies_share_a_fleet(tmp_path):
     """Each service has its figures, and what is spent adds up."""
     policies = ["--policy", str(POLICY), "--policy", str(second_policy(tmp_path))]
@@ -194,6 +198,7 @@ def test_what_does_not_fit_several_policies_is_said(arguments, words):
     assert words in result.output
 
 
+@pytest.mark.slow
 def test_faults_are_simulated_and_said(tmp_path):
     faults = ["--fault", "node-loss:at=60,for=120", "--fault", "quota:at=60,hardware=l40s,most=8"]
     found = json.loads(run("simulate", *ARGS, *faults, "--json").output)

@@ -11,6 +11,7 @@ from orchestrator.policy import (
     PolicyWatcher,
     classify,
     dump_policy,
+    keep_running,
     load_policy,
     restore_policy,
 )
@@ -139,6 +140,15 @@ def test_the_file_is_looked_at_once_per_period(edit):
     edit(more="admission: {queue_s: 3}\n")
     assert watcher.refresh(10.4).admission.queue_s == 10.0
     assert watcher.refresh(10.5).admission.queue_s == 3.0
+
+
+def test_what_processes_were_started_with_stays_until_they_are_replaced():
+    running = policy(("engine: tiny", "engine: vllm"))
+    edited_text = edited(("engine: tiny", "engine: vllm"), ("batch: 32", "batch: 64"))
+    new = parse_policy(edited_text + "split: {prefill_from: 64}\nadmission: {queue_s: 3}\n", "p.yaml")
+    taken = keep_running(running, new)
+    assert [change.path for change in classify(running, taken)] == ["admission.queue_s"]
+    assert {c.path for c in classify(taken, new)} == {"split.prefill_from", "stages.decode.batch"}
 
 
 def test_a_bad_edit_keeps_the_last_good_policy_and_says_so(edit):

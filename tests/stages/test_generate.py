@@ -85,6 +85,7 @@ def fresh_completion(question, images, sampling):
 
 @given(requests=st.lists(REQUESTS, min_size=1, max_size=4), k=st.integers(0, 12))
 @settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@pytest.mark.slow
 def test_staged_output_equals_one_process_output_token_for_token(tiny, requests, k):
     """Over prompts, images, batch mixes, warm caches, and a retry behind k tokens."""
     calls = [

@@ -112,6 +112,7 @@ def test_a_killed_supervisor_leaves_no_orphan(guarded: System) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+@pytest.mark.slow
 def test_ctrl_c_leaves_no_process_and_no_file_but_the_state_folder(
     guarded: System, number: signal.Signals
 ) -> None:
@@ -352,6 +353,7 @@ def test_up_refuses_what_cannot_work_before_it_starts_anything(tmp_path: Path, w
     assert not (tmp_path / "state" / "supervisor.json").exists()
 
 
+@pytest.mark.slow
 def test_a_folder_that_cannot_be_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     done = tercet_process("up", "--port", str(free_port()), "--state", str(tmp_path / "file" / "state"))
@@ -360,6 +362,7 @@ def test_a_folder_that_cannot_be_is_refused(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_a_second_system_on_the_same_state_is_refused(system: System) -> None:
     done = tercet_process(
         "up", "--port", str(free_port()), "--metrics-port", "0", "--state", str(system.state)

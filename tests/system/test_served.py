@@ -18,6 +18,8 @@ from tests.stages.emulator.kit import chat, image
 from tests.system.harness import ROOT, System, until
 from tests.system.served import CASES, ask, said
 
+pytestmark = pytest.mark.slow  # four systems of real processes
+
 
 @pytest.fixture(scope="module")
 def engines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[Role, Emulated]]:

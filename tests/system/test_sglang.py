@@ -26,6 +26,8 @@ BODIES = [
 ]
 Engines = dict[Stage, list[Emulated]]
 
+pytestmark = pytest.mark.slow
+
 
 def sglang(role: Role, folder: Path, timing: EngineTiming | None = None) -> Any:
     config = EmulatorConfig(
@@ -102,7 +104,6 @@ def test_what_a_server_refuses_the_client_is_told(served: System, engines: Engin
     until_idle(engines)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("stage", "fault"),
     [
@@ -120,7 +121,6 @@ def test_what_one_server_does_wrong_another_makes_good(
     until_idle(engines)
 
 
-@pytest.mark.slow
 def test_a_client_that_leaves_frees_both_servers(served: System, engines: Engines) -> None:
     body = BODIES[0] | {"stream": True, "max_tokens": 1500}
     with httpx.stream(
@@ -130,7 +130,6 @@ def test_a_client_that_leaves_frees_both_servers(served: System, engines: Engine
     until_idle(engines)
 
 
-@pytest.mark.slow
 def test_a_client_that_leaves_while_decode_waits_stops_prefill_too(
     served: System, engines: Engines, sound: None
 ) -> None:

@@ -40,6 +40,7 @@ def test_any_per_minute_file_makes_a_twin(tmp_path: Path) -> None:
     assert len(week) == 40 * 10_080
 
 
+@pytest.mark.slow
 def test_tables_beside_the_counts_come_before_the_shipped_ones(tmp_path: Path) -> None:
     shutil.copy(SHIPPED_PER_MINUTE, file := tmp_path / "minutes.csv")
     (tmp_path / "my_numimages_pmf.csv").write_text("num_images,percent\n3,100\n")
@@ -75,6 +76,7 @@ def test_every_shipped_file_has_its_source() -> None:
         assert file.stat().st_size < 3_000_000
 
 
+@pytest.mark.slow
 def test_a_trace_is_spliced_into_the_day_of_its_twin_behind_two_hours() -> None:
     """The twin has other requests in these ten minutes; around them it is the twin."""
     window, _ = load_workload(str(TRACES / "azure_lmm_window_2024-10-16.csv"), seed=0)

@@ -33,6 +33,7 @@ def test_requests_are_drawn_at_the_rates_of_the_load(subject):
     assert late == pytest.approx(3.0 * early, rel=0.1)
 
 
+@pytest.mark.slow
 def test_on_flat_load_no_count_moves_after_an_hour(subject):
     """Poisson arrivals, a third of them with one to sixteen images: once settled, no scale event."""
     work = drawn(subject.workload, flat(120, text=0.6, images=0.3), 0, "flat")

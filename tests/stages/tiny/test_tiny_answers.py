@@ -21,6 +21,7 @@ def generator():
         yield running
 
 
+@pytest.mark.slow
 def test_every_kind_of_question_is_answered(generator):
     """A short run of `python -m stages.tiny.evaluate`, which has the full figures."""
     scores = evaluate(generator, draw_samples(240, 99, heldout_digits()))
