@@ -13,7 +13,7 @@ import psutil
 
 from bench.processes import Processes, wait_until
 from bench.report import Say
-from bench.stack import free_port
+from stages.free_ports import free_port
 
 HERE = "http://127.0.0.1"
 

@@ -19,8 +19,9 @@ import psutil
 import pytest
 
 from stages.blobs import default_dir
+from stages.free_ports import free_port
 from stages.front import ModelUnavailable
-from tests.system.harness import ROOT, System, digit_png, digit_question, free_port, until
+from tests.system.harness import ROOT, System, digit_png, digit_question, until
 from tests.system.kit import access_line, status, tercet, tercet_process
 
 KEYS = """
