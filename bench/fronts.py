@@ -33,6 +33,12 @@ def wait_for(engines: Iterable[str]) -> None:
         wait_until(f"{url} answers", partial(answers, f"{url}/health"))
 
 
+def bootstrap_port(prefill: str) -> int:
+    """Return the port at which SGLang servers find one that prefills."""
+    with urllib.request.urlopen(f"{prefill}/server_info", timeout=5) as answer:
+        return int(json.load(answer)["disaggregation_bootstrap_port"])
+
+
 def tercet(processes: Processes, name: str, folder: Path, *options: str) -> int:
     """Start `tercet up`; return its port when it is ready."""
     port = free_port()
