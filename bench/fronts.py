@@ -13,7 +13,7 @@ import psutil
 
 from bench.processes import Processes, wait_until
 from bench.report import Say
-from bench.stack import free_port
+from stages.free_ports import free_port
 
 HERE = "http://127.0.0.1"
 
@@ -31,6 +31,12 @@ def wait_for(engines: Iterable[str]) -> None:
     """Wait until engines answer."""
     for url in engines:
         wait_until(f"{url} answers", partial(answers, f"{url}/health"))
+
+
+def bootstrap_port(prefill: str) -> int:
+    """Return the port at which SGLang servers find one that prefills."""
+    with urllib.request.urlopen(f"{prefill}/server_info", timeout=5) as answer:
+        return int(json.load(answer)["disaggregation_bootstrap_port"])
 
 
 def tercet(processes: Processes, name: str, folder: Path, *options: str) -> int:

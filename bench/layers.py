@@ -4,15 +4,19 @@ Needs PyTorch and a CUDA device, and nothing else of Tercet or of the other benc
 do not change times. A step is timed over a few layers of the model's shape, captured as one CUDA graph, and
 scaled to all its layers. No rotary embedding, sampling or scheduling is in it: what an engine adds to its
 kernels is not measured here.
+
+Two stages on one GPU are timed too: a chunk of a prompt and a token of each running sequence in one step,
+beside what the simulator takes for it (prefill step + decode step − decode step of one sequence: weights
+are read once); and images encoded while a decode step runs, beside one after the other.
 """
 
 import argparse
 import json
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from itertools import product
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812 -- its name in all of PyTorch's own documents
@@ -21,6 +25,7 @@ DTYPE = torch.bfloat16
 LAYERS = 4
 """Layers that are timed: their weights exceed every cache."""
 REPEATS = 30
+Step = Callable[[], torch.Tensor]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +83,8 @@ class Timed:
 
     Attributes:
         size: Tiles, prompt tokens or sequences of the step.
-        context: Tokens in each sequence's KV cache; 0 where there is none.
+        sequences: Of another stage: sequences that decode in the same step.
+        context: Tokens in each decoding sequence's KV cache; 0 where there is none.
         step_s: Median over the repeats.
         low_s, high_s: The 10th and the 90th percentile.
     """
@@ -86,6 +92,7 @@ class Timed:
     model: str
     stage: str
     size: int
+    sequences: int
     context: int
     step_s: float
     low_s: float
@@ -96,7 +103,7 @@ def _weights(*shape: int) -> torch.Tensor:
     return torch.randn(*shape, device="cuda", dtype=DTYPE) * 0.02
 
 
-def _timed(step: Callable[[], Any]) -> list[float]:
+def _timed(step: Step) -> list[float]:
     """Return seconds of one replay of the step's graph, one for each repeat."""
     stream = torch.cuda.Stream()
     with torch.cuda.stream(stream):
@@ -117,12 +124,25 @@ def _timed(step: Callable[[], Any]) -> list[float]:
     return times[3:]
 
 
-def _summary(model: str, stage: str, size: int, context: int, times: list[float]) -> Timed:
+def _scaled(
+    model: str,
+    stage: str,
+    size: int,
+    context: int,
+    layers: list[float],
+    all_layers: int,
+    *,
+    end_s: float = 0.0,
+    sequences: int = 0,
+) -> Timed:
+    """Return the summary of a step, from the times of its first layers and of what comes once behind them."""
+    times = [each * all_layers / LAYERS + end_s for each in layers]
     tenths = statistics.quantiles(times, n=10)
     return Timed(
         model=model,
         stage=stage,
         size=size,
+        sequences=sequences,
         context=context,
         step_s=statistics.median(times),
         low_s=tenths[0],
@@ -130,16 +150,8 @@ def _summary(model: str, stage: str, size: int, context: int, times: list[float]
     )
 
 
-def _scaled(
-    model: str, stage: str, size: int, context: int, layers: list[float], all_layers: int, ends: list[float]
-) -> Timed:
-    scale = all_layers / LAYERS
-    once = statistics.median(ends) if ends else 0.0
-    return _summary(model, stage, size, context, [each * scale + once for each in layers])
-
-
-def encode(name: str, shape: Encoder, tiles: int) -> Timed:
-    """Time the encoding of tiles in one step."""
+def encode_step(shape: Encoder, tiles: int) -> Step:
+    """Return a step that encodes tiles."""
     width, head = shape.width, shape.width // shape.heads
     layers = [
         (
@@ -166,7 +178,12 @@ def encode(name: str, shape: Encoder, tiles: int) -> Timed:
             x = x + F.linear(F.gelu(F.linear(F.layer_norm(x, (width,)), up)), down)
         return x
 
-    return _scaled(name, "encode", tiles, 0, _timed(step), shape.layers, [])
+    return step
+
+
+def encode(name: str, shape: Encoder, tiles: int) -> Timed:
+    """Time the encoding of tiles in one step."""
+    return _scaled(name, "encode", tiles, 0, _timed(encode_step(shape, tiles)), shape.layers)
 
 
 class Decoder:
@@ -186,37 +203,25 @@ class Decoder:
         ]
         self.head = _weights(shape.vocabulary, shape.width)
 
-    def _feed_forward(self, x: torch.Tensor, up: torch.Tensor, down: torch.Tensor) -> torch.Tensor:
-        gate, value = F.linear(F.rms_norm(x, (self.shape.width,)), up).chunk(2, dim=-1)
-        return x + F.linear(F.silu(gate) * value, down)
-
-    def _end(self, rows: int) -> list[float]:
-        x = _weights(rows, self.shape.width)
-        return _timed(lambda: F.linear(F.rms_norm(x, (self.shape.width,)), self.head).argmax(-1))
-
     def prefill(self, name: str, tokens: int) -> Timed:
         """Time a prefill step over one prompt of these tokens."""
-        shape = self.shape
-        start = _weights(tokens, shape.width)
-
-        def step() -> torch.Tensor:
-            x = start
-            for qkv, out, up, down in self.layers:
-                parts = F.linear(F.rms_norm(x, (shape.width,)), qkv)
-                heads = parts.view(1, tokens, shape.heads + 2 * shape.kv_heads, shape.head).transpose(1, 2)
-                q, k, v = heads.split((shape.heads, shape.kv_heads, shape.kv_heads), dim=1)
-                mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
-                x = x + F.linear(mixed.transpose(1, 2).reshape(tokens, shape.width), out)
-                x = self._feed_forward(x, up, down)
-            return x
-
-        return _scaled(name, "prefill", tokens, 0, _timed(step), shape.layers, self._end(1))
+        times = _timed(self.step(tokens, 0, 0))
+        return _scaled(name, "prefill", tokens, 0, times, self.shape.layers, end_s=self._end_s(1))
 
     def decode(self, name: str, batch: int, context: int) -> Timed:
         """Time a decode step: one token for each sequence."""
-        shape = self.shape
-        start = _weights(batch, shape.width)
-        group = shape.heads // shape.kv_heads
+        times = _timed(self.step(0, batch, context))
+        return _scaled(name, "decode", batch, context, times, self.shape.layers, end_s=self._end_s(batch))
+
+    def mixed(self, name: str, tokens: int, batch: int, context: int) -> Timed:
+        """Time a step over one prompt of these tokens that makes a token for each sequence of a batch too."""
+        times, end_s = _timed(self.step(tokens, batch, context)), self._end_s(batch + 1)
+        return _scaled(name, "mixed", tokens, context, times, self.shape.layers, end_s=end_s, sequences=batch)
+
+    def step(self, tokens: int, batch: int, context: int) -> Step:
+        """Return a step over the tokens of one prompt, which come first, and one of each sequence."""
+        shape, rows = self.shape, tokens + batch
+        start = _weights(rows, shape.width)
         caches = [
             tuple(_weights(batch, shape.kv_heads, context, shape.head) for _ in range(2))
             for _ in range(LAYERS)
@@ -224,16 +229,58 @@ class Decoder:
 
         def step() -> torch.Tensor:
             x = start
-            for (qkv, out, up, down), (k, v) in zip(self.layers, caches, strict=True):
-                q = F.linear(F.rms_norm(x, (shape.width,)), qkv)[:, : shape.width]
-                # One query sees the whole cache, so the queries of a group stand where positions do.
-                grouped = q.view(batch, shape.kv_heads, group, shape.head)
-                mixed = F.scaled_dot_product_attention(grouped, k, v).reshape(batch, shape.width)
-                x = x + F.linear(mixed, out)
+            for (qkv, out, up, down), cache in zip(self.layers, caches, strict=True):
+                parts = F.linear(F.rms_norm(x, (shape.width,)), qkv)
+                seen = [self._prompt(parts[:tokens])] if tokens else []
+                seen += [self._sequences(parts[tokens:], *cache)] if batch else []
+                x = x + F.linear(torch.cat(seen) if len(seen) > 1 else seen[0], out)
                 x = self._feed_forward(x, up, down)
             return x
 
-        return _scaled(name, "decode", batch, context, _timed(step), shape.layers, self._end(batch))
+        return step
+
+    def _prompt(self, parts: torch.Tensor) -> torch.Tensor:
+        """Attend within a prompt: (tokens, query, key and value widths) → (tokens, width)."""
+        shape = self.shape
+        heads = parts.view(1, -1, shape.heads + 2 * shape.kv_heads, shape.head).transpose(1, 2)
+        q, k, v = heads.split((shape.heads, shape.kv_heads, shape.kv_heads), dim=1)
+        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
+        return mixed.transpose(1, 2).reshape(-1, shape.width)
+
+    def _sequences(self, parts: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        """Attend to each sequence's cache: (sequences, query, key and value widths) → (sequences, width)."""
+        shape = self.shape
+        # One query sees the whole cache, so the queries of a group stand where positions do.
+        grouped = parts[:, : shape.width].reshape(
+            -1, shape.kv_heads, shape.heads // shape.kv_heads, shape.head
+        )
+        return F.scaled_dot_product_attention(grouped, k, v).reshape(-1, shape.width)
+
+    def _feed_forward(self, x: torch.Tensor, up: torch.Tensor, down: torch.Tensor) -> torch.Tensor:
+        gate, value = F.linear(F.rms_norm(x, (self.shape.width,)), up).chunk(2, dim=-1)
+        return x + F.linear(F.silu(gate) * value, down)
+
+    def _end_s(self, rows: int) -> float:
+        x = _weights(rows, self.shape.width)
+        return statistics.median(
+            _timed(lambda: F.linear(F.rms_norm(x, (self.shape.width,)), self.head).argmax(-1))
+        )
+
+
+def beside(first: Step, second: Step) -> Step:
+    """Return a step that runs two others at once, each on a stream of its own."""
+    stream = torch.cuda.Stream()
+
+    def step() -> torch.Tensor:
+        here = torch.cuda.current_stream()
+        stream.wait_stream(here)
+        with torch.cuda.stream(stream):
+            second()
+        done = first()
+        here.wait_stream(stream)
+        return done
+
+    return step
 
 
 def product_flop_per_s() -> float:
@@ -255,13 +302,27 @@ def measure(report: Callable[[Timed], None]) -> None:
             for batch in DECODE_BATCHES:
                 report(model.decode(name, batch, context))
                 torch.cuda.empty_cache()
+        for tokens, batch, context in product(PREFILL_TOKENS, DECODE_BATCHES[1:], CONTEXTS):
+            report(model.mixed(name, tokens, batch, context))
+            torch.cuda.empty_cache()
+
+
+def measure_beside(report: Callable[[Timed], None]) -> None:
+    """Time layers of an encoder over tiles, layers of a model over a batch, and both at once."""
+    for (encoder, shape), (name, of) in product(ENCODERS.items(), LANGUAGE_MODELS.items()):
+        tiles, batch, context = 5, DECODE_BATCHES[-1], CONTEXTS[0]
+        images, tokens = encode_step(shape, tiles), Decoder(of).step(0, batch, context)
+        pair = f"{encoder} | {name}"
+        for stage, step in (("encode", images), ("decode", tokens), ("both", beside(images, tokens))):
+            report(_scaled(pair, stage, tiles, context, _timed(step), LAYERS, sequences=batch))
+        torch.cuda.empty_cache()
 
 
 def main() -> None:
     """Print a line for each step; with --json, keep them all."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", type=Path, help="Keep the figures in this file.")
-    kept: list[dict[str, Any]] = []
+    kept: list[Timed] = []
     args = parser.parse_args()
     with torch.no_grad():
         reached = product_flop_per_s()
@@ -269,19 +330,47 @@ def main() -> None:
     print(f"{device}, PyTorch {torch.__version__}: {reached / 1e12:.0f} TFLOP/s in a large product")
 
     def report(timed: Timed) -> None:
-        kept.append(asdict(timed))
-        print(
-            f"{timed.model:16} {timed.stage:8} {timed.size:5} context {timed.context:5} "
-            f"{1000 * timed.step_s:9.3f} ms [{1000 * timed.low_s:.3f} … {1000 * timed.high_s:.3f}]",
-            flush=True,
-        )
+        kept.append(timed)
+        print(line(timed, kept), flush=True)
         if args.json:
+            steps = [asdict(each) for each in kept]
             args.json.write_text(
-                json.dumps({"device": device, "product_flop_per_s": reached, "steps": kept}, indent=1)
+                json.dumps({"device": device, "product_flop_per_s": reached, "steps": steps}, indent=1)
             )
 
     with torch.no_grad():
         measure(report)
+        measure_beside(report)
+
+
+def line(timed: Timed, kept: Sequence[Timed]) -> str:
+    """Return the figures of a step, and over what it would be expected to take from those before it."""
+    said = (
+        f"{timed.model:30} {timed.stage:8} {timed.size:5} with {timed.sequences:3} at {timed.context:5} "
+        f"{1000 * timed.step_s:9.3f} ms [{1000 * timed.low_s:.3f} … {1000 * timed.high_s:.3f}]"
+    )
+    expected_s = expected(timed, kept)
+    return (
+        said if expected_s is None else f"{said} {timed.step_s / expected_s:.2f} of {1000 * expected_s:.3f}"
+    )
+
+
+def expected(timed: Timed, kept: Sequence[Timed]) -> float | None:
+    """Return the seconds of a step of two stages by the times of each alone; None for a step of one stage."""
+
+    def alone(stage: str, size: int, context: int) -> float:
+        return next(
+            each.step_s
+            for each in kept
+            if (each.model, each.stage, each.size, each.context) == (timed.model, stage, size, context)
+        )
+
+    if timed.stage == "both":
+        return sum(alone(stage, timed.size, timed.context) for stage in ("encode", "decode"))
+    if timed.stage == "mixed":
+        decode_s = alone("decode", timed.sequences, timed.context) - alone("decode", 1, min(CONTEXTS))
+        return alone("prefill", timed.size, 0) + decode_s
+    return None
 
 
 if __name__ == "__main__":

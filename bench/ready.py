@@ -6,7 +6,7 @@ from pathlib import Path
 
 from bench.processes import Processes, wait_until
 from bench.report import Figure, Say, figure
-from bench.stack import free_port
+from stages.free_ports import free_port
 
 
 def run(say: Say, quick: bool) -> list[Figure]:

@@ -1,8 +1,8 @@
-"""`routers`: Tercet beside vllm-router and sglang-router, in front of the same emulated vLLM engines.
+"""`routers`: Tercet beside vllm-router and sglang-router, in front of the same emulated engines.
 
-The engines take no time, so what is measured is the way to them and back. `bare` is a client that calls the
+The engines take no time, so what is measured is the way to them and back. `bare` is a client that calls vLLM
 engines by itself, `noop` Tercet with built-in engines that do nothing: its own path with no server behind.
-Text alone, since the peers' ways for images differ.
+Text alone: no peer has a way to encode servers.
 """
 
 import tempfile
@@ -22,10 +22,33 @@ CONCURRENCY = 32
 LONG = 129
 """Tokens of a long answer; a short one has one, so that its time is that to the first token."""
 _TOKENS = {"short": 1, "long": LONG}
-_POLICY = ROOT / "policies" / "vllm-tiny.yaml"
-_SPLITS = {
-    "pd": "split: {encode_from: null}\n",
-    "whole": "split: {encode_from: null, prefill_from: null}\n",
+_POLICIES = ROOT / "policies"
+
+
+@dataclass(frozen=True)
+class _Mode:
+    """Which engines there are.
+
+    Attributes:
+        kind: Whose interface they have.
+        roles: What each address of Tercet's is.
+        policy: Tercet's, with what it lacks.
+    """
+
+    kind: str
+    roles: Mapping[str, str]
+    policy: Path
+    split: str = ""
+
+
+_APART = {"prefill": "prefill", "decode": "decode"}
+_VLLM = _POLICIES / "vllm-tiny.yaml"
+_MODES = {
+    "pd": _Mode("vllm", _APART, _VLLM, "split: {encode_from: null}\n"),
+    "sglang-pd": _Mode("sglang", _APART, _POLICIES / "examples" / "sglang-pd.yaml"),
+    "whole": _Mode(
+        "vllm", {"decode": "aggregated"}, _VLLM, "split: {encode_from: null, prefill_from: null}\n"
+    ),
 }
 
 
@@ -56,8 +79,8 @@ class _Entry:
 
 
 def run(say: Say, quick: bool) -> list[Figure]:
-    """Compare in both modes: prefill and decode apart, and one engine for all."""
-    return [each for mode in _SPLITS for each in _mode(mode, say, quick)]
+    """Compare in all modes: prefill and decode apart, vLLM and SGLang, and one engine for all."""
+    return [each for mode in _MODES for each in _mode(mode, say, quick)]
 
 
 def _mode(mode: str, say: Say, quick: bool) -> list[Figure]:
@@ -86,8 +109,10 @@ def _started(mode: str, say: Say) -> Iterator[dict[str, _Entry]]:
         processes = until.enter_context(Processes(folder))
         say(f"{mode}: starting engines and what is in front of them")
         engines = _engines(mode, processes, folder)
-        bare = {"BENCH_PREFILL": engines.get("prefill", ""), "BENCH_DECODE": engines["decode"]}
-        entries = {"bare": _entry(processes, "bare", "bare", bare, 0)}
+        entries = {}
+        if _MODES[mode].kind == "vllm":
+            bare = {"BENCH_PREFILL": engines.get("prefill", ""), "BENCH_DECODE": engines["decode"]}
+            entries["bare"] = _entry(processes, "bare", "bare", bare, 0)
         for name, start in _ROUTERS.items():
             if port := start(mode, processes, folder, engines, say):
                 there = {"BENCH_PORT": str(port), "BENCH_MODEL": "noop" if name == "noop" else "tiny"}
@@ -109,10 +134,10 @@ def _entry(processes: Processes, name: str, kind: str, there: Mapping[str, str],
 
 def _engines(mode: str, processes: Processes, folder: Path) -> dict[str, str]:
     """Start emulated engines; return their addresses by stage."""
-    roles = {"prefill": "prefill", "decode": "decode"} if mode == "pd" else {"decode": "aggregated"}
-    shared = ("--model", "tiny", "--ec-dir", str(folder / "ec"))
+    shared = ("--engine", _MODES[mode].kind, "--model", "tiny", "--ec-dir", str(folder / "ec"))
     found = {
-        stage: fronts.engine(processes, f"engine-{stage}", role, *shared) for stage, role in roles.items()
+        stage: fronts.engine(processes, f"engine-{stage}", role, *shared)
+        for stage, role in _MODES[mode].roles.items()
     }
     fronts.wait_for(found.values())
     return found
@@ -120,8 +145,8 @@ def _engines(mode: str, processes: Processes, folder: Path) -> dict[str, str]:
 
 def _tercet(mode: str, processes: Processes, folder: Path, engines: Mapping[str, str], say: Say) -> int:
     policy = folder / "policy.yaml"
-    text = _POLICY.read_text().replace("batch: 16", "batch: 256").replace(", max_context: 1024", "")
-    policy.write_text(text + _SPLITS[mode])
+    text = _MODES[mode].policy.read_text().replace("batch: 16", "batch: 256")
+    policy.write_text(text.replace(", max_context: 1024", "") + _MODES[mode].split)
     addresses = ",".join(f"{stage}={url}" for stage, url in engines.items())
     return fronts.tercet(processes, "tercet", folder, "--policy", str(policy), "--engines", addresses)
 
@@ -134,6 +159,8 @@ def _noop(mode: str, processes: Processes, folder: Path, _: Mapping[str, str], s
 
 def _vllm_router(mode: str, processes: Processes, _: Path, engines: Mapping[str, str], say: Say) -> int:
     workers = ["--worker-urls", engines["decode"]]
+    if mode == "sglang-pd":
+        return 0  # vLLM's prefill and decode meet by other fields
     if mode == "pd":
         pair = ["--prefill", engines["prefill"], "--decode", engines["decode"]]
         workers = ["--vllm-pd-disaggregation", *pair, "--kv-connector", "nixl"]
@@ -141,9 +168,13 @@ def _vllm_router(mode: str, processes: Processes, _: Path, engines: Mapping[str,
 
 
 def _sglang_router(mode: str, processes: Processes, _: Path, engines: Mapping[str, str], say: Say) -> int:
+    workers = ["--worker-urls", engines["decode"]]
     if mode == "pd":
-        return 0  # its prefill and decode meet by SGLang's own fields
-    return _router("sglang-router", ["--worker-urls", engines["decode"]], processes, say)
+        return 0  # SGLang's prefill and decode meet by other fields
+    if mode == "sglang-pd":
+        prefill = (engines["prefill"], str(fronts.bootstrap_port(engines["prefill"])))
+        workers = ["--pd-disaggregation", "--prefill", *prefill, "--decode", engines["decode"]]
+    return _router("sglang-router", workers, processes, say)
 
 
 _Start = Callable[[str, Processes, Path, Mapping[str, str], Say], int]
@@ -177,8 +208,10 @@ def _figures(mode: str, entries: Mapping[str, _Entry]) -> list[Figure]:
             figure(f"{at}.tokens", entry.tokens_per_s(), "tokens/s", _tokens_goal(name)),
         ]
         if name != "bare":
+            found.append(figure(f"{at}.rss", entry.rss, "MB"))
+        if name != "bare" and "bare" in entries:
             added = [ours - floor for ours, floor in zip(entry.p(0.5), entries["bare"].p(0.5), strict=True)]
-            found += [figure(f"{at}.added.p50", added, "ms"), figure(f"{at}.rss", entry.rss, "MB")]
+            found.append(figure(f"{at}.added.p50", added, "ms"))
     return found + _beyond_noop(entries) + _ratios(mode, entries)
 
 

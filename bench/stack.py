@@ -2,7 +2,6 @@
 
 import contextlib
 import shutil
-import socket
 import tempfile
 import time
 import urllib.request
@@ -18,6 +17,7 @@ from cli.redis_server import find_redis_server, redis_command
 from orchestrator.serve import GatewayConfig
 from stages.blob_host import BlobConfig
 from stages.blobs import default_dir
+from stages.free_ports import free_port
 from stages.limits import EngineLimits
 from stages.types import Stage
 from workers.config import WorkerConfig
@@ -144,10 +144,3 @@ def start_redis(processes: Processes, folder: Path) -> None:
         return False
 
     wait_until("redis-server answers", answers)
-
-
-def free_port() -> int:
-    """Return a TCP port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -2,13 +2,13 @@
 
 import base64
 import secrets
-import socket
-from contextlib import ExitStack
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
 import yaml
+
+from stages.free_ports import free_ports
 
 STAGES = Path(__file__).parent / "stages"
 
@@ -116,12 +116,3 @@ def _kubeconfig(layout: Layout, token: str, trust: dict[str, str]) -> str:
             "current-context": name,
         }
     )
-
-
-def free_ports(count: int) -> list[int]:
-    """Return ports that nobody listens on; if somebody takes one before its use, starting again mends it."""
-    with ExitStack() as held:
-        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]

@@ -1,7 +1,6 @@
 """vLLM's servers on this machine: what each is started with."""
 
 import hashlib
-import socket
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,6 +11,7 @@ from localengine.environment import EngineMissing, vllm_python
 from orchestrator.engine_arguments import handover_arguments, vllm_arguments
 from orchestrator.policy import Policy
 from stages.disk_cache import cached_directory
+from stages.free_ports import free_port
 from stages.types import Stage
 
 TINY_VLM = "tiny-vlm"
@@ -103,13 +103,6 @@ def local_engines(policy: Policy, embeddings: Path, say: Callable[[str], None]) 
     if policy.model.weights == TINY_VLM:
         policy = replace(policy, model=replace(policy.model, weights=str(_tiny_vlm(python))))
     return LocalEngines(python=python, policy=policy, embeddings=embeddings)
-
-
-def free_port() -> int:
-    """Return a port of this machine that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _tiny_vlm(python: Path) -> Path:

@@ -156,7 +156,7 @@ class Controller:
         there: Iterable[tuple[Pod, PlacedReplica]],
     ) -> None:
         """Say which part of each service's requests each cluster can take after the decision."""
-        going = {each.replica_id for each in decision.changes.remove}
+        going = decision.changes.leaving
         staying = [(pod.pool.cluster, replica) for pod, replica in there if replica.replica_id not in going]
         replicas = {name: [replica for at, replica in staying if at == name] for name in self._clusters}
         found = {name: shares(plan, policies[name], replicas) for name, plan in decision.plans.items()}
@@ -211,7 +211,7 @@ def _tell(decision: Decision, todo: Steps, seen: ClusterView) -> None:
         return
     # A waiting pod that is admitted counts as removed to `place`: another stands in for it.
     stay = {each.pod for each in todo.admit}
-    why = {each.replica_id: each.reason for each in decision.changes.remove if each.replica_id not in stay}
+    why = {name: reason for name, reason in decision.changes.leaving.items() if name not in stay}
     log.info(
         "decision",
         extra={

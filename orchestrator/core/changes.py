@@ -1,5 +1,6 @@
 """What has to be done to the cluster, and why there."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -95,3 +96,9 @@ class Changes:
     remove: tuple[Remove, ...] = ()
     switch: tuple[Switch, ...] = ()
     create: tuple[Create, ...] = ()
+
+    @property
+    def leaving(self) -> Mapping[str, PlaceReason]:
+        """Why replicas leave their stage, by id: those removed and those that switch."""
+        removed = {each.replica_id: each.reason for each in self.remove}
+        return removed | {each.replica_id: each.reason for each in self.switch}

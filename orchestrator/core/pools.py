@@ -135,6 +135,9 @@ def steps(
     Counts are worked out from the pods that are there, not from the last count, so that a step which is
     repeated before Kubernetes has acted on it asks for the same again.
 
+    A pod belongs to its pool for good. So one that switches roles goes, and the pool of its new role gets a
+    pod that waits for a place: the next decision finds it what the other leaves.
+
     Args:
         changes: Of a decision on these very pods.
         pods: All of them.
@@ -148,7 +151,11 @@ def steps(
     creates: defaultdict[Pool, list[Create]] = defaultdict(list)
     for create in changes.create:
         creates[_pool_of(create, counts)].append(create)
-    removed = {pod_of[remove.replica_id] for remove in changes.remove}
+    by_name = {pod.name: pod for pod in pods}
+    for switch in changes.switch:
+        pod = by_name[pod_of[switch.replica_id]]
+        creates[pod.pool._replace(stage=switch.to)].append(_unplaced(pod, switch.to))
+    removed = {pod_of[replica_id] for replica_id in changes.leaving}
     each = [_of_pool(pool, by_pool[pool], creates[pool], removed, counts[pool]) for pool in sorted(counts)]
     return Steps(
         admit=tuple(admit for one in each for admit in one.admit),
@@ -156,6 +163,10 @@ def steps(
         deferred=tuple(name for one in each for name in one.deferred),
         without_pool=tuple(sorted(set(creates) - set(counts))),
     )
+
+
+def _unplaced(pod: Pod, stage: Stage) -> Create:
+    return Create(service=pod.pool.service, stage=stage, hardware=pod.pool.hardware, tp=pod.tp, node_id="")
 
 
 def _pool_of(create: Create, pools: Collection[Pool]) -> Pool:

@@ -123,7 +123,7 @@ async def _spoken(source: KvSource, verb: Verb, timeout_s: float) -> Told:
         async with asyncio.timeout(timeout_s):
             return await _until_there(lambda: _exchange(source, line))
     except (TimeoutError, OSError, msgspec.MsgspecError) as error:
-        raise CannotFetch(f"{source.host}:{source.port}: {error or 'time-out'}") from None
+        raise CannotFetch(f"{source.host}:{source.port}: {str(error) or 'time-out'}") from None
 
 
 async def _until_there(attempt: Callable[[], Awaitable[Told]]) -> Told:

@@ -12,10 +12,10 @@ from kubernetes import client
 
 from localcluster import layout
 from localcluster.cluster import running_cluster
-from localcluster.layout import free_ports
 from localcluster.nodes import DRAIN, FAIL, FAIL_AFTER, GONE, RUN, UNREADY, WAITING, simulated_node
 from localcluster.processes import ProcessDied
 from orchestrator.kube_names import COLD_START, PROVISIONING
+from stages.free_ports import free_ports
 from tests.cluster.conftest import api, timed, until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]

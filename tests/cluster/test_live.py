@@ -16,6 +16,7 @@ from kubernetes import client
 from infra.objects import controller, publisher
 from orchestrator.kube_names import DOMAIN, POLICY_FILE, STAGE
 from stages.emulator.config import Role
+from stages.free_ports import free_port
 from stages.types import Stage
 from tests.cluster.conftest import api, until
 from tests.cluster.objects import is_ready
@@ -24,7 +25,7 @@ from tests.cluster.workbench import Bench
 from tests.fakes.emulator import emulated_epd
 from tests.fakes.redis_process import RedisProcess
 from tests.infra.kit import ROOT, expanded, named
-from tests.system.harness import digit_question, free_port, question
+from tests.system.harness import digit_question, question
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]
 

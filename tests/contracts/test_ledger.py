@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from orchestrator.adapters.redis import RedisLedger, connect
 from orchestrator.core.types import Replica
-from orchestrator.ledger import control_key, queue_name
+from orchestrator.ledger import RENEW_S, control_key, queue_name
 from orchestrator.ports import Delivery, DispatchOrder, DispatchResult, Ledger
 from stages.reply import Failed, Lost, Reply, Tokens, encode_reply, is_terminal
 from stages.types import BlobHandle, DecodeJob, FinishReason, KVRef, Sampling, Stage, TokenChunk
@@ -482,7 +482,17 @@ async def test_two_gateways_never_over_commit_a_replica(kit: Kit) -> None:
         alone[id_].discard(work.key)
         workers[id_].write([event(work)])
 
+    async def live() -> None:
+        while True:
+            for gateway, ledger in ledgers.items():
+                await ledger.greet(gateway, b"{}", False)
+            for worker in workers.values():
+                worker.heartbeat(b"{}")
+            await asyncio.sleep(RENEW_S)
+
+    living = asyncio.create_task(live())
     await asyncio.gather(*(serve(number) for number in range(80)))
+    living.cancel()
     assert [
         (e.replica.in_flight, e.replica.pending_tokens) for e in (await kit.ledger.snapshot()).replicas
     ] == [

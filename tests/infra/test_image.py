@@ -13,10 +13,11 @@ import pytest
 
 from infra.objects.names import object_name
 from infra.objects.pods import pod_security
+from stages.free_ports import free_port
 from tests.fakes.redis_process import RedisProcess
 from tests.infra.image import copied, ignored, instructions, lay_context
 from tests.infra.kit import ROOT, expanded, named, stack_of
-from tests.system.harness import digit_question, free_port, until
+from tests.system.harness import digit_question, until
 
 EPOCH = "1700000000"
 KNOWN = {"REDIS_PASSWORD": "sesame", "BLOB_TOKEN": "open"}

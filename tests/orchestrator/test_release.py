@@ -10,14 +10,9 @@ import pytest
 from orchestrator.release import BlobRelease
 from stages.blob_http import BlobServer
 from stages.blobs import BlobSettings, open_store
+from stages.free_ports import free_port
 
 TOKEN = "a token of the stack"
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 class Host:

@@ -1,6 +1,5 @@
 """What a process is told of its host's blobs, and the one that keeps them."""
 
-import socket
 import time
 
 import msgspec
@@ -10,17 +9,12 @@ from stages import blob_host
 from stages.blob_host import BlobConfig, BlobKeeper
 from stages.blobs import BlobSettings, open_store
 from stages.engines import BlobUnavailable
+from stages.free_ports import free_port
 from tests.fakes.files import files_under
 
 
 def config(directory, **fields):
     return BlobConfig(directory=str(directory), inline_bytes=0, **fields)
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 @pytest.fixture

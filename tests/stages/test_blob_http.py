@@ -20,6 +20,7 @@ from stages.blob_http import BlobServer
 from stages.blob_pull import HttpPull, PullLimits, release_remote
 from stages.blobs import BlobSettings, BlobStore, SharedMemoryStore, open_store
 from stages.engines import BlobUnavailable
+from stages.free_ports import free_port
 from stages.types import BlobHandle
 
 TOKEN = "a token of the stack"
@@ -227,11 +228,6 @@ def test_a_transfer_under_way_survives_a_release(writer: BlobStore, client: http
 def test_a_server_without_a_token_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="token"):
         BlobServer(tmp_path, "")
-
-
-def free_port(host: str = "127.0.0.1") -> int:
-    with socket.create_server((host, 0)) as probe:
-        return int(probe.getsockname()[1])
 
 
 # The pull

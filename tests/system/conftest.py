@@ -6,7 +6,8 @@ import httpx
 import openai
 import pytest
 
-from tests.system.harness import System, free_port
+from stages.free_ports import free_port
+from tests.system.harness import System
 
 
 @pytest.fixture(scope="session")

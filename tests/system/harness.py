@@ -5,7 +5,6 @@ import base64
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -19,6 +18,7 @@ import httpx
 import redis
 from PIL import Image
 
+from stages.free_ports import free_port
 from stages.tiny.data import heldout_digit
 
 # Clients here take `verify=False`: they speak plain HTTP to this machine, and loading the certificate
@@ -37,12 +37,6 @@ def until(what: str, check: Callable[[], Any], deadline_s: float = 30.0) -> Any:
             return found
         time.sleep(0.02)
     raise AssertionError(f"not within {deadline_s} s: {what}")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def digit_png(index: int, size_px: int = 96) -> tuple[bytes, int]:

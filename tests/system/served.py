@@ -24,7 +24,11 @@ def ask(system: System, body: dict[str, Any], timeout_s: float = 30.0) -> httpx.
     return httpx.post(system.url + CHAT, json=body, timeout=timeout_s, trust_env=False, verify=False)
 
 
-def said(events: str) -> str:
+def events(stream: str) -> list[dict[str, Any]]:
+    """Return the events of a stream, in order."""
+    return [json.loads(line[6:]) for line in stream.splitlines() if line.startswith("data: {")]
+
+
+def said(stream: str) -> str:
     """Return the text of a stream."""
-    bodies = [json.loads(line[6:]) for line in events.splitlines() if line.startswith("data: {")]
-    return "".join(b["choices"][0]["delta"].get("content") or "" for b in bodies if b["choices"])
+    return "".join(b["choices"][0]["delta"].get("content") or "" for b in events(stream) if b["choices"])

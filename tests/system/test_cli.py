@@ -19,8 +19,9 @@ import psutil
 import pytest
 
 from stages.blobs import default_dir
+from stages.free_ports import free_port
 from stages.front import ModelUnavailable
-from tests.system.harness import ROOT, System, digit_png, digit_question, free_port, until
+from tests.system.harness import ROOT, System, digit_png, digit_question, until
 from tests.system.kit import access_line, status, tercet, tercet_process
 
 KEYS = """
@@ -100,13 +101,19 @@ def test_ask_sends_its_key_from_the_environment_and_says_when_it_is_missing(guar
     assert "Traceback" not in refused.stderr
 
 
-def test_a_killed_supervisor_leaves_no_orphan(guarded: System) -> None:
+@pytest.fixture(scope="module")
+def killed(guarded: System) -> System:
+    """The same, whose supervisor was killed."""
     pids = [process["pid"] for process in guarded.supervisor()["processes"]]
     assert len(pids) == 5
     guarded.process.kill()
     guarded.process.wait()
     until("all of them ended", lambda: not [pid for pid in pids if alive(pid)], 10.0)
-    gone = tercet("status", "--state", str(guarded.state))
+    return guarded
+
+
+def test_a_killed_supervisor_leaves_no_orphan(killed: System) -> None:
+    gone = tercet("status", "--state", str(killed.state))
     assert gone.code == 1
     assert "tercet up" in gone.stderr
 
@@ -114,19 +121,19 @@ def test_a_killed_supervisor_leaves_no_orphan(guarded: System) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
 @pytest.mark.slow
 def test_ctrl_c_leaves_no_process_and_no_file_but_the_state_folder(
-    guarded: System, number: signal.Signals
+    killed: System, number: signal.Signals
 ) -> None:
     """Also in the midst of requests, and after a start elsewhere on what a killed supervisor left.
 
     A terminal that is closed ends it in the same way.
     """
-    with restarted(guarded) as up:
-        pids = [process["pid"] for process in guarded.supervisor()["processes"]]
-        runtime = Path(guarded.supervisor()["redis_url"].removeprefix("unix://")).parent
-        blobs = default_dir(str(guarded.port))
-        assert [row["state"] for row in status(guarded)["replicas"]] == ["running"] * 3
+    with restarted(killed) as up:
+        pids = [process["pid"] for process in killed.supervisor()["processes"]]
+        runtime = Path(killed.supervisor()["redis_url"].removeprefix("unix://")).parent
+        blobs = default_dir(str(killed.port))
+        assert [row["state"] for row in status(killed)["replicas"]] == ["running"] * 3
         with ThreadPoolExecutor(8) as pool:
-            asked = [pool.submit(guarded.post, digit_question(n)) for n in range(24)]
+            asked = [pool.submit(killed.post, digit_question(n)) for n in range(24)]
             until("the first is answered", lambda: any(each.done() for each in asked))
             up.send_signal(number)
         assert up.wait(30) == 0
@@ -135,8 +142,8 @@ def test_ctrl_c_leaves_no_process_and_no_file_but_the_state_folder(
     assert not [pid for pid in pids if psutil.pid_exists(pid)]
     assert not runtime.exists()
     assert not blobs.exists()
-    assert not list(Path(tempfile.gettempdir()).glob(f"tercet*{guarded.port}*"))
-    assert not list(blobs.parent.glob(f"tercet*{guarded.port}*"))
+    assert not list(Path(tempfile.gettempdir()).glob(f"tercet*{killed.port}*"))
+    assert not list(blobs.parent.glob(f"tercet*{killed.port}*"))
 
 
 @contextmanager

@@ -15,8 +15,9 @@ import pytest
 from orchestrator.adapters.redis import RedisLedger, connect
 from orchestrator.adapters.redis_policies import RedisPolicies
 from orchestrator.ports import PolicyEdition, PublishResult
+from stages.free_ports import free_port
 from tests.fakes.redis_process import RedisProcess
-from tests.system.harness import ROOT, free_port, question, until
+from tests.system.harness import ROOT, question, until
 
 pytestmark = pytest.mark.slow  # real processes, for seconds each
 

@@ -4,19 +4,18 @@ import asyncio
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx
 import pytest
 
 from stages.emulator.config import EmulatorConfig, Role
-from stages.emulator.vocabulary import tokenize
 from stages.types import Stage
 from tests.fakes.emulator import Emulated, emulated
 from tests.stages.emulator.kit import chat, image, nothing_left
 from tests.system.harness import ROOT, System, until
 from tests.system.kit import log_lines
-from tests.system.served import CHAT, said
+from tests.system.served import CHAT, events, said
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -26,7 +25,20 @@ BODIES = [
     chat(f"what is {n}", *[image(9 + n)] * (n % 3), model="tiny", max_tokens=16, return_token_ids=False)
     for n in range(REQUESTS)
 ]
+STREAM = {"stream": True, "stream_options": {"include_usage": True}}
 Engines = dict[Stage, list[Emulated]]
+
+
+class Answer(NamedTuple):
+    """What is said, and in how many tokens: the last may begin a character that is not shown."""
+
+    text: str
+    tokens: int
+
+    @staticmethod
+    def of(body: dict[str, Any]) -> "Answer":
+        """Return that of an answer which is no stream."""
+        return Answer(body["choices"][0]["message"]["content"], body["usage"]["completion_tokens"])
 
 
 @pytest.fixture(scope="module")
@@ -54,12 +66,12 @@ def engines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engines]:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]]:
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Answer]]:
     """What one engine says to all bodies."""
     folder = tmp_path_factory.mktemp("own")
     config = EmulatorConfig(role=Role.AGGREGATED, ec_dir=str(folder), model="tiny", max_model_len=1024)
     with emulated(config) as alone:
-        yield [alone.chat(body).json()["choices"][0]["message"]["content"] for body in BODIES]
+        yield [Answer.of(alone.chat(body).json()) for body in BODIES]
 
 
 @pytest.fixture(scope="module")
@@ -83,24 +95,24 @@ def sound(engines: Engines) -> Iterator[None]:
             engine.set_faults(evict_encoder_cache=False, wrong_hash=False, drift=False)
 
 
-def answers(system: System) -> list[str]:
+def answers(system: System) -> list[Answer]:
     """Ask everything, some at once, every other as a stream."""
 
-    async def run() -> list[str]:
+    async def run() -> list[Answer]:
         turns = asyncio.Semaphore(AT_ONCE)
         async with httpx.AsyncClient(
             base_url=system.url, timeout=200.0, trust_env=False, verify=False
         ) as client:
 
-            async def ask(number: int, body: dict[str, Any]) -> str:
+            async def ask(number: int, body: dict[str, Any]) -> Answer:
                 stream = number % 2 == 1
                 async with turns:
-                    answer = await client.post(CHAT, json=body | {"stream": stream})
+                    answer = await client.post(CHAT, json=body | (STREAM if stream else {}))
                 assert answer.status_code == 200, answer.text
                 if stream:
                     assert answer.text.endswith("data: [DONE]\n\n"), answer.text
-                    return said(answer.text)
-                return str(answer.json()["choices"][0]["message"]["content"])
+                    return Answer(said(answer.text), events(answer.text)[-1]["usage"]["completion_tokens"])
+                return Answer.of(answer.json())
 
             return await asyncio.gather(*(ask(n, body) for n, body in enumerate(BODIES)))
 
@@ -123,7 +135,7 @@ FAULTS: dict[str, tuple[Stage, dict[str, Any]]] = {
 
 @pytest.mark.parametrize(("stage", "fault"), FAULTS.values(), ids=FAULTS)
 def test_what_one_server_does_wrong_another_makes_good(
-    served: System, engines: Engines, whole: list[str], sound: None, stage: Stage, fault: dict[str, Any]
+    served: System, engines: Engines, whole: list[Answer], sound: None, stage: Stage, fault: dict[str, Any]
 ) -> None:
     engines[stage][0].set_faults(**fault)
     assert answers(served) == whole
@@ -133,7 +145,7 @@ def test_what_one_server_does_wrong_another_makes_good(
 
 
 def test_answers_that_would_not_come_out_the_same_are_gone_on_with(
-    served: System, engines: Engines, whole: list[str], sound: None
+    served: System, engines: Engines, whole: list[Answer], sound: None
 ) -> None:
     """One decode server breaks answers off, and none says the same twice."""
     for engine in engines[D]:
@@ -141,12 +153,12 @@ def test_answers_that_would_not_come_out_the_same_are_gone_on_with(
     engines[D][0].set_faults(drop_after=3)
     found = answers(served)
     assert found != whole
-    assert {len(tokenize(answer)) for answer in found} == {len(tokenize(answer)) for answer in whole}
+    assert [answer.tokens for answer in found] == [answer.tokens for answer in whole]
 
 
 @pytest.mark.parametrize("stage", Stage)
 def test_a_server_that_falls_silent_is_given_up_for_another(
-    served: System, engines: Engines, whole: list[str], sound: None, stage: Stage
+    served: System, engines: Engines, whole: list[Answer], sound: None, stage: Stage
 ) -> None:
     """After half a minute without a byte."""
     engines[stage][0].set_faults(hang=True)
@@ -173,7 +185,7 @@ def edit(system: System, policy: str) -> None:
 
 @pytest.mark.parametrize("stage", [E, P])
 def test_a_second_server_is_asked_beside_one_that_takes_long(
-    served: System, engines: Engines, whole: list[str], sound: None, hedged: None, stage: Stage
+    served: System, engines: Engines, whole: list[Answer], sound: None, hedged: None, stage: Stage
 ) -> None:
     """Long before half a minute is over."""
     engines[stage][0].set_faults(hang=True)

@@ -14,10 +14,11 @@ import httpx
 import pytest
 
 from stages.emulator.config import EmulatorConfig, EngineTiming, Kind, Role
+from stages.free_ports import free_port
 from stages.types import Stage
 from tests.fakes.emulator import Emulated, emulated
 from tests.stages.emulator.kit import chat, image, nothing_left
-from tests.system.harness import ROOT, System, free_port, until
+from tests.system.harness import ROOT, System, until
 from tests.system.served import ask
 
 POLICY = ROOT / "policies" / "examples" / "sglang-epd.yaml"

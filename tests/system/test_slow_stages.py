@@ -13,8 +13,9 @@ import httpx
 import pytest
 
 from stages.blobs import default_dir
+from stages.free_ports import free_port
 from tests.fakes.files import files_under
-from tests.system.harness import ROOT, System, data_url, digit_png, free_port, question, until
+from tests.system.harness import ROOT, System, data_url, digit_png, question, until
 from tests.system.kit import access_line, log_lines, metrics
 
 pytestmark = pytest.mark.slow  # real processes, for seconds each

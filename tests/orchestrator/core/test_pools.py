@@ -1,6 +1,6 @@
 """steps(): a decision's changes, step by step, on Deployments whose pods wait for their place."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,10 +18,10 @@ TYPES = ("a100", "h100")
 POOLS = {Pool("s", stage, hardware): 1 for stage in Stage for hardware in TYPES}
 
 
-def ticks(cluster, encode, prefill, decode, number=8, **options):
+def ticks(cluster, encode, prefill, decode, number=8, params=StaticParams, **options):
     """Control a cluster towards fixed counts; return the steps of each tick."""
-    params = StaticParams(encode=encode, prefill=prefill, decode=decode)
-    policies = {"s": replace(policy(hardware=TYPES, **options), params=params)}
+    counts = params(encode=encode, prefill=prefill, decode=decode)
+    policies = {"s": replace(policy(hardware=TYPES, **options), params=counts)}
     taken, state = [], {}
     for number_of_tick in range(number):
         now_s = 5.0 * number_of_tick
@@ -101,6 +101,24 @@ def test_the_replica_that_was_chosen_is_the_one_that_goes():
     before = set(cluster.pods)
     (scale,) = [scale for todo in ticks(cluster, 1, 1, 2) for scale in todo.scale]
     assert before - set(cluster.pods) == set(scale.victims)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SwitchingParams(StaticParams):
+    role_switch: bool = True
+
+
+def test_a_replica_that_switches_roles_goes_and_one_of_the_other_role_takes_its_place():
+    """Pods are their Deployment's for good."""
+    cluster = FakeCluster(nodes=(node("n", accelerators=4),), tp=dict(POOLS))
+    ticks(cluster, 1, 2, 1)
+    (first, *_) = ticks(cluster, 1, 1, 2, params=SwitchingParams)
+    assert {scale.pool.stage: (scale.replicas, len(scale.victims)) for scale in first.scale} == {
+        P: (1, 1),
+        D: (2, 0),
+    }
+    assert by_stage(cluster) == {E: 1, P: 1, D: 2}
+    assert ticks(cluster, 1, 1, 2, number=1, params=SwitchingParams) == [Steps()]
 
 
 def test_a_pool_that_the_cluster_does_not_have_is_told():

@@ -14,7 +14,7 @@ from tests.stages.emulator.kit import chat, encoded, image, nothing_left, prefil
 
 @pytest.fixture(scope="module")
 def engines(tmp_path_factory):
-    with emulated_epd(tmp_path_factory.mktemp("ec"), handshake_s=0.2) as engines:
+    with emulated_epd(tmp_path_factory.mktemp("ec")) as engines:
         yield engines
 
 
@@ -123,9 +123,10 @@ def test_decode_fails_if_the_cache_was_fetched_before(engines):
 def test_decode_fails_if_nobody_has_the_cache(engines, change):
     body = chat("nobody")
     params = prefilled(engines[Role.PREFILL], body)
-    answer = engines[Role.DECODE].chat(body | {"kv_transfer_params": params | change})
-    assert failure(answer) == (500, "InternalServerError")
-    assert streamed_error(engines[Role.DECODE], body | {"kv_transfer_params": params | change}) == 500
+    with emulated(EmulatorConfig(role=Role.DECODE, handshake_s=0.2)) as decode:
+        answer = decode.chat(body | {"kv_transfer_params": params | change})
+        assert failure(answer) == (500, "InternalServerError")
+        assert streamed_error(decode, body | {"kv_transfer_params": params | change}) == 500
     assert engines[Role.DECODE].chat(body | {"kv_transfer_params": params}).status_code == 200
 
 
@@ -160,12 +161,13 @@ def test_a_lease_ends(tmp_path: Path):
 
 CHAT = "/v1/chat/completions"
 SLOW = EngineTiming(decode_s=lambda sequences, context: 0.02)
+IMPATIENT = httpx.Timeout(10.0, read=0.3)
 
 
 def test_a_client_that_goes_frees_what_it_held():
     with emulated(EmulatorConfig(role=Role.AGGREGATED), SLOW) as engine:
         with pytest.raises(httpx.ReadTimeout):
-            httpx.post(f"{engine.url}{CHAT}", json=chat("long", max_tokens=10_000), timeout=0.2)
+            httpx.post(f"{engine.url}{CHAT}", json=chat("long", max_tokens=10_000), timeout=IMPATIENT)
         until(lambda: nothing_left(engine))
         assert engine.state()["requests"] == {"abort": 1}
 
@@ -189,20 +191,20 @@ def test_a_client_that_goes_before_decode_has_room_gives_the_cache_up(tmp_path: 
         until(lambda: decode.state()["running"] == 1)
         with pytest.raises(httpx.ReadTimeout):
             asked = body | {"kv_transfer_params": params}
-            httpx.post(f"{decode.url}{CHAT}", json=asked, timeout=0.2)
+            httpx.post(f"{decode.url}{CHAT}", json=asked, timeout=IMPATIENT)
         until(lambda: nothing_left(prefill))
         assert prefill.state()["lease_counts"]["released"] == 1
         first.join()
 
 
 def test_a_lease_is_renewed_while_decode_has_no_room():
-    config = EmulatorConfig(role=Role.DECODE, max_seqs=1, lease_s=0.3)
+    config = EmulatorConfig(role=Role.DECODE, max_seqs=1, lease_s=1.0)
     with (
-        emulated(EmulatorConfig(role=Role.PREFILL, lease_s=0.3)) as prefill,
+        emulated(EmulatorConfig(role=Role.PREFILL, lease_s=1.0)) as prefill,
         emulated(config, SLOW) as decode,
     ):
         params = prefilled(prefill, body := chat("waits"))
-        first = threading.Thread(target=decode.chat, args=[chat("takes the seat", max_tokens=50)])
+        first = threading.Thread(target=decode.chat, args=[chat("takes the seat", max_tokens=100)])
         first.start()
         until(lambda: decode.state()["running"] == 1)
         assert decode.chat(body | {"kv_transfer_params": params}).status_code == 200

@@ -88,9 +88,9 @@ def test_it_is_freed_when_its_lease_is_over():
 
 def test_a_renewed_lease_lasts_from_then_on():
     async def test():
-        pool, leases = leases_of(lease_s=0.2)
+        pool, leases = leases_of(lease_s=0.5)
         source = held(pool, leases)
-        give_up_s = asyncio.get_running_loop().time() + 0.5
+        give_up_s = asyncio.get_running_loop().time() + 1.0
         while asyncio.get_running_loop().time() < give_up_s:
             leases.renew("engine-1", source.request_id)
             await asyncio.sleep(0.01)

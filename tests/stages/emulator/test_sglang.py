@@ -2,6 +2,8 @@
 
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,18 +17,23 @@ BODY = chat("what is", image(3), max_tokens=20, return_token_ids=None)
 
 @pytest.fixture(scope="module")
 def engines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[Role, Emulated]]:
-    folder = str(tmp_path_factory.mktemp("ec"))
+    folder = tmp_path_factory.mktemp("ec")
+    with pair(folder) as engines, emulated(config(folder, Role.AGGREGATED)) as alone:
+        yield engines | {Role.AGGREGATED: alone}
 
-    def config(role: Role) -> EmulatorConfig:
-        return EmulatorConfig(kind=Kind.SGLANG, role=role, ec_dir=folder, lease_s=0.5, handshake_s=0.2)
 
+def config(folder: Path, role: Role, **fields: Any) -> EmulatorConfig:
+    return EmulatorConfig(kind=Kind.SGLANG, role=role, ec_dir=str(folder), **fields)
+
+
+@contextmanager
+def pair(folder: Path, **fields: Any) -> Iterator[dict[Role, Emulated]]:
     slow = EngineTiming(prefill_s=lambda tokens: 0.05)
     with (
-        emulated(config(Role.PREFILL), slow) as prefill,
-        emulated(config(Role.DECODE)) as decode,
-        emulated(config(Role.AGGREGATED)) as alone,
+        emulated(config(folder, Role.PREFILL, **fields), slow) as prefill,
+        emulated(config(folder, Role.DECODE, **fields)) as decode,
     ):
-        yield {Role.PREFILL: prefill, Role.DECODE: decode, Role.AGGREGATED: alone}
+        yield {Role.PREFILL: prefill, Role.DECODE: decode}
 
 
 def meeting(engines: dict[Role, Emulated], room: int) -> dict[str, Any]:
@@ -81,10 +88,11 @@ def test_the_two_meet_whoever_comes_first(engines: dict[Role, Emulated], first: 
 
 
 @pytest.mark.parametrize("role", [Role.PREFILL, Role.DECODE])
-def test_one_that_nobody_comes_to_fails(engines: dict[Role, Emulated], role: Role) -> None:
-    answer = engines[role].chat(BODY | meeting(engines, 20 if role is Role.PREFILL else 21))
-    assert (answer.status_code, answer.json()["object"]) == (500, "error")
-    until(lambda: all(map(nothing_left, engines.values())))
+def test_one_that_nobody_comes_to_fails(tmp_path: Path, role: Role) -> None:
+    with pair(tmp_path, lease_s=0.3) as engines:
+        answer = engines[role].chat(BODY | meeting(engines, 20))
+        assert (answer.status_code, answer.json()["object"]) == (500, "error")
+        until(lambda: all(map(nothing_left, engines.values())))
 
 
 def test_a_prefill_is_aborted_by_its_name(engines: dict[Role, Emulated]) -> None:

@@ -48,7 +48,7 @@ class Listed:
 
 
 def config(role: Role, **fields: Any) -> EmulatorConfig:
-    return EmulatorConfig(kind=Kind.SGLANG, role=role, lease_s=0.5, handshake_s=0.5, **fields)
+    return EmulatorConfig(kind=Kind.SGLANG, role=role, **fields)
 
 
 @pytest.fixture(scope="module")
@@ -182,10 +182,10 @@ def test_what_is_no_request_to_encode_is_refused(
     assert said in answer.json()["message"]
 
 
-def test_an_embedding_that_nobody_wants_is_dropped(encoders: list[Emulated]) -> None:
-    answer = encoders[0].http.post("/encode", json=ENCODE)
-    assert answer.status_code == 500
-    assert nothing_left(encoders[0])
+def test_an_embedding_that_nobody_wants_is_dropped() -> None:
+    with emulated(config(Role.ENCODE, handshake_s=0.2)) as encoder:
+        assert encoder.http.post("/encode", json=ENCODE).status_code == 500
+        assert nothing_left(encoder)
 
 
 def test_an_encoder_says_what_it_does_and_is_no_other_server(encoders: list[Emulated]) -> None:
