@@ -70,8 +70,10 @@ class DirectGateway:
             frames=1,
             tokens=tokens,
         )
+        tagged = tag(len(prompt.token_ids) - tokens, [shape], kappa=1, max_tokens=max_tokens)
         return Work(
-            tag=tag(len(prompt.token_ids) - tokens, [shape], kappa=1, max_tokens=max_tokens),
+            tag=tagged,
+            hops=tagged.stages,
             prompt=prompt,
             items=[item],
             sampling=Sampling(max_tokens=max_tokens),

@@ -77,6 +77,12 @@ def emulate_command(
     fault: Annotated[
         list[str] | None, typer.Option(help="Such as slow=3, hang=true, error_rate=0.1; repeatable.")
     ] = None,
+    language_only: Annotated[
+        bool, typer.Option(help="Have media encoded by SGLang's encoders, of which it keeps a list.")
+    ] = False,
+    encoder_port: Annotated[
+        int, typer.Option(help="Of that list; 0 takes a free one.", min=0, max=65535)
+    ] = 0,
     scale_out: Annotated[bool, typer.Option(help="Tokens in, tokens out: vLLM's --enable-scale-out.")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Say where it listens as JSON.")] = False,
 ) -> None:
@@ -102,6 +108,8 @@ def emulate_command(
             side_port=side_port,
             lease_s=lease_s,
             handshake_s=handshake_s,
+            language_only=language_only,
+            encoder_port=encoder_port,
             scale_out=scale_out,
             speed_up=speed_up,
         )

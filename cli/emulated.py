@@ -78,6 +78,7 @@ def _say(process: EmulatedProcess, address: Address) -> None:
         "model": model,
         "url": address.url,
         "side_port": address.side_port,
+        "encoder_port": address.encoder_port,
     }
     if process.as_json:
         line = msgspec.json.encode(facts).decode()
@@ -85,6 +86,7 @@ def _say(process: EmulatedProcess, address: Address) -> None:
         channel = "bootstrap" if process.config.kind is Kind.SGLANG else "side channel"
         side = f", {channel} on port {address.side_port}" if address.side_port else ""
         name = {Kind.VLLM: "vLLM", Kind.SGLANG: "SGLang"}[process.config.kind]
+        side += f", list of encoders on port {address.encoder_port}" if address.encoder_port else ""
         line = f"emulating {name}, {role} engine of {model} at {address.url}{side}"
     print(line, flush=True)  # noqa: T201
 

@@ -24,9 +24,6 @@ def engines_of(text: str, policy: Policy) -> dict[Stage, tuple[str, ...]]:
         raise ValueError(f"--engines: the engine {engine} is built in; leave --engines out")
     if policy.served and engine not in DRIVEN:
         raise ValueError(f"no worker drives the engine {engine} yet; try `tercet up --model tiny`")
-    if engine == "sglang" and policy.split.encode_from is not None:
-        told = "SGLang's servers call their encoders themselves (--encoder-urls)"
-        raise ValueError(f"{told}: say `split: {{encode_from: null}}` in the policy")
     found: dict[Stage, tuple[str, ...]] = {}
     for part in filter(None, text.split(",")):
         stage, url = _address(part.strip())

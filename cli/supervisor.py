@@ -243,6 +243,7 @@ class Supervisor:
             url=self._engine_urls()[stage][number],
             model=policy.model.name,
             token_bytes=self._options.token_bytes,
+            encoders_called=policy.encoders_called,
         )
 
     def _worker_boot(self, stage: Stage, name: str, server: EngineServer | None) -> Boot:

@@ -42,7 +42,8 @@ def sglang_arguments(policy: Policy, stage: Stage, port: int) -> list[str]:
     """Return the command of SGLang's server; the policy's own flags come last, and win."""
     of_stage = policy.stages[stage]
     args = ["python3", "-m", "sglang.launch_server", "--model-path", *_names(policy)]
-    args += ["--port", str(port), "--tp", str(of_stage.tp), "--max-running-requests", str(of_stage.batch)]
+    args += ["--host", "0.0.0.0", "--port", str(port)]  # noqa: S104  # else peers cannot reach it
+    args += ["--tp", str(of_stage.tp), "--max-running-requests", str(of_stage.batch)]
     args += ["--enable-metrics", *_sglang_role(policy, stage)]
     return [*args, *_context("--context-length", policy), *of_stage.flags]
 
@@ -50,7 +51,9 @@ def sglang_arguments(policy: Policy, stage: Stage, port: int) -> list[str]:
 def _sglang_role(policy: Policy, stage: Stage) -> list[str]:
     if stage is Stage.ENCODE:
         return ["--encoder-only"]
-    return ["--disaggregation-mode", stage.value] if policy.split.prefill_from is not None else []
+    mode = ["--disaggregation-mode", stage.value] if policy.split.prefill_from is not None else []
+    # Without --encoder-urls: workers say which encoders there are.
+    return [*mode, "--language-only"] if policy.encoders_called and stage is Stage.PREFILL else mode
 
 
 def _names(policy: Policy) -> list[str]:

@@ -108,6 +108,7 @@ class Intake:
         items = [await self._store(item, count, request) for item, count in zip(media, tokens, strict=True)]
         return Work(
             tag=tagged,
+            hops=policy.hops(tagged.stages),
             prompt=prompt,
             chat=self._chat(chat, media, request),
             items=items,

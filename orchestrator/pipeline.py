@@ -84,6 +84,8 @@ class Work:
     """What a request asks for, ready to be dispatched.
 
     Attributes:
+        hops: Stages whose work is given to their replicas by us: all of the tag's, but for encoders that the
+            servers which prefill call themselves.
         prompt: What routing knows of it; also what the engine gets, unless that reads the chat.
         chat: The chat's body for an engine that reads it.
         restore: Puts a media item's bytes back into the blob store, by its index.
@@ -93,6 +95,7 @@ class Work:
     """
 
     tag: StageTag
+    hops: tuple[Stage, ...]
     prompt: Prompt
     items: Sequence[MediaItem]
     sampling: Sampling
@@ -132,12 +135,12 @@ class Pipeline:
             RequestFailed: Its subclass says why.
             DeadlinePassed: A hop's turn came too late.
         """
-        passed = self._work.tag.stages
+        hops = self._work.hops
         while True:
-            if Stage.ENCODE in passed:
+            if Stage.ENCODE in hops:
                 await self._encode()
             prefilled = None
-            if Stage.PREFILL in passed:
+            if Stage.PREFILL in hops:
                 prefilled = await self._prefill()
                 if prefilled is None:
                     continue
@@ -145,7 +148,14 @@ class Pipeline:
                 async for chunk in chunks:
                     yield chunk
                     if chunk.finish:
+                        self._count_encoded_elsewhere()
                         return
+
+    def _count_encoded_elsewhere(self) -> None:
+        """Count what no hop of ours encoded, and the answer shows to be done."""
+        tag = self._work.tag
+        if Stage.ENCODE in tag.stages and Stage.ENCODE not in self._work.hops:
+            self._hops.delivered(Stage.ENCODE, tag.encode_tokens)
 
     async def _encode(self) -> None:
         """Encode the items that have no embedding, in parallel."""

@@ -5,7 +5,7 @@ until the work is done, while the engine's own loop batches everything it has ac
 in and out, so that an engine with its own connector (vLLM, SGLang) never shows its tensors to us.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from stages.types import (
@@ -103,6 +103,17 @@ class PrefillEngine(Engine, Protocol):
         Raises:
             InvalidWork: Beyond the context, or embeddings that do not fit the prompt's spans.
             BlobUnavailable, WorkCancelled, DeadlineExceeded: See there.
+        """
+
+
+class MeetsEncoders(PrefillEngine, Protocol):
+    """A prefill engine that has others encode for it, and has to be told which there are."""
+
+    def meet(self, urls: Iterable[str]) -> None:
+        """Have it call the encoders at these addresses from now on, and no others; see `EngineLoad.encoders`.
+
+        Raises:
+            EngineRefused: It was not done.
         """
 
 

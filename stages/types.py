@@ -278,6 +278,9 @@ class EngineLoad:
         cache_hits: Of those, the tokens found.
         step_age_s: Seconds that the present step has been running, 0.0 when idle.
         steps: Steps finished so far.
+        called_s: Seconds so far in which it worked for engines that called it themselves; its worker knows
+            nothing of that work.
+        encoders: Where the encoders are that it may call at this moment, by itself.
     """
 
     queued_tokens: int = 0
@@ -289,3 +292,5 @@ class EngineLoad:
     cache_hits: int = 0
     step_age_s: float = 0.0
     steps: int = 0
+    called_s: float = 0.0
+    encoders: tuple[str, ...] = ()

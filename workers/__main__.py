@@ -30,6 +30,7 @@ def facts(config: WorkerConfig, kv_bytes: int) -> dict[str, object]:
         "domain": config.domain,
         "labels": config.labels,
         "kv_bytes": kv_bytes,
+        "peer_url": config.server.peer_url if config.server else "",
         "pid": os.getpid(),
         "host": socket.gethostname(),
         "started_unix_s": time.time(),

@@ -2,8 +2,10 @@
 
 import logging
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import redis
 from redis.backoff import ExponentialBackoff
 from redis.retry import Retry
@@ -15,6 +17,21 @@ log = logging.getLogger(__name__)
 
 Event = tuple[str, str, bytes, bool]
 """Job key, reply stream, payload, whether the attempt ends with it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Neighbour:
+    """A replica whose lease runs, as others see it.
+
+    Attributes:
+        peer_url: Where other engines reach its engine; empty if they do not.
+        encoders: Where the encoders are that its engine may call.
+    """
+
+    stage: Stage
+    peer_url: str
+    draining: bool
+    encoders: frozenset[str]
 
 
 def connect(redis_url: str) -> redis.Redis:
@@ -43,6 +60,7 @@ class WorkerLedger:
         self._write = client.register_script(script("write"))
         self._fence = client.register_script(script("fence"))
         self._drain = client.register_script(script("drain"))
+        self._snapshot = client.register_script(script("snapshot"))
 
     def register(self, facts: bytes, slots: int, kv_bytes: int) -> None:
         """Enter the registry; from here on gateways may dispatch to this replica."""
@@ -72,6 +90,20 @@ class WorkerLedger:
     def drain(self) -> None:
         """Take no new work."""
         self._drain(args=[self._id])
+
+    def replicas(self, model: str) -> list[Neighbour]:
+        """Return the replicas of a model, of all stages."""
+        known = [(*map(msgspec.json.decode, fields[1:3]), fields[3]) for fields in self._snapshot()[0]]
+        return [
+            Neighbour(
+                stage=Stage(facts["stage"]),
+                peer_url=facts.get("peer_url", ""),
+                draining=state != b"live",
+                encoders=frozenset(load.get("encoders", ())),
+            )
+            for facts, load, state in known
+            if facts.get("model") == model
+        ]
 
     def in_flight(self) -> int:
         """Return the jobs dispatched to this replica and not settled, started or not."""

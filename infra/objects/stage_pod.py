@@ -156,15 +156,9 @@ def _worker_json(args: StagePoolArgs) -> str:
         "blobs": blobs(),
         "limits": {"max_batch": "<SLOTS>", "max_image_pixels": MAX_IMAGE_PX},
         "grace_s": args.of_stage.drain_s,
-        **(_server(args) if _driven(args) else {}),
+        **(_server(args) if args.of_stage.engine in DRIVEN else {}),
     }
     return re.sub(r'"<(\w+)>"', r"$(\1)", json.dumps(config))
-
-
-def _driven(args: StagePoolArgs) -> bool:
-    """Return whether a worker can drive the engine; SGLang's encoders are called by its other servers."""
-    engine, split = args.of_stage.engine, args.policy.split
-    return engine in DRIVEN and (engine != "sglang" or split.encode_from is None)
 
 
 def _server(args: StagePoolArgs) -> Object:
@@ -175,7 +169,8 @@ def _server(args: StagePoolArgs) -> Object:
         model=args.policy.model.name,
         token_bytes=args.token_bytes,
         start_s=START_S,
-        bootstrap_host="$(POD_IP)",  # the worker's loopback is another pod's too
+        peer_host="$(POD_IP)",  # the worker's loopback is another pod's too
+        encoders_called=args.policy.encoders_called,
     )
     return {"server": asdict(server), "modalities": [each.value for each in args.policy.model.modalities]}
 

@@ -4,7 +4,7 @@ Ranges stand beside the fields for `orchestrator.policy.load`, which checks a fi
 spans several fields is checked on construction. docs/policy.md explains each field to its users.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, ClassVar, Literal
 
@@ -275,6 +275,9 @@ class Policy:
                 f"{self.stages.decode.engine} does all stages: say {{encode_from: null, prefill_from: null}}"
             )
             raise InfeasibleError(message, "split")
+        if self.encoders_called and self.split != SplitPolicy():
+            message = "SGLang encodes apart for all requests, which are prefilled apart too, or for none"
+            raise InfeasibleError(f"{message}: say {{encode_from: null}}, or leave split out", "split")
         if self.split == SplitPolicy():
             return
         if not self.served:
@@ -289,6 +292,15 @@ class Policy:
     def served(self) -> bool:
         """Whether the engines are servers that read chats themselves."""
         return self.stages.encode.engine in SERVERS
+
+    @property
+    def encoders_called(self) -> bool:
+        """Whether servers that prefill call those that encode, as SGLang's do; we give these no work then."""
+        return self.stages.encode.engine == "sglang" and self.split.encode_from is not None
+
+    def hops(self, stages: Iterable[Stage]) -> tuple[Stage, ...]:
+        """Return those of the stages that requests pass to whose replicas we give the work."""
+        return tuple(stage for stage in stages if stage is not Stage.ENCODE or not self.encoders_called)
 
     @property
     def used_stages(self) -> tuple[Stage, ...]:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from stages.adapters.plain import PlainDecode
 from stages.adapters.server import EngineServer
 from stages.adapters.sglang import SglangDecode, SglangPrefill
+from stages.adapters.sglang_encoders import SglangEncoder
 from stages.adapters.vllm import VllmDecode, VllmEncode, VllmPrefill
 from stages.blobs import BlobStore
 from stages.limits import EngineLimits
@@ -15,7 +16,7 @@ Build = Callable[[EngineServer, BlobStore, EngineLimits], AnyEngine]
 
 _BUILD: Mapping[str, Mapping[Stage, Build]] = {
     "vllm": {Stage.ENCODE: VllmEncode, Stage.PREFILL: VllmPrefill, Stage.DECODE: VllmDecode},
-    "sglang": {Stage.PREFILL: SglangPrefill, Stage.DECODE: SglangDecode},
+    "sglang": {Stage.ENCODE: SglangEncoder, Stage.PREFILL: SglangPrefill, Stage.DECODE: SglangDecode},
     "openai": {Stage.DECODE: PlainDecode},
 }
 

@@ -12,6 +12,7 @@ import aiohttp
 import msgspec
 import uvloop
 
+from stages.adapters.bodies import Json
 from stages.adapters.server import EngineServer
 from stages.early import EarlySignals
 from stages.engines import DeadlineExceeded, EngineRefused, InvalidWork, WorkCancelled
@@ -130,8 +131,18 @@ class Calls:
         Raises:
             aiohttp.ClientError, TimeoutError: There was none.
         """
+        return await self.ask("GET", path, None, timeout_s)
+
+    async def ask(self, method: str, path: str, body: Json | None, timeout_s: float) -> bytes:
+        """Return the answer to what concerns a server and no job; `path` may be another server's address.
+
+        Raises:
+            aiohttp.ClientError, TimeoutError: There was none, or it is no success.
+        """
         timeout = aiohttp.ClientTimeout(total=timeout_s)
-        async with self._session.get(path, timeout=timeout, raise_for_status=True) as response:
+        async with self._session.request(
+            method, path, json=body, timeout=timeout, raise_for_status=True
+        ) as response:
             return await response.read()
 
     async def go_on(self, job: Job) -> None:

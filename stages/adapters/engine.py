@@ -58,6 +58,7 @@ class ServerEngine:
             cache_queries=seen.cache_queries,
             cache_hits=seen.cache_hits,
             step_age_s=self._watch.silence_s,
+            called_s=seen.busy_s,
         )
 
     def close(self) -> None:

@@ -15,8 +15,9 @@ class ServerLoad:
         running: Requests in its batch.
         kv_tokens: Positions of its KV cache.
         kv_usage: Fraction of them in use, 0 to 1.
-        cache_queries: Tokens looked up in its prefix cache so far.
+        cache_queries: Tokens looked up in its prefix cache so far; in that of embeddings, if it encodes.
         cache_hits: Of those, the tokens found.
+        busy_s: Seconds so far in which it has encoded.
     """
 
     waiting: int = 0
@@ -25,6 +26,7 @@ class ServerLoad:
     kv_usage: float = 0.0
     cache_queries: int = 0
     cache_hits: int = 0
+    busy_s: float = 0.0
 
 
 def read_load(metrics: str) -> ServerLoad:
@@ -50,16 +52,37 @@ def read_load(metrics: str) -> ServerLoad:
 
 def read_sglang_load(metrics: str) -> ServerLoad:
     """Return the load out of the text of SGLang's /metrics."""
-    values: dict[str, float] = {}
-    for family in text_string_to_metric_families(metrics):
-        for sample in family.samples:
-            values[sample.name] = values.get(sample.name, 0.0) + sample.value
+    values = _sums(metrics)
     return ServerLoad(
         waiting=int(values.get("sglang:num_queue_reqs", 0)),
         running=int(values.get("sglang:num_running_reqs", 0)),
         kv_tokens=int(values.get("sglang:max_total_num_tokens", 0)),
         kv_usage=values.get("sglang:token_usage", 0.0),
     )
+
+
+def read_encoder_load(metrics: str) -> ServerLoad:
+    """Return the load out of the text of the /metrics of an SGLang server that encodes.
+
+    It has no gauge of what it has in hand: that is what came in and has not ended.
+    """
+    values = _sums(metrics)
+    received = values.get("sglang:encoder_requests_received_total", 0.0)
+    return ServerLoad(
+        running=max(0, int(received - values.get("sglang:encoder_requests_total", 0.0))),
+        cache_queries=int(values.get("sglang:encoder_cache_total_tokens_total", 0)),
+        cache_hits=int(values.get("sglang:encoder_cache_hit_tokens_total", 0)),
+        busy_s=values.get("sglang:encoder_model_forward_seconds_sum", 0.0),
+    )
+
+
+def _sums(metrics: str) -> Mapping[str, float]:
+    """Return the samples by name, those of all labels added up."""
+    values: dict[str, float] = {}
+    for family in text_string_to_metric_families(metrics):
+        for sample in family.samples:
+            values[sample.name] = values.get(sample.name, 0.0) + sample.value
+    return values
 
 
 def _positions(labels: Mapping[str, str]) -> int:

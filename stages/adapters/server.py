@@ -1,6 +1,7 @@
 """What is known of the engine server beside a worker."""
 
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 DRIVEN = ("vllm", "sglang", "openai")
 """Engine servers that have an adapter."""
@@ -17,9 +18,11 @@ class EngineServer:
         token_bytes: KV cache of one position; ≥ 1. What the server says of its cache is in positions.
         silence_s: Without a byte of an answer for so long, a request has failed.
         start_s: A server may take so long to become healthy.
-        bootstrap_host: Where decode servers reach an SGLang server that prefills; empty: as `url` has it.
+        peer_host: Where other servers reach it; empty: as `url` has it.
         kv_lease_s: For so long a prefill server keeps a KV cache that nobody fetches; vLLM's
             `kv_lease_duration`.
+        encoders_called: Whether servers of its service that prefill call those that encode, as SGLang's do;
+            workers tell them which there are.
     """
 
     kind: str = "vllm"
@@ -29,4 +32,11 @@ class EngineServer:
     silence_s: float = 30.0
     start_s: float = 1800.0
     kv_lease_s: float = 30.0
-    bootstrap_host: str = ""
+    peer_host: str = ""
+    encoders_called: bool = False
+
+    @property
+    def peer_url(self) -> str:
+        """Where other servers reach it."""
+        port = urlsplit(self.url).port
+        return f"http://{self.peer_host}:{port}" if self.peer_host else self.url

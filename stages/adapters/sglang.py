@@ -2,11 +2,14 @@
 
 Both are sent a request at the same time, with the same three fields by which they find each other; prefill
 answers once decode has taken the KV cache. A decode that comes to nothing has prefill stop too. Encoders are
-called by the servers that prefill, not from here. Sources: SGLang 0.5.23's router and `disaggregation/`.
+called by the servers that prefill, which are told here which there are. Sources: SGLang 0.5.23's router and
+`disaggregation/`.
 """
 
 import logging
 import secrets
+from collections.abc import Iterable
+from dataclasses import replace
 from urllib.parse import urlsplit
 
 import msgspec
@@ -17,11 +20,12 @@ from stages.adapters.engine import ServerEngine
 from stages.adapters.load import ServerLoad, read_sglang_load
 from stages.adapters.plain import PlainDecode
 from stages.adapters.server import EngineServer
+from stages.adapters.sglang_encoders import EncoderList
 from stages.adapters.watch import ASK_S, ServerUnfit, Watch
 from stages.blobs import BlobStore
-from stages.engines import Emit, StageError
+from stages.engines import Emit, EngineRefused, StageError
 from stages.limits import EngineLimits
-from stages.types import DecodeJob, FinishReason, KVRef, PrefillJob
+from stages.types import DecodeJob, EngineLoad, FinishReason, KVRef, PrefillJob
 
 log = logging.getLogger(__name__)
 
@@ -68,33 +72,51 @@ class SglangPrefill(ServerEngine):
         """Wait until the server is healthy.
 
         Raises:
-            ServerUnfit: It did not become so, or does not prefill for others.
+            ServerUnfit: It did not become so, does not prefill for others, or has no list of encoders where
+                those of its service are to be called.
         """
         super().__init__(server, blobs, limits)
         facts = self._watch.facts
         if facts.get("disaggregation_mode") != "prefill":
             raise ServerUnfit(f"{server.url} was not started with --disaggregation-mode prefill")
+        if server.encoders_called and not facts.get("language_only"):
+            raise ServerUnfit(f"{server.url} was not started with --language-only")
         self._port = int(facts["disaggregation_bootstrap_port"])
+        host = urlsplit(server.url).hostname
+        self._encoders = EncoderList(self._calls, f"http://{host}:{facts.get('encoder_bootstrap_port', 0)}")
+
+    def meet(self, urls: Iterable[str]) -> None:
+        """See `MeetsEncoders`."""
+        self._encoders.become(urls)
+
+    def load(self) -> EngineLoad:
+        """Return the load, with the encoders that the server may call."""
+        return replace(super().load(), encoders=tuple(sorted(self._encoders.called)))
 
     def prefill(self, job: PrefillJob) -> KVRef:
         """Send the chat and return at once: the server answers when decode has been there.
 
         The reference holds where decode finds it. Nobody says for how long; a prefill that fails, or that
         nobody comes for, is ended by the server, and decode is told by it.
+
+        Raises:
+            EngineRefused: There is no encoder for its media. The server would encode them itself if its model
+                has kept the weights, and fail if not.
         """
         assert job.chat
-        address = urlsplit(self._server.url)
-        host = self._server.bootstrap_host or address.hostname
+        if job.chat.items and self._server.encoders_called and not self._encoders.ready:
+            raise EngineRefused("it has no encoder to call yet")
+        peer_url = self._server.peer_url
         room = secrets.randbits(_ROOMS)
         fields = {
-            "bootstrap_host": host,
+            "bootstrap_host": urlsplit(peer_url).hostname,
             "bootstrap_port": self._port,
             "bootstrap_room": room,
             "rid": f"{job.request_id}-{room:x}",
         }
         body = unnamed(chat_body(job.chat, self._blobs)) | fields
         self._calls.begin(job, self._prefilled(job, msgspec.json.encode(body)))
-        meeting = Meeting(fields, f"http://{host}:{address.port}")
+        meeting = Meeting(fields, peer_url)
         return KVRef(blob=stored(meeting, self._ttl_s), tokens=0, first_token=-1)
 
     async def _prefilled(self, job: PrefillJob, body: bytes) -> None:

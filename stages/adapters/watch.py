@@ -32,6 +32,7 @@ class Watch:
     """Asks a vLLM server again and again, on a thread of its own.
 
     Attributes:
+        server: The one that is asked.
         health_path: Answered with 200 once the server can work.
         names: What the server is called.
         oldest: The first version that is taken.
@@ -53,7 +54,7 @@ class Watch:
         Raises:
             ServerUnfit: See there.
         """
-        self._server = server
+        self.server = server
         self.calls = calls
         self._closed = threading.Event()
         self.gone: BaseException | None = None
@@ -82,24 +83,22 @@ class Watch:
                 self.gone = error
                 return
             except (aiohttp.ClientError, OSError) as error:
-                log.warning("the engine at %s does not answer: %s", self._server.url, error or "time-out")
+                log.warning("the engine at %s does not answer: %s", self.server.url, error or "time-out")
 
     def ask(self) -> ServerLoad:
         """Return the server's load now."""
         return read_load(self.calls.wait(self.calls.get("/metrics", ASK_S)).decode())
 
     def _until_healthy(self) -> None:
-        give_up_s = time.monotonic() + self._server.start_s
-        log.info("waiting for the engine at %s", self._server.url)
+        give_up_s = time.monotonic() + self.server.start_s
+        log.info("waiting for the engine at %s", self.server.url)
         while True:
             try:
                 self.calls.wait(self.calls.get(self.health_path, ASK_S))
                 return
             except (aiohttp.ClientError, OSError) as error:
                 if time.monotonic() > give_up_s:
-                    told = (
-                        f"the engine at {self._server.url} was not healthy within {self._server.start_s:g} s"
-                    )
+                    told = f"the engine at {self.server.url} was not healthy within {self.server.start_s:g} s"
                     raise ServerUnfit(f"{told}: {error or 'time-out'}; see its log") from None
             time.sleep(_START_POLL_S)
 
@@ -109,7 +108,7 @@ class Watch:
         Raises:
             ServerUnfit: It is too old, or says none.
         """
-        url = self._server.url
+        url = self.server.url
         try:
             answer = self.calls.wait(self.calls.get(self.version_path, ASK_S))
             self.facts = msgspec.json.decode(answer, type=dict[str, Any])

@@ -32,14 +32,12 @@ class Role(StrEnum):
         return self is Role.ENCODE
 
     @property
-    def consumes_embeddings(self) -> bool:
-        """Whether it looks for embeddings of others when it prefills, vLLM's `ec_consumer`."""
-        return self is not Role.ENCODE
-
-    @property
     def moves_kv(self) -> bool:
         """Whether it has a KV connector. NIXL's knows no roles: each may keep KV caches and fetch them."""
         return self in (Role.PREFILL, Role.DECODE)
+
+
+_CALL_ENCODERS = (Role.PREFILL, Role.AGGREGATED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +80,8 @@ class EmulatorConfig:
         side_port: 0 takes a free one.
         lease_s: For so long a KV cache waits to be fetched.
         handshake_s: For so long a decode engine tries to reach a side channel.
+        language_only: Whether media are encoded by SGLang's encoders that it calls, `--language-only`.
+        encoder_port: Of its list of encoders, `--encoder-bootstrap-port`; 0 takes a free one.
         scale_out: Whether it has vLLM's `--enable-scale-out` endpoints, tokens in and tokens out.
         speed_up: Divides the times of steps and transfers, and nothing else.
     """
@@ -105,6 +105,8 @@ class EmulatorConfig:
     side_port: int = 0
     lease_s: float = 30.0
     handshake_s: float = 5.0
+    language_only: bool = False
+    encoder_port: int = 0
     scale_out: bool = True
     speed_up: float = 1.0
 
@@ -119,7 +121,7 @@ class EmulatorConfig:
                 f"{self.blocks} blocks of {self.block_size} tokens hold no request of "
                 f"{self.max_model_len} tokens (max_model_len)"
             )
-        if self.kind is Kind.SGLANG and self.role is Role.ENCODE:
-            raise ValueError("SGLang's encoders, which its own servers call, are not emulated")
+        if self.language_only and not (self.kind is Kind.SGLANG and self.role in _CALL_ENCODERS):
+            raise ValueError("only SGLang's servers that prefill call encoders (language_only)")
         if self.speed_up <= 0:
             raise ValueError(f"a speed-up of {self.speed_up:g} is none")

@@ -1,6 +1,6 @@
 """How the questions of a path are read and its answers written: vLLM's chats and tokens, SGLang's chats."""
 
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 from uuid import uuid4
 
 import msgspec
@@ -15,6 +15,9 @@ from stages.emulator.sglang_answers import SglangEvents, sglang_answer, sglang_e
 from stages.emulator.sglang_chat import SglangBody, read_sglang, sglang_work
 from stages.emulator.token_answers import TokenEvents, whole_tokens
 from stages.emulator.tokens import TokensBody, read_tokens, work_behind
+
+if TYPE_CHECKING:
+    from stages.emulator.sglang_language import Encoders
 
 
 class Streamable(Protocol):
@@ -53,6 +56,9 @@ class Dialect(Protocol[BodyT]):
     def work(self, body: BodyT, config: EmulatorConfig, media: MediaCache) -> Work:
         """Return what an engine is to do for it, or raise EngineError."""
 
+    async def prepared(self, name: str, body: BodyT, work: Work) -> Work:
+        """Return work once what other engines do for it is done, or raise EngineError."""
+
     def events(self, sequence: Sequence, body: BodyT, config: EmulatorConfig) -> Saying:
         """Return what writes the answer as it comes."""
 
@@ -77,6 +83,10 @@ class Chats:
     def work(self, body: ChatBody, config: EmulatorConfig, media: MediaCache) -> Work:
         """See `Dialect`."""
         return work_of(body, config, media)
+
+    async def prepared(self, name: str, body: ChatBody, work: Work) -> Work:
+        """See `Dialect`."""
+        return work
 
     def events(self, sequence: Sequence, body: ChatBody, config: EmulatorConfig) -> Saying:
         """See `Dialect`."""
@@ -106,6 +116,10 @@ class Tokens:
         """See `Dialect`."""
         return work_behind(body, config)
 
+    async def prepared(self, name: str, body: TokensBody, work: Work) -> Work:
+        """See `Dialect`."""
+        return work
+
     def events(self, sequence: Sequence, body: TokensBody, config: EmulatorConfig) -> Saying:
         """See `Dialect`."""
         return TokenEvents(sequence, body)
@@ -120,7 +134,10 @@ class Tokens:
 
 
 class SglangChats:
-    """`/v1/chat/completions` of SGLang."""
+    """`/v1/chat/completions` of SGLang; `encoders` are those that it has media encoded by."""
+
+    def __init__(self, encoders: "Encoders | None" = None) -> None:
+        self._encoders = encoders
 
     def name(self, body: SglangBody, header: str | None) -> str:
         """See `Dialect`."""
@@ -133,6 +150,10 @@ class SglangChats:
     def work(self, body: SglangBody, config: EmulatorConfig, media: MediaCache) -> Work:
         """See `Dialect`."""
         return sglang_work(body, config, media)
+
+    async def prepared(self, name: str, body: SglangBody, work: Work) -> Work:
+        """See `Dialect`."""
+        return await self._encoders.encoded(name, body.messages, work) if self._encoders else work
 
     def events(self, sequence: Sequence, body: SglangBody, config: EmulatorConfig) -> Saying:
         """See `Dialect`."""

@@ -41,7 +41,8 @@ class AnswerEndpoint(Generic[BodyT]):
             await self._suffer()
             body = self._dialect.read(data)
             work = self._dialect.work(body, self._engine.config, self._engine.media)
-            sequence = self._engine.submit(self._dialect.name(body, name), work)
+            name = self._dialect.name(body, name)
+            sequence = self._engine.submit(name, await self._dialect.prepared(name, body, work))
             try:
                 await (self._stream if body.stream else self._whole)(sequence, body, send)
             finally:

@@ -11,7 +11,7 @@ from typing import Any
 from stages.emulator.batch import Batch, Step
 from stages.emulator.blocks import BlockPool
 from stages.emulator.chat import Work
-from stages.emulator.config import EmulatorConfig, EngineTiming, Role
+from stages.emulator.config import EmulatorConfig, EngineTiming, Kind, Role
 from stages.emulator.ec_transfer import ec_entry
 from stages.emulator.encoder_store import EncoderStore
 from stages.emulator.errors import failed
@@ -44,6 +44,7 @@ class Engine:
         ended: Those that are over, by reason.
         encoded: Media encoded here so far; likewise `fetches`, KV caches that came from elsewhere, and
             `failed_fetches`.
+        encoding_s: Seconds of steps that encoded.
         late_s: By how much this machine was too slow for the steps' times, in all.
     """
 
@@ -72,6 +73,7 @@ class Engine:
         self.encoded = 0
         self.fetches = 0
         self.failed_fetches = 0
+        self.encoding_s = 0.0
         self.late_s = 0.0
         self._board = board
         self._metrics = metrics
@@ -134,6 +136,8 @@ class Engine:
                 step_s = step.seconds(self._timing) * self._board.faults.slow / self.config.speed_up
                 due_s = self._begun_s(due_s) + step_s
                 await asyncio.sleep(max(0.0, due_s - time.monotonic()) if step_s else 0.0)
+                if step.encoding:
+                    self.encoding_s += step_s
                 self._finish(step)
         finally:
             for task in self._tasks:
@@ -174,8 +178,8 @@ class Engine:
 
     def _still_to_encode(self, sequence: Sequence) -> list[Medium]:
         """Return the media of which there are no embeddings; note whose embeddings the others are."""
-        if not (self.config.role.produces_embeddings or self.config.role.consumes_embeddings):
-            return list(sequence.work.media)
+        if self.config.kind is Kind.SGLANG:  # which brings them with the request, and stores none
+            return [] if self.config.language_only else list(sequence.work.media)
         missing = []
         for index, medium in enumerate(sequence.work.media):
             content = self.store.load(medium.key)
@@ -199,7 +203,7 @@ class Engine:
     def _encoded(self, sequence: Sequence) -> None:
         medium = sequence.images.pop(0)
         self.encoded += 1
-        if self.config.role.produces_embeddings:
+        if self.config.role.produces_embeddings and self.config.kind is Kind.VLLM:
             self.store.save(self._board.faults.key_of(medium.key), medium)
         if sequence.images:
             return

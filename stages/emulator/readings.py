@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric, SummaryMetricFamily
 from prometheus_client.registry import Collector
 
 from stages.emulator.engine import Engine
@@ -100,6 +100,26 @@ class SglangReadings(Collector):
             metric = GaugeMetricFamily(f"sglang:{name}", text, labels=["model_name"])
             metric.add_metric([self._engine.config.model], read(self._engine))
             yield metric
+
+
+class SglangEncoderReadings(Collector):
+    """What /metrics of an SGLang encoder say with `--enable-metrics`, as far as anybody reads it."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def collect(self) -> Iterator[Metric]:
+        """See `Collector`."""
+        labels = ["model_name", "modality"]
+        mine = [self._engine.config.model, "image"]
+        received = CounterMetricFamily("sglang:encoder_requests_received", "That came.", labels=labels)
+        received.add_metric(mine, self._engine.taken)
+        ended = CounterMetricFamily("sglang:encoder_requests", "That ended.", labels=[*labels, "status"])
+        for reason, count in self._engine.ended.items():
+            ended.add_metric([*mine, "success" if reason == "stop" else "error"], count)
+        forward = SummaryMetricFamily("sglang:encoder_model_forward_seconds", "Of steps.", labels=labels)
+        forward.add_metric(mine, self._engine.encoded, self._engine.encoding_s)
+        yield from (received, ended, forward)
 
 
 _SGLANG_READS: Mapping[str, tuple[str, Read]] = {

@@ -3,11 +3,13 @@
 import asyncio
 import contextlib
 import socket
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import uvicorn
+from starlette.applications import Starlette
 
 from stages.emulator.config import EmulatorConfig, EngineTiming
 from stages.emulator.engine import Engine
@@ -17,6 +19,9 @@ from stages.emulator.server import engine_app
 from stages.emulator.side_channel import serve_side_channel
 from stages.http_server import UnsignalledServer
 
+if TYPE_CHECKING:
+    from stages.emulator.sglang_language import Encoders
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Address:
@@ -24,16 +29,26 @@ class Address:
 
     Attributes:
         side_port: Of its side channel; 0 if it has none.
+        encoder_port: Of its list of encoders; 0 if it has none.
     """
 
     host: str
     port: int
     side_port: int
+    encoder_port: int = 0
 
     @property
     def url(self) -> str:
         """Of its HTTP interface."""
-        return f"http://{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
+        return self._at(self.port)
+
+    @property
+    def list_url(self) -> str:
+        """Of its list of encoders."""
+        return self._at(self.encoder_port)
+
+    def _at(self, port: int) -> str:
+        return f"http://{f'[{self.host}]' if ':' in self.host else self.host}:{port}"
 
 
 class Emulator:
@@ -65,7 +80,7 @@ class Emulator:
         """Serve until stopped; call `ready` when requests are answered.
 
         Raises:
-            OSError: The side channel's address cannot be bound.
+            OSError: The address of the side channel, or of the list of encoders, cannot be bound.
         """
         metrics = EngineMetrics(self._config.model)
         engine = Engine(self._config, self._timing, self._board, metrics, engine_id=str(uuid4()))
@@ -76,28 +91,56 @@ class Emulator:
                 stack.callback(side.close)
                 engine.leases.host = self._config.side_host
                 engine.leases.port = side.sockets[0].getsockname()[1]
-            self._server = UnsignalledServer(
-                uvicorn.Config(
-                    engine_app(engine, self._board, metrics),
-                    http="httptools",
-                    ws="none",
-                    lifespan="off",
-                    access_log=False,
-                    log_config=None,
-                    timeout_graceful_shutdown=1,
-                )
-            )
+            encoders = None
+            if self._config.language_only:
+                encoders = await stack.enter_async_context(self._encoders())
+            self._server = _server(engine_app(engine, self._board, metrics, encoders))
             loop = asyncio.create_task(engine.run())
             loop.add_done_callback(lambda _: self.stop())  # an engine without its loop would never answer
             stack.callback(loop.cancel)
             stack.callback(engine.store.evict)
             port = self._socket.getsockname()[1]
-            ready(Address(host=self._host, port=port, side_port=engine.leases.port))
+            encoder_port = encoders.port if encoders else 0
+            ready(
+                Address(host=self._host, port=port, side_port=engine.leases.port, encoder_port=encoder_port)
+            )
             await self._server.serve(sockets=[self._socket])
             if loop.done():
                 loop.result()
+
+    @contextlib.asynccontextmanager
+    async def _encoders(self) -> "AsyncIterator[Encoders]":
+        """Serve a list of encoders until the block ends."""
+        # Here, so that engines which call no encoders load no HTTP client.
+        from stages.emulator.sglang_language import Encoders, list_app
+
+        encoders = Encoders(self._config.side_host)
+        listening = socket.create_server((self._host, self._config.encoder_port), family=self._socket.family)
+        encoders.port = listening.getsockname()[1]
+        server = _server(list_app(encoders))
+        serving = asyncio.create_task(server.serve(sockets=[listening]))
+        try:
+            async with encoders.open():
+                yield encoders
+        finally:
+            server.should_exit = True
+            await serving
 
     def stop(self) -> None:
         """Serve no longer; may be called from any thread."""
         if self._server:
             self._server.should_exit = True
+
+
+def _server(app: Starlette) -> UnsignalledServer:
+    return UnsignalledServer(
+        uvicorn.Config(
+            app,
+            http="httptools",
+            ws="none",
+            lifespan="off",
+            access_log=False,
+            log_config=None,
+            timeout_graceful_shutdown=1,
+        )
+    )

@@ -2,18 +2,19 @@
 
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import msgspec
 from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.registry import Collector
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from stages.emulator.chat import check_model, read_chat, rendered_tokens
-from stages.emulator.config import Kind
+from stages.emulator.config import Kind, Role
 from stages.emulator.dialects import Chats, SglangChats, Tokens
 from stages.emulator.endpoint import AnswerEndpoint
 from stages.emulator.engine import Engine
@@ -21,11 +22,16 @@ from stages.emulator.errors import EngineError, wrong_shape
 from stages.emulator.faults import FaultBoard
 from stages.emulator.media import Json
 from stages.emulator.metrics import EngineMetrics
-from stages.emulator.readings import Readings, SglangReadings, state_of
+from stages.emulator.readings import Readings, SglangEncoderReadings, SglangReadings, state_of
 from stages.emulator.sglang_chat import AbortBody
+from stages.emulator.sglang_encoder import Encoding
 from stages.emulator.tokens import rendered
 from stages.emulator.vocabulary import detokenize, tokenize
 
+if TYPE_CHECKING:
+    from stages.emulator.sglang_language import Encoders
+
+_USUAL_ENCODER_PORT = 8997
 _METRICS_TYPE = "text/plain; version=1.0.0; charset=utf-8"
 
 Handler = Callable[[Request], Awaitable[Response]]
@@ -46,20 +52,33 @@ class Detokenize(msgspec.Struct, kw_only=True):
     model: str | None = None
 
 
-def engine_app(engine: Engine, board: FaultBoard, metrics: EngineMetrics) -> Starlette:
-    """Return the ASGI application of an engine whose loop runs elsewhere."""
+def engine_app(
+    engine: Engine, board: FaultBoard, metrics: EngineMetrics, encoders: "Encoders | None" = None
+) -> Starlette:
+    """Return the ASGI application of an engine whose loop runs elsewhere; it calls `encoders`, if any."""
     registry = metrics.registry if engine.config.kind is Kind.VLLM else CollectorRegistry()
-    registry.register(Readings(engine) if engine.config.kind is Kind.VLLM else SglangReadings(engine))
-    pages = _Pages(engine, board, registry)
+    registry.register(_readings(engine))
+    pages = _Pages(engine, board, registry, encoders)
     own = [
-        Route("/v1/models", pages.models, methods=["GET"]),
         Route("/metrics", pages.metrics, methods=["GET"]),
         Route("/emulator/state", pages.state, methods=["GET"]),
         Route("/emulator/faults", pages.faults, methods=["GET"]),
         Route("/emulator/faults", _refusing(pages.set_faults), methods=["POST"]),
     ]
+    return Starlette(routes=[*own, *_routes(engine, board, pages)])
+
+
+def _readings(engine: Engine) -> Collector:
+    if engine.config.kind is Kind.VLLM:
+        return Readings(engine)
+    return SglangEncoderReadings(engine) if engine.config.role is Role.ENCODE else SglangReadings(engine)
+
+
+def _routes(engine: Engine, board: FaultBoard, pages: "_Pages") -> list[Route]:
+    if engine.config.kind is Kind.SGLANG and engine.config.role is Role.ENCODE:
+        return _sglang_encoder_routes(Encoding(engine, board), pages)
     routes = _vllm_routes if engine.config.kind is Kind.VLLM else _sglang_routes
-    return Starlette(routes=[*own, *routes(engine, board, pages)])
+    return [Route("/v1/models", pages.models, methods=["GET"]), *routes(engine, board, pages)]
 
 
 def _vllm_routes(engine: Engine, board: FaultBoard, pages: "_Pages") -> list[Route]:
@@ -80,9 +99,19 @@ def _vllm_routes(engine: Engine, board: FaultBoard, pages: "_Pages") -> list[Rou
     return routes
 
 
-def _sglang_routes(engine: Engine, board: FaultBoard, pages: "_Pages") -> list[Route]:
+def _sglang_encoder_routes(encoding: Encoding, pages: "_Pages") -> list[Route]:
     return [
-        Route("/v1/chat/completions", AnswerEndpoint(engine, board, SglangChats()), methods=["POST"]),
+        Route("/encode", encoding.encode, methods=["POST"]),
+        Route("/scheduler_receive_url", encoding.receive_url, methods=["POST"]),
+        Route("/health", pages.empty, methods=["GET"]),
+        Route("/health_generate", pages.empty, methods=["GET"]),
+    ]
+
+
+def _sglang_routes(engine: Engine, board: FaultBoard, pages: "_Pages") -> list[Route]:
+    chats = SglangChats(pages.encoders)
+    return [
+        Route("/v1/chat/completions", AnswerEndpoint(engine, board, chats), methods=["POST"]),
         Route("/health", pages.empty, methods=["GET"]),
         Route("/health_generate", pages.empty, methods=["GET"]),
         Route("/ready", pages.empty, methods=["GET"]),
@@ -95,7 +124,10 @@ def _sglang_routes(engine: Engine, board: FaultBoard, pages: "_Pages") -> list[R
 class _Pages:
     """What an engine answers beside chats."""
 
-    def __init__(self, engine: Engine, board: FaultBoard, registry: CollectorRegistry) -> None:
+    def __init__(
+        self, engine: Engine, board: FaultBoard, registry: CollectorRegistry, encoders: "Encoders | None"
+    ) -> None:
+        self.encoders = encoders
         self._engine = engine
         self._board = board
         self._registry = registry
@@ -117,11 +149,16 @@ class _Pages:
             "max_total_num_tokens": config.blocks * config.block_size,
             "disaggregation_mode": config.role if config.role.moves_kv else "null",
             "disaggregation_bootstrap_port": self._engine.leases.port,
+            "language_only": config.language_only,
+            "encoder_bootstrap_port": self.encoders.port if self.encoders else _USUAL_ENCODER_PORT,
         }
         return _json(facts | {"version": config.release})
 
     async def abort(self, request: Request) -> Response:
-        self._engine.abort_named(_decoded(await request.body(), AbortBody).rid)
+        rid = _decoded(await request.body(), AbortBody).rid
+        self._engine.abort_named(rid)
+        if self.encoders:
+            self.encoders.abort(rid)
         return Response()
 
     async def load(self, request: Request) -> Response:
@@ -166,7 +203,8 @@ class _Pages:
         return _json({"prompt": detokenize(asked.tokens)})
 
     async def state(self, request: Request) -> Response:
-        return _json(state_of(self._engine))
+        awaiting = {"awaiting": self.encoders.awaiting} if self.encoders else {}
+        return _json(awaiting | state_of(self._engine))
 
     async def faults(self, request: Request) -> Response:
         return _json(self._board.faults)

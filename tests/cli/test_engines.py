@@ -37,6 +37,15 @@ def test_what_is_wrong_is_named(text: str, told: str) -> None:
         engines_of(text, VLLM)
 
 
+def test_sglang_needs_encoders_unless_its_policy_leaves_encode_to_its_servers() -> None:
+    examples = POLICIES / "examples"
+    rest = "prefill=http://b:1,decode=http://c:1"
+    with pytest.raises(ValueError, match="no server of the engine sglang for encode"):
+        engines_of(rest, load_policy(examples / "sglang-epd.yaml"))
+    assert Stage.ENCODE in engines_of(f"encode=http://a:1,{rest}", load_policy(examples / "sglang-epd.yaml"))
+    assert Stage.ENCODE not in engines_of(rest, load_policy(examples / "sglang-pd.yaml"))
+
+
 def test_built_in_engines_have_no_servers() -> None:
     with pytest.raises(ValueError, match="tiny is built in"):
         engines_of("encode=http://a:1", TINY)

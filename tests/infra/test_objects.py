@@ -374,10 +374,27 @@ def test_sglang_tells_decode_the_pods_address_and_is_one_server_where_nothing_is
     prefill = next(each for each in pools(stack_of(SGLANG)) if pool_of(each).stage is Stage.PREFILL)
     worker, engine = prefill["spec"]["template"]["spec"]["containers"]
     told = next(entry["value"] for entry in worker["env"] if entry["name"] == "TERCET_WORKER")
-    assert '"bootstrap_host": "$(POD_IP)"' in told
+    assert '"peer_host": "$(POD_IP)"' in told and '"encoders_called": false' in told
     assert "--enable-metrics" in engine["args"]
     modes = [arg for arg in engine["args"] if arg in ("--disaggregation-mode", "prefill")]
     assert modes == ["--disaggregation-mode", "prefill"]
     whole = replace(policy, split=replace(policy.split, prefill_from=None))
     container, _ = engine_container(whole, Stage.DECODE, ImagesConfig(), {})
     assert "--disaggregation-mode" not in container["args"]
+
+
+def test_sglangs_servers_that_prefill_have_others_encode_where_the_policy_has_encode_apart():
+    """And their workers know, who tell them whom to call at the pods' addresses."""
+    found = {}
+    for each in pools(stack_of(Path("policies/examples/sglang-epd.yaml"))):
+        worker, engine = each["spec"]["template"]["spec"]["containers"]
+        told = next(entry["value"] for entry in worker["env"] if entry["name"] == "TERCET_WORKER")
+        assert '"encoders_called": true' in told and '"peer_host": "$(POD_IP)"' in told
+        assert engine["args"][engine["args"].index("--host") + 1] == "0.0.0.0"
+        roles = {"--encoder-only", "--language-only", "--disaggregation-mode"}
+        found[pool_of(each).stage] = roles.intersection(engine["args"])
+    assert found == {
+        Stage.ENCODE: {"--encoder-only"},
+        Stage.PREFILL: {"--language-only", "--disaggregation-mode"},
+        Stage.DECODE: {"--disaggregation-mode"},
+    }

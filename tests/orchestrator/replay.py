@@ -161,6 +161,7 @@ class Replay:
     async def _serve(self, request, tag):
         work = Work(
             tag=tag,
+            hops=tag.stages,
             prompt=Prompt(token_ids=(0,)),
             items=[_item(tokens) for tokens in tag.item_tokens],
             sampling=Sampling(max_tokens=tag.output_tokens),

@@ -147,6 +147,7 @@ def pipeline(
     kv: KvSizes = DECODER_ONLY,
     split: Split = ALL_APART,
     hedge_s: Mapping[Stage, float | None] | None = None,
+    called: Sequence[Stage] = (),
 ) -> Pipeline:
     items = [
         MediaItem(
@@ -172,8 +173,10 @@ def pipeline(
         deadline_s=now_s + 60,
         deadline_unix_s=time.time() + 60,
     )
+    tagged = tag(2, [shape] * images, kappa=kappa, max_tokens=16, split=split)
     work = Work(
-        tag=tag(2, [shape] * images, kappa=kappa, max_tokens=16, split=split),
+        tag=tagged,
+        hops=tuple(stage for stage in tagged.stages if stage not in called),
         prompt=Prompt(token_ids=(0,) * images + (5, 6), media=spans),
         items=items,
         sampling=Sampling(max_tokens=16),
@@ -292,6 +295,15 @@ def test_a_stage_that_is_not_apart_has_no_hop(split: Split, hops: list[str]) -> 
     assert isinstance(job, DecodeJob)
     assert (job.kv is None) == (split.prefill_from is None)
     assert len(job.embeddings) == ("encode.0#1" in hops and job.kv is None)
+
+
+def test_encoders_that_others_call_get_no_hop_and_their_work_is_counted_once() -> None:
+    """Once the answer shows it done, whatever had to be run again."""
+    begun = [chunk(*TEXT[:2], at=0), Lost("crash")]
+    chunks, made = serve(failing({"decode#1": begun}), images=3, called=[Stage.ENCODE])
+    assert text(chunks) == TEXT
+    assert made.hops() == ["prefill#1", "decode#1", "prefill#2", "decode#2"]
+    assert made.tokens[Stage.ENCODE] == 3
 
 
 def test_an_embedding_that_vanished_before_decode_prefills_is_made_again() -> None:

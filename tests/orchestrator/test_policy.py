@@ -72,6 +72,21 @@ def test_a_policy_that_cannot_count_what_decode_prefills_is_refused():
     assert told.endswith("these need not: static, static-best, hpa, threshold-or")
 
 
+def test_sglangs_encoders_are_called_for_every_request_or_for_none():
+    """And get no hop of ours."""
+    sglang = [("engine: tiny", "engine: sglang")]
+    for split in ("{encode_from: 512}", "{prefill_from: null}"):
+        (told,) = problems(*sglang, more=f"split: {split}\nscaling: {{policy: static}}\n")
+        assert "SGLang encodes apart for all requests, which are prefilled apart too, or for none" in told
+    apart, none = (
+        policy(*sglang),
+        policy(*sglang, more="split: {encode_from: null}\nscaling: {policy: hpa}\n"),
+    )
+    assert (apart.encoders_called, none.encoders_called) == (True, False)
+    assert apart.hops(Stage) == none.hops((Stage.PREFILL, Stage.DECODE)) == (Stage.PREFILL, Stage.DECODE)
+    assert policy(*SERVED).hops(Stage) == tuple(Stage)
+
+
 def test_the_scorers_of_a_policy_are_those_of_the_router():
     every = Weights(pending_tokens=1, cache_affinity=1, prefix=1, free_kv=1)
     assert every.in_use.keys() == SCORERS.keys()

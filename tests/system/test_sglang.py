@@ -3,15 +3,12 @@
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from cli.engines import engines_of
-from orchestrator.policy import load_policy
 from stages.emulator.config import EmulatorConfig, EngineTiming, Kind, Role
 from stages.types import Stage
 from tests.fakes.emulator import Emulated, emulated
@@ -138,10 +135,3 @@ def test_a_client_that_leaves_while_decode_waits_stops_prefill_too(
     with pytest.raises(httpx.ReadTimeout):
         httpx.post(served.url + CHAT, json=BODIES[0], timeout=1.0, trust_env=False, verify=False)
     until_idle(engines)
-
-
-def test_encoders_are_left_to_the_servers_that_call_them() -> None:
-    policy = load_policy(POLICY)
-    split = replace(policy, split=replace(policy.split, encode_from=0))
-    with pytest.raises(ValueError, match=r"call their encoders themselves.*encode_from: null"):
-        engines_of("encode=http://a:1,prefill=http://b:1,decode=http://c:1", split)

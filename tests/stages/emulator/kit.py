@@ -89,7 +89,8 @@ def through_three(engines: dict[Role, Emulated], body: dict[str, Any]) -> dict[s
 def nothing_left(engine: Emulated) -> bool:
     """Whether an engine holds nothing for anybody."""
     state = engine.state()
-    return not any(state[name] for name in ("running", "waiting", "fetching", "blocks_used", "leases"))
+    held = ("running", "waiting", "fetching", "awaiting", "blocks_used", "leases")
+    return not any(state.get(name) for name in held)
 
 
 def until(true: Callable[[], bool], within_s: float = 5.0) -> None:

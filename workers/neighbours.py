@@ -1,0 +1,91 @@
+"""Engines that call one another without us: servers that prefill, and the encoders that they call.
+
+A server that prefills is told which encoders there are, as the registry has them, and says in its heartbeats
+which it may still call. An encoder that drains waits until nobody says so of it; then it is done with what it
+was asked before.
+"""
+
+import logging
+import time
+from collections.abc import Callable
+
+import redis
+
+from stages.engines import Engine, MeetsEncoders, StageError
+from stages.types import Stage
+from workers.ledger import WorkerLedger
+
+log = logging.getLogger(__name__)
+
+LOOK_S = 0.5
+SETTLE_S = 1.5
+"""What replicas say, and what servers say of themselves, is at most so old."""
+
+
+class Encoders:
+    """Keeps the encoders that a server calls those that its model has."""
+
+    def __init__(self, engine: MeetsEncoders, ledger: WorkerLedger, model: str) -> None:
+        self._engine = engine
+        self._ledger = ledger
+        self._model = model
+
+    def keep(self) -> None:
+        """Look again and again, for ever; while the registry cannot be read, all stays as it is."""
+        while True:
+            try:
+                self.meet()
+            except (redis.RedisError, StageError) as error:
+                log.warning("encoders not told to the server that prefills: %s", error)
+            time.sleep(LOOK_S)
+
+    def meet(self) -> None:
+        """Have the server call the encoders that there are, and none that drains or has gone.
+
+        Raises:
+            redis.RedisError, EngineRefused: It was not done.
+        """
+        there = self._ledger.replicas(self._model)
+        self._engine.meet([r.peer_url for r in there if r.stage is Stage.ENCODE and not r.draining])
+
+
+class CalledEncoder:
+    """An encoder that others call, from its own side.
+
+    Args:
+        engine: It.
+        ledger: Of its replica.
+        model: That it serves.
+        url: Where others call it.
+        sleep: Takes seconds.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        ledger: WorkerLedger,
+        model: str,
+        url: str,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._engine = engine
+        self._ledger = ledger
+        self._model = model
+        self._url = url
+        self._sleep = sleep
+
+    def drain(self, deadline_s: float) -> None:
+        """Return when nobody will call it any more and what it was asked is done, or at `deadline_s`.
+
+        Its replica takes no new work by now. Seconds are monotonic.
+        """
+        for goes_on in (self._is_called, self._has_work):
+            self._sleep(SETTLE_S)
+            while goes_on() and time.monotonic() < deadline_s:
+                self._sleep(LOOK_S)
+
+    def _is_called(self) -> bool:
+        return any(self._url in replica.encoders for replica in self._ledger.replicas(self._model))
+
+    def _has_work(self) -> bool:
+        return self._engine.load().batch_size > 0
