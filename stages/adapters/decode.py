@@ -1,8 +1,10 @@
 """Decode by a server that writes the answer itself: its events are passed on, each token once."""
 
 from abc import abstractmethod
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 
+import aiohttp
 import msgspec
 
 from stages.adapters.bodies import Json, chat_body
@@ -11,6 +13,8 @@ from stages.adapters.engine import ServerEngine
 from stages.adapters.events import Chunks, EventReader, Piece, Reader
 from stages.engines import Emit, EngineRefused
 from stages.types import DecodeJob, FinishReason
+
+Opened = AbstractAsyncContextManager[aiohttp.ClientResponse]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,9 +69,7 @@ class ServedDecode(ServerEngine):
         if client.get("stream"):
             self._calls.run(job, lambda: self._stream(job, question, chunks, emit))
         else:
-            whole = self._calls.run(
-                job, lambda: self._calls.answer(question.path, question.body, job.request_id)
-            )
+            whole = self._calls.run(job, lambda: self._whole(job, question))
             chunks.add(question.read(whole, whole))
         last = chunks.end()
         if last.finish is None:
@@ -75,9 +77,17 @@ class ServedDecode(ServerEngine):
         emit(last)
         return last.finish
 
+    def opened(self, job: DecodeJob, question: Question) -> Opened:
+        """Return what asks the server and has its answer, still to be read; see `Calls.open`."""
+        return self._calls.open(question.path, question.body, job.request_id)
+
+    async def _whole(self, job: DecodeJob, question: Question) -> bytes:
+        async with self.opened(job, question) as response:
+            return await response.read()
+
     async def _stream(self, job: DecodeJob, question: Question, chunks: Chunks, emit: Emit) -> None:
         events = EventReader(question.read)
-        async with self._calls.open(question.path, question.body, job.request_id) as response:
+        async with self.opened(job, question) as response:
             async for data in response.content.iter_any():
                 for event in events.feed(data):
                     chunks.add(await self._unsaid(job, event, chunks.straddles(event)))

@@ -127,6 +127,16 @@ def counted(raw: bytes, json: bytes) -> Piece:
     return Piece(raw, (zlib.crc32(msgspec.json.encode(said)),) if said else (), finish)
 
 
+def judge(answer: bytes, read: Reader) -> None:
+    """Look through a whole answer, a body or events, that nobody needs.
+
+    Raises:
+        EngineRefused: The server gave the request up.
+    """
+    if not list(EventReader(read).feed(answer)):
+        read(answer, answer)
+
+
 def _read(json: bytes) -> _Answer:
     try:
         return _decode(json)

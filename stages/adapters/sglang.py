@@ -1,22 +1,28 @@
 """SGLang servers that prefill and decode for one another, and servers that do all stages.
 
-Both are sent a request at the same time, with the same three fields by which they find each other; prefill
-answers once decode has taken the KV cache. A decode that comes to nothing has prefill stop too. Encoders are
-called by the servers that prefill, which are told here which there are. Sources: SGLang 0.5.23's router and
-`disaggregation/`.
+Both are sent a request at the same time, by decode's worker, with the same three fields by which they find
+each other; prefill answers once decode has taken the KV cache. If one fails the other is stopped, which would
+wait for minutes: not all that ends a request at prefill is told to decode, such as an encoder that failed.
+Encoders are called by the servers that prefill, which are told here which there are. Sources: SGLang 0.5.23's
+router and `disaggregation/`.
 """
 
+import asyncio
 import logging
 import secrets
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from urllib.parse import urlsplit
 
+import aiohttp
 import msgspec
 
-from stages.adapters.bodies import Json, chat_body, restored, stored, unnamed
+from stages.adapters.bodies import Json, restored, stored, unnamed
 from stages.adapters.calls import CHAT
+from stages.adapters.decode import Question
 from stages.adapters.engine import ServerEngine
+from stages.adapters.events import judge
 from stages.adapters.load import ServerLoad, read_sglang_load
 from stages.adapters.plain import PlainDecode
 from stages.adapters.server import EngineServer
@@ -94,10 +100,7 @@ class SglangPrefill(ServerEngine):
         return replace(super().load(), encoders=tuple(sorted(self._encoders.called)))
 
     def prefill(self, job: PrefillJob) -> KVRef:
-        """Send the chat and return at once: the server answers when decode has been there.
-
-        The reference holds where decode finds it. Nobody says for how long; a prefill that fails, or that
-        nobody comes for, is ended by the server, and decode is told by it.
+        """Return where decode is to meet this server; its worker sends the chat to both.
 
         Raises:
             EngineRefused: There is no encoder for its media. The server would encode them itself if its model
@@ -114,24 +117,35 @@ class SglangPrefill(ServerEngine):
             "bootstrap_room": room,
             "rid": f"{job.request_id}-{room:x}",
         }
-        body = unnamed(chat_body(job.chat, self._blobs)) | fields
-        self._calls.begin(job, self._prefilled(job, msgspec.json.encode(body)))
         meeting = Meeting(fields, peer_url)
         return KVRef(blob=stored(meeting, self._ttl_s), tokens=0, first_token=-1)
-
-    async def _prefilled(self, job: PrefillJob, body: bytes) -> None:
-        try:
-            async with self._calls.open(CHAT, body, job.request_id) as response:
-                async for _ in response.content.iter_any():
-                    pass
-        except (StageError, RuntimeError) as error:
-            log.warning("prefill of %s failed: %s", job.request_id, error)
 
 
 class SglangDecode(PlainDecode):
     """`DecodeEngine` by a server in `--disaggregation-mode decode`, or by one that does all stages."""
 
     watches = SglangWatch
+
+    @asynccontextmanager
+    async def opened(self, job: DecodeJob, question: Question) -> AsyncIterator[aiohttp.ClientResponse]:
+        """See `ServedDecode`; prefill is asked beside, and if it fails so does this."""
+        asked = super().opened(job, question)
+        if job.kv is None:
+            async with asked as response:
+                yield response
+            return
+        url = self._meeting(job.kv).prefill_url + CHAT
+        try:
+            async with asyncio.TaskGroup() as both:
+                prefill = both.create_task(self._prefilled(job, url, question))
+                async with asked as response:
+                    yield response
+                prefill.cancel()  # it has answered, or nobody waits for what it does
+        except* Exception as errors:
+            raise errors.exceptions[0] from None
+
+    async def _prefilled(self, job: DecodeJob, url: str, question: Question) -> None:
+        judge(await self._calls.answer(url, question.body, job.request_id), question.read)
 
     def decode(self, job: DecodeJob, emit: Emit) -> FinishReason:
         """See `ServedDecode`; if nothing comes of it, prefill is told."""

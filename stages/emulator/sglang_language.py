@@ -87,7 +87,8 @@ class Encoders:
             return work
         if not self.urls:
             # A real one takes the media itself, by weights that some models leave out in this mode.
-            raise EngineError("Contract: media need an encoder, and none is registered.")
+            told = "Contract: media need an encoder, and none is registered."
+            raise EngineError(told, 503, "ServiceUnavailable")
         self._turn += 1
         orders = list(_orders(rid, list(_urls(messages)), work.media, self.urls, self._turn))
         self.awaiting += 1

@@ -27,8 +27,8 @@ pytestmark = pytest.mark.slow
 
 
 def sglang(role: Role, folder: Path, timing: EngineTiming | None = None) -> Any:
-    config = EmulatorConfig(
-        kind=Kind.SGLANG, role=role, model="tiny", max_model_len=2048, lease_s=2.0, ec_dir=str(folder)
+    config = EmulatorConfig(  # whose patience is SGLang's: what ends sooner was told
+        kind=Kind.SGLANG, role=role, model="tiny", lease_s=300.0, max_model_len=2048, ec_dir=str(folder)
     )
     return emulated(config, timing)
 
@@ -112,7 +112,7 @@ def test_what_a_server_refuses_the_client_is_told(served: System, engines: Engin
 def test_what_one_server_does_wrong_another_makes_good(
     served: System, engines: Engines, whole: list[str], sound: None, stage: Stage, fault: dict[str, Any]
 ) -> None:
-    """Whoever waits for a server that failed is told so, and keeps nothing."""
+    """Whoever waits for a server that failed is told so at once, and keeps nothing."""
     engines[stage][0].set_faults(**fault)
     assert answers(served) == whole
     until_idle(engines)

@@ -66,7 +66,7 @@ class Servers:
 
         def start(role: Role, *, language_only: bool) -> Emulated:
             config = EmulatorConfig(
-                kind=Kind.SGLANG, role=role, model="tiny", lease_s=2.0, language_only=language_only
+                kind=Kind.SGLANG, role=role, model="tiny", lease_s=300.0, language_only=language_only
             )
             return running.enter_context(emulated(config, timing))
 

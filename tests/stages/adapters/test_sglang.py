@@ -2,18 +2,22 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 
+from stages.adapters.events import counted, judge
 from stages.adapters.server import EngineServer
 from stages.adapters.sglang import SglangDecode, SglangPrefill
 from stages.adapters.watch import ServerUnfit
-from stages.blobs import BlobSettings, BlobStore, open_store
+from stages.blobs import BlobSettings, BlobStore, inlined, open_store
 from stages.emulator.config import EmulatorConfig, Kind, Role
+from stages.engines import EngineRefused
 from stages.limits import EngineLimits
-from stages.types import DecodeJob, Sampling
+from stages.types import Chat, DecodeJob, PrefillJob, Prompt, Sampling
 from tests.fakes.emulator import Emulated, emulated
-from tests.stages.emulator.kit import chat, image
+from tests.stages.emulator.kit import chat, image, nothing_left, until
 
 
 @pytest.fixture
@@ -67,3 +71,52 @@ def test_an_older_one_is_refused(blobs: BlobStore, tmp_path: Path) -> None:
 def test_one_that_does_not_prefill_for_others_is_refused(alone: Emulated, blobs: BlobStore) -> None:
     with pytest.raises(ServerUnfit, match="was not started with --disaggregation-mode prefill"):
         SglangPrefill(at(alone), blobs, EngineLimits())
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b'data: {"error":{"message":"no encoder"}}\n\ndata: [DONE]\n\n',
+        b'data: {"choices":[{"index":0,"delta":{},"finish_reason":"abort"}]}\n\n',
+        b'{"choices":[{"index":0,"finish_reason":"abort"}]}',
+    ],
+    ids=["an event", "an abort", "a body"],
+)
+def test_a_prefill_that_failed_is_known_by_what_it_answers(answer: bytes) -> None:
+    """Whatever the status was: a stream has one before anything can fail."""
+    with pytest.raises(EngineRefused):
+        judge(answer, counted)
+    judge(b'data: {"choices":[{"index":0,"delta":{"content":"a"},"finish_reason":"length"}]}\n\n', counted)
+    judge(b'{"choices":[{"index":0,"finish_reason":"length"}],"usage":{"completion_tokens":1}}', counted)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_decode_ends_with_the_prefill_that_it_waits_for(
+    blobs: BlobStore, tmp_path: Path, stream: bool
+) -> None:
+    """Neither server keeps anything; the other half would be waited for for minutes."""
+
+    def config(role: Role) -> EmulatorConfig:
+        return EmulatorConfig(kind=Kind.SGLANG, role=role, lease_s=300.0, ec_dir=str(tmp_path))
+
+    with emulated(config(Role.PREFILL)) as prefill, emulated(config(Role.DECODE)) as decode:
+        limits = EngineLimits()
+        first, second = SglangPrefill(at(prefill), blobs, limits), SglangDecode(at(decode), blobs, limits)
+        prefill.set_faults(error_rate=1, error_status=502)
+        asked = Chat(body=inlined(msgspec.json.encode(chat("hello", stream=stream)), 60.0), items=())
+        fields: Any = {
+            "request_id": "r",
+            "attempt": 1,
+            "reply_to": "g",
+            "model": "emulated",
+            "deadline_unix_s": 4e9,
+            "chat": asked,
+            "sampling": Sampling(max_tokens=1),
+        }
+        job = PrefillJob(hop="prefill", prompt=Prompt(token_ids=()), embeddings=(), **fields)
+        kv = first.prefill(job)
+        with pytest.raises(EngineRefused, match="502: Injected fault"):
+            second.decode(DecodeJob(hop="decode", kv=kv, **fields), lambda chunk: None)
+        until(lambda: nothing_left(decode) and nothing_left(prefill))
+        first.close()
+        second.close()

@@ -121,7 +121,7 @@ def test_media_without_an_encoder_break_the_contract(language: Emulated, listed:
     listed.become()
     answer = language.chat(BODY)
     assert (answer.status_code, answer.json()["message"]) == (
-        400,
+        503,
         "Contract: media need an encoder, and none is registered.",
     )
     assert language.chat(chat("no images")).status_code == 200
