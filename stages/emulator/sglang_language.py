@@ -73,9 +73,11 @@ class Encoders:
         timeout = aiohttp.ClientTimeout(total=_ENCODE_S)
         server = await receive_parts(self._host, self._take)
         self._receiver = f"{self._host}:{server.sockets[0].getsockname()[1]}"
-        async with aiohttp.ClientSession(timeout=timeout, trust_env=False) as self._session:
-            yield
-        server.close()
+        try:
+            async with aiohttp.ClientSession(timeout=timeout, trust_env=False) as self._session:
+                yield
+        finally:
+            server.close()
 
     async def encoded(self, rid: str, messages: Iterable[Json], work: Work) -> Work:
         """Return work whose media are what encoders made of them.

@@ -47,6 +47,13 @@ def process(*options):
             child.kill()
 
 
+def test_a_server_that_calls_encoders_says_where_its_list_is():
+    options = ["--engine", "sglang", "--stage", "prefill", "--language-only"]
+    with process(*options) as (_, told):
+        url = told["url"].rpartition(":")[0] + f":{told['encoder_port']}/list_encoder_urls"
+        assert httpx.get(url, trust_env=False).json() == {"encoder_urls": []}
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_it_serves_in_a_profiles_time_until_it_is_told_to_stop(number, tmp_path):
     options = [

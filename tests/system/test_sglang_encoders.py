@@ -40,6 +40,7 @@ class Encoder:
 
     def start(self) -> None:
         options = ["--engine", "sglang", "--stage", "encode", "--model", "tiny", "--port", str(self.port)]
+        options += ["--profile", "internvl-26b", "--hardware", "a100x1", "--speed-up", "20"]
         self._process = subprocess.Popen(
             [sys.executable, "-m", "cli", "emulate", "--json", *options],
             cwd=ROOT,
@@ -145,6 +146,13 @@ def answered(system: System) -> int:
     return int(counted(system, "tercet:stage_tokens_total", Stage.DECODE)) // 24
 
 
+def busy_s(system: System, stage: Stage) -> float:
+    """Seconds in which a stage's replicas say they had work."""
+    client = system.redis()
+    keys = [key for key in client.keys("tercet:replica:*") if f":{stage}-" in key]
+    return sum(json.loads(client.hget(key, "load") or "{}").get("busy_s", 0.0) for key in keys)
+
+
 def test_three_stages_say_what_one_server_says(served: System, servers: Servers, whole: list[str]) -> None:
     """Each medium is encoded once, by an encoder, and each of them has some of the work."""
     before = [encoder.state()["encoder"]["encoded"] for encoder in servers.encode]
@@ -156,6 +164,7 @@ def test_three_stages_say_what_one_server_says(served: System, servers: Servers,
     assert sum(more) == MEDIA and all(more)
     servers.until_idle()
     assert counted(served, "tercet:stage_tokens_total", Stage.ENCODE) > counted_before
+    until("control knows that encoders had work", lambda: busy_s(served, Stage.ENCODE) > 0.0)
 
 
 def test_an_encoder_that_is_killed_is_called_no_more_until_it_is_back(
