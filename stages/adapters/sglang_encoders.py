@@ -106,4 +106,4 @@ class EncoderList:
         try:
             return self._calls.wait(self._calls.ask(method, self._url + path, body, ASK_S))
         except (aiohttp.ClientError, OSError) as error:
-            raise EngineRefused(f"{method} {self._url}{path}: {error or 'time-out'}") from None
+            raise EngineRefused(f"{method} {self._url}{path}: {str(error) or 'time-out'}") from None

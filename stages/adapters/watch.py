@@ -99,7 +99,7 @@ class Watch:
             except (aiohttp.ClientError, OSError) as error:
                 if time.monotonic() > give_up_s:
                     told = f"the engine at {self.server.url} was not healthy within {self.server.start_s:g} s"
-                    raise ServerUnfit(f"{told}: {error or 'time-out'}; see its log") from None
+                    raise ServerUnfit(f"{told}: {str(error) or 'time-out'}; see its log") from None
             time.sleep(_START_POLL_S)
 
     def checked_version(self) -> str:
