@@ -70,6 +70,9 @@ def _stages(service: ModelServiceArgs) -> list[Stage]:
 def _refused(service: ModelServiceArgs, hardware: Hardware) -> Iterator[str]:
     """Yield what the model cannot do on its hardware. The controller needs to know the model."""
     known = _scaled(service)
+    if service.policy.encoders_called and service.config.autoscaler in ("hpa", "keda"):
+        why = "goes by what replicas are given, and SGLang's encoders get nothing: choose tercet or none"
+        yield f"{_key(service, 'autoscaler')}: {service.config.autoscaler} {why}"
     try:
         load_policy(
             service.file, lambda policy: refusals(policy, service.file, hardware, must_be_known=known)

@@ -119,6 +119,8 @@ class Pipeline:
         self._suspect: set[str] = set()
         self._crashes: dict[str, int] = {}
         self._generated: list[int] = []
+        encoded_here = Stage.ENCODE in work.hops or Stage.ENCODE not in work.tag.stages
+        self._encoded_elsewhere = 0 if encoded_here else work.tag.encode_tokens
         self._lost_on: dict[str, str] = {}
         self._refused_by: dict[str, str] = {}
         self.cached_tokens = 0
@@ -146,16 +148,16 @@ class Pipeline:
                     continue
             async with aclosing(self._decode(prefilled)) as chunks:
                 async for chunk in chunks:
+                    self._count_encoded_elsewhere()
                     yield chunk
                     if chunk.finish:
-                        self._count_encoded_elsewhere()
                         return
 
     def _count_encoded_elsewhere(self) -> None:
-        """Count what no hop of ours encoded, and the answer shows to be done."""
-        tag = self._work.tag
-        if Stage.ENCODE in tag.stages and Stage.ENCODE not in self._work.hops:
-            self._hops.delivered(Stage.ENCODE, tag.encode_tokens)
+        """Count, once, what no hop of ours encoded, and a first token shows to be done."""
+        if self._encoded_elsewhere:
+            self._hops.delivered(Stage.ENCODE, self._encoded_elsewhere)
+            self._encoded_elsewhere = 0
 
     async def _encode(self) -> None:
         """Encode the items that have no embedding, in parallel."""

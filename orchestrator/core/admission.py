@@ -26,10 +26,12 @@ class AdmissionBounds:
     Attributes:
         queue_s: Backlog seconds of a stage, over all gateways, above which new work is refused; > 0.
         prefill_backlog_s: Backlog seconds of prefill above which no image work starts; > 0.
+        encode_waits: Whether image work waits here for a replica, and can so be held.
     """
 
     queue_s: float
     prefill_backlog_s: float
+    encode_waits: bool = True
 
 
 def admit(
@@ -84,7 +86,7 @@ def encode_held(prefill: StageLoad, bounds: AdmissionBounds) -> bool:
     `prefill.backlog_tokens` must not count requests that are themselves held here, or none of them
     would ever be let go.
     """
-    return prefill.backlog_s > bounds.prefill_backlog_s
+    return bounds.encode_waits and prefill.backlog_s > bounds.prefill_backlog_s
 
 
 def least_time_s(tag: StageTag, loads: Mapping[Stage, StageLoad]) -> float:

@@ -253,6 +253,7 @@ class Policy:
             message = f"{', '.join(sorted(engines))} do not work on one request together"
             raise InfeasibleError(message, "stages")
         self._check_split()
+        self._check_encoders_called()
         budgets_s = sum(self.stages[stage].budget_s for stage in Stage)
         if budgets_s > self.slo.ttft_s:
             message = f"{self.slo.ttft_s:g} is below the stages' budgets, {budgets_s:g} together"
@@ -275,9 +276,6 @@ class Policy:
                 f"{self.stages.decode.engine} does all stages: say {{encode_from: null, prefill_from: null}}"
             )
             raise InfeasibleError(message, "split")
-        if self.encoders_called and self.split != SplitPolicy():
-            message = "SGLang encodes apart for all requests, which are prefilled apart too, or for none"
-            raise InfeasibleError(f"{message}: say {{encode_from: null}}, or leave split out", "split")
         if self.split == SplitPolicy():
             return
         if not self.served:
@@ -287,6 +285,16 @@ class Policy:
             others = ", ".join(name for name, each in SCALERS.items() if each.live and not each.counts_work)
             message = f"{self.scaling.policy} does not count what a stage does for another"
             raise InfeasibleError(f"{message}; these need not: {others}", "scaling", "policy")
+
+    def _check_encoders_called(self) -> None:
+        if not self.encoders_called:
+            return
+        if self.split != SplitPolicy():
+            message = "SGLang encodes apart for all requests, which are prefilled apart too, or for none"
+            raise InfeasibleError(f"{message}: say {{encode_from: null}}, or leave split out", "split")
+        if self.scaling.policy == "threshold-or":
+            message = "threshold-or goes by what waits for replicas, and for SGLang's encoders nothing does"
+            raise InfeasibleError(f"{message}: hpa goes by how busy they are", "scaling", "policy")
 
     @property
     def served(self) -> bool:
@@ -313,6 +321,7 @@ class Policy:
         return AdmissionBounds(
             queue_s=self.admission.queue_s,
             prefill_backlog_s=self.scaling.params.prefill_backlog * self.stages.prefill.budget_s,
+            encode_waits=not self.encoders_called,
         )
 
     @property

@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import pulumi
 import pytest
@@ -16,11 +17,12 @@ from infra.preview import below_target, predict
 from infra.stack import stack_args
 from orchestrator.control_policy import Hardware
 from stages.types import Stage
-from tests.infra.kit import EXAMPLES, ROOT, config_of, example_values, pulumi_values
+from tests.infra.kit import EXAMPLES, ROOT, WATCHED, config_of, example_values, pulumi_values, stack_of
 
 HARDWARE = Hardware.load()
 LEVELS = ("topology.kubernetes.io/zone", "example.com/block", "example.com/rack")
 POLICY = "policies/internvl-26b.yaml"
+SGLANG = Path("policies/examples/sglang-epd.yaml")
 
 
 def stack(config):
@@ -48,6 +50,14 @@ def service(tmp_path, *edits, name="internvl-26b", **config):
 
 def found(services, node_pools):
     return list(infeasibilities(stack(config_of(services=services, node_pools=node_pools)), HARDWARE))
+
+
+@pytest.mark.parametrize("autoscaler", ["hpa", "keda"])
+def test_what_goes_by_given_work_does_not_scale_sglangs_encoders(autoscaler):
+    """They are given none, and would be held at their fewest."""
+    told = list(infeasibilities(stack_of(SGLANG, WATCHED, autoscaler=autoscaler), HARDWARE))
+    assert any("`tercet:services.sglang-epd.autoscaler`" in each for each in told)
+    assert not list(infeasibilities(stack_of(SGLANG, WATCHED, autoscaler="none"), HARDWARE))
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -298,11 +298,22 @@ def test_a_stage_that_is_not_apart_has_no_hop(split: Split, hops: list[str]) -> 
 
 
 def test_encoders_that_others_call_get_no_hop_and_their_work_is_counted_once() -> None:
-    """Once the answer shows it done, whatever had to be run again."""
+    """Once a first token shows it done, whatever has to be run again."""
     begun = [chunk(*TEXT[:2], at=0), Lost("crash")]
     chunks, made = serve(failing({"decode#1": begun}), images=3, called=[Stage.ENCODE])
     assert text(chunks) == TEXT
     assert made.hops() == ["prefill#1", "decode#1", "prefill#2", "decode#2"]
+    assert made.tokens[Stage.ENCODE] == 3
+
+
+def test_what_others_encoded_is_counted_though_the_client_leaves() -> None:
+    made = FakeHops(honest)
+
+    async def leave() -> None:
+        async with aclosing(pipeline(made, 3, called=[Stage.ENCODE]).run()) as chunks:
+            await anext(chunks)
+
+    asyncio.run(leave())
     assert made.tokens[Stage.ENCODE] == 3
 
 

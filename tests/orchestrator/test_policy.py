@@ -85,6 +85,13 @@ def test_sglangs_encoders_are_called_for_every_request_or_for_none():
     assert (apart.encoders_called, none.encoders_called) == (True, False)
     assert apart.hops(Stage) == none.hops((Stage.PREFILL, Stage.DECODE)) == (Stage.PREFILL, Stage.DECODE)
     assert policy(*SERVED).hops(Stage) == tuple(Stage)
+    assert (apart.admission_bounds.encode_waits, none.admission_bounds.encode_waits) == (False, True)
+
+
+def test_nothing_that_goes_by_queues_scales_sglangs_encoders():
+    """They have none here: they would be held at their fewest, whatever the load."""
+    (told,) = problems(("engine: tiny", "engine: sglang"), more="scaling: {policy: threshold-or}\n")
+    assert "threshold-or goes by what waits for replicas" in told
 
 
 def test_the_scorers_of_a_policy_are_those_of_the_router():

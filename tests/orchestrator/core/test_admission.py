@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -77,6 +79,9 @@ def test_image_work_waits_while_prefill_is_behind_and_goes_on_after():
     assert admit(request(1), behind, BOUNDS, SERVED, 60.0) == Queued(reason=Reason.PREFILL_BACKPRESSURE)
     assert encode_held(behind[Stage.PREFILL], BOUNDS)
     assert not encode_held(load(0.5), BOUNDS)
+    called = replace(BOUNDS, encode_waits=False)
+    assert admit(request(1), behind, called, SERVED, 60.0) == Admitted()
+    assert not encode_held(behind[Stage.PREFILL], called)
 
 
 def test_a_tight_request_is_not_refused_for_a_backlog_that_it_would_overtake():
