@@ -37,6 +37,7 @@ from stages.reply import LossCause
 from stages.types import Stage
 from workers.config import WorkerConfig
 from workers.replica import EXIT_CONSUMER_DIED
+from workers.vital import EXIT_THREAD_DIED
 from workers.writer import EXIT_WRITER_DIED
 
 log = logging.getLogger(__name__)
@@ -52,8 +53,8 @@ _DRAIN_S = 10.0
 _REPORT_S = 5.0
 _PATIENCE_S = 10.0
 """Between two signs of life while the system starts."""
-_NOBODYS_FAULT = (0, EXIT_CONSUMER_DIED, EXIT_WRITER_DIED, EXIT_FENCED)
-"""Exit codes of workers that ended for want of Redis or of their lease."""
+_NOBODYS_FAULT = (0, EXIT_CONSUMER_DIED, EXIT_WRITER_DIED, EXIT_THREAD_DIED, EXIT_FENCED)
+"""Exit codes of workers that ended by no request: for want of Redis or of their lease, say."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

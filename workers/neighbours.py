@@ -8,6 +8,7 @@ was asked before.
 import logging
 import time
 from collections.abc import Callable
+from urllib.parse import urlsplit
 
 import redis
 
@@ -29,15 +30,25 @@ class Encoders:
         self._engine = engine
         self._ledger = ledger
         self._model = model
+        self._trouble = ""
 
     def keep(self) -> None:
         """Look again and again, for ever; while the registry cannot be read, all stays as it is."""
         while True:
             try:
                 self.meet()
+                self._say("")
             except (redis.RedisError, StageError) as error:
-                log.warning("encoders not told to the server that prefills: %s", error)
+                self._say(str(error))
             time.sleep(LOOK_S)
+
+    def _say(self, trouble: str) -> None:
+        """Log what keeps the list from being right, empty for nothing, whenever it is another than before."""
+        if trouble and trouble != self._trouble:
+            log.warning("encoders not told to the server that prefills: %s", trouble)
+        elif self._trouble and not trouble:
+            log.info("encoders are told to the server that prefills again")
+        self._trouble = trouble
 
     def meet(self) -> None:
         """Have the server call the encoders that there are, and none that drains or has gone.
@@ -45,8 +56,9 @@ class Encoders:
         Raises:
             redis.RedisError, EngineRefused: It was not done.
         """
-        there = self._ledger.replicas(self._model)
-        self._engine.meet([r.peer_url for r in there if r.stage is Stage.ENCODE and not r.draining])
+        there = [r for r in self._ledger.replicas(self._model) if r.stage is Stage.ENCODE and not r.draining]
+        # Older workers name no address, which a server would refuse, or call in vain.
+        self._engine.meet([r.peer_url for r in there if _is_address(r.peer_url)])
 
 
 class CalledEncoder:
@@ -89,3 +101,11 @@ class CalledEncoder:
 
     def _has_work(self) -> bool:
         return self._engine.load().batch_size > 0
+
+
+def _is_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False

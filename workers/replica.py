@@ -3,7 +3,6 @@
 import logging
 import os
 import signal
-import threading
 import time
 from collections.abc import Callable
 from typing import cast
@@ -16,6 +15,7 @@ from orchestrator.ledger import EXIT_FENCED, RENEW_S, queue_name
 from stages.engines import Engine, MeetsEncoders
 from stages.reply import Lost, encode_reply
 from stages.types import Stage
+from workers import vital
 from workers.config import WorkerConfig
 from workers.consumer import Consumer
 from workers.ledger import WorkerLedger, connect
@@ -65,7 +65,7 @@ class Replica:
         kv_bytes = self._engine.load().total_kv_bytes
         self._ledger.register(msgspec.json.encode(self._facts), self._config.slots, kv_bytes)
         for body in (self._keep_lease, self._listen, *self._meetings()):
-            threading.Thread(target=body, name=body.__name__, daemon=True).start()
+            vital.start(body, lambda: self._stopping)
         log.info("serving")
         signal.sigwait(STOP_SIGNALS)
         self._stopping = True

@@ -107,11 +107,12 @@ class Calls:
 
     @asynccontextmanager
     async def open(self, path: str, body: bytes, request_id: str) -> AsyncIterator[aiohttp.ClientResponse]:
-        """Yield a successful answer whose body is still to be read.
+        """Yield a successful answer whose body is still to be read; `path` may be another server's address.
 
         Raises:
             InvalidWork: The server finds the request wrong.
-            EngineRefused: It failed, fell silent, or broke the connection while it lives.
+            EngineRefused: It failed, fell silent, or broke the connection while it lives; or it is another
+                server than ours, whose end is no reason for our worker to end.
             EngineGone: It has gone.
         """
         headers = {"content-type": "application/json", "x-request-id": request_id}
@@ -120,10 +121,11 @@ class Calls:
                 await _raise_for(response)
                 yield response
         except aiohttp.ServerTimeoutError as error:
-            raise EngineRefused(f"silent for {self._server.silence_s:g} s: {error}") from None
+            raise EngineRefused(f"{path} was silent for {self._server.silence_s:g} s: {error}") from None
         except (aiohttp.ClientError, OSError) as error:
-            await self._raise_if_gone(error)
-            raise EngineRefused(f"connection lost: {error}") from None
+            if path.startswith("/"):
+                await self._raise_if_gone(error)
+            raise EngineRefused(f"connection to {path} lost: {error}") from None
 
     async def get(self, path: str, timeout_s: float) -> bytes:
         """Return the answer to a question about the server itself.

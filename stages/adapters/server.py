@@ -38,5 +38,9 @@ class EngineServer:
     @property
     def peer_url(self) -> str:
         """Where other servers reach it."""
-        port = urlsplit(self.url).port
-        return f"http://{self.peer_host}:{port}" if self.peer_host else self.url
+        return at(self.peer_host, urlsplit(self.url).port) if self.peer_host else self.url
+
+
+def at(host: str, port: int | None) -> str:
+    """Return the address of an HTTP server on a host, which is a name or an address of either family."""
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"

@@ -1,10 +1,14 @@
 """SGLang servers that prefill and decode for one another, and servers that do all stages.
 
 Both are sent a request at the same time, by decode's worker, with the same three fields by which they find
-each other; prefill answers once decode has taken the KV cache. If one fails the other is stopped, which would
-wait for minutes: not all that ends a request at prefill is told to decode, such as an encoder that failed.
-Encoders are called by the servers that prefill, which are told here which there are. Sources: SGLang 0.5.23's
-router and `disaggregation/`.
+each other; prefill answers once decode has taken the KV cache.
+
+If one half fails, the other is stopped. By itself it would wait for minutes: prefill tells decode of some of
+its failures only, and not of an encoder's.
+
+Encoders are called by the servers that prefill, which are told here which there are.
+
+Sources: SGLang 0.5.23's router and `disaggregation/`.
 """
 
 import asyncio
@@ -25,8 +29,8 @@ from stages.adapters.engine import ServerEngine
 from stages.adapters.events import judge
 from stages.adapters.load import ServerLoad, read_sglang_load
 from stages.adapters.plain import PlainDecode
-from stages.adapters.server import EngineServer
-from stages.adapters.sglang_encoders import EncoderList
+from stages.adapters.server import EngineServer, at
+from stages.adapters.sglang_encoders import EncoderList, listed
 from stages.adapters.watch import ASK_S, ServerUnfit, Watch
 from stages.blobs import BlobStore
 from stages.engines import Emit, EngineRefused, StageError
@@ -51,10 +55,12 @@ class Meeting(msgspec.Struct):
     Attributes:
         fields: Of both bodies.
         prefill_url: Of the server that prefills, for decode's worker.
+        list_url: Of the list of encoders that it keeps, if it needs one for this request, else empty.
     """
 
     fields: Json
     prefill_url: str
+    list_url: str = ""
 
 
 class SglangWatch(Watch):
@@ -88,8 +94,10 @@ class SglangPrefill(ServerEngine):
         if server.encoders_called and not facts.get("language_only"):
             raise ServerUnfit(f"{server.url} was not started with --language-only")
         self._port = int(facts["disaggregation_bootstrap_port"])
-        host = urlsplit(server.url).hostname
-        self._encoders = EncoderList(self._calls, f"http://{host}:{facts.get('encoder_bootstrap_port', 0)}")
+        self._list_port = int(facts.get("encoder_bootstrap_port") or 0)
+        if server.encoders_called and not self._list_port:
+            raise ServerUnfit(f"{server.url} does not say where its list of encoders is")
+        self._encoders = EncoderList(self._calls, self._list_at(server.url))
 
     def meet(self, urls: Iterable[str]) -> None:
         """See `MeetsEncoders`."""
@@ -107,7 +115,8 @@ class SglangPrefill(ServerEngine):
                 has kept the weights, and fail if not.
         """
         assert job.chat
-        if job.chat.items and self._server.encoders_called and not self._encoders.ready:
+        calls_encoders = bool(job.chat.items) and self._server.encoders_called
+        if calls_encoders and not self._encoders.ready:
             raise EngineRefused("it has no encoder to call yet")
         peer_url = self._server.peer_url
         room = secrets.randbits(_ROOMS)
@@ -117,8 +126,12 @@ class SglangPrefill(ServerEngine):
             "bootstrap_room": room,
             "rid": f"{job.request_id}-{room:x}",
         }
-        meeting = Meeting(fields, peer_url)
+        meeting = Meeting(fields, peer_url, self._list_at(peer_url) if calls_encoders else "")
         return KVRef(blob=stored(meeting, self._ttl_s), tokens=0, first_token=-1)
+
+    def _list_at(self, url: str) -> str:
+        """Return where the list of encoders is, beside the server at an address."""
+        return at(urlsplit(url).hostname or "", self._list_port)
 
 
 class SglangDecode(PlainDecode):
@@ -134,15 +147,27 @@ class SglangDecode(PlainDecode):
             async with asked as response:
                 yield response
             return
-        url = self._meeting(job.kv).prefill_url + CHAT
+        meeting = self._meeting(job.kv)
+        await self._check_encoders(meeting)
         try:
             async with asyncio.TaskGroup() as both:
-                prefill = both.create_task(self._prefilled(job, url, question))
+                prefill = both.create_task(self._prefilled(job, meeting.prefill_url + CHAT, question))
                 async with asked as response:
                     yield response
-                prefill.cancel()  # it has answered, or nobody waits for what it does
+                # Has it not answered, its connection closes, which SGLang takes for an abort: harmless once
+                # decode has the KV cache, and wanted if decode has ended without it.
+                prefill.cancel()
         except* Exception as errors:
             raise errors.exceptions[0] from None
+
+    async def _check_encoders(self, meeting: Meeting) -> None:
+        """See that prefill has an encoder to call: its list may have become empty since the prefill hop.
+
+        Raises:
+            EngineRefused: It has none, or does not say. See `SglangPrefill.prefill`.
+        """
+        if meeting.list_url and not await listed(self._calls, meeting.list_url):
+            raise EngineRefused(f"{meeting.prefill_url} has no encoder to call any more")
 
     async def _prefilled(self, job: DecodeJob, url: str, question: Question) -> None:
         judge(await self._calls.answer(url, question.body, job.request_id), question.read)
@@ -168,5 +193,5 @@ class SglangDecode(PlainDecode):
         body = msgspec.json.encode({"rid": meeting.fields["rid"]})
         try:
             await self._calls.answer(meeting.prefill_url + ABORT, body, job.request_id)
-        except (StageError, RuntimeError) as error:
+        except StageError as error:
             log.warning("prefill of %s was not stopped: %s", job.request_id, error)

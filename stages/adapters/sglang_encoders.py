@@ -19,7 +19,7 @@ from stages.engines import EngineRefused
 from stages.types import EmbeddingRef, EncodeJob
 
 _LIST, _REGISTER, _UNREGISTER = "/list_encoder_urls", "/register_encoder_url", "/unregister_encoder_url"
-_NOT_THERE = 404
+_SUCCESS, _NOT_THERE, _NOT_SO = 200, 404, 405
 
 
 class EncoderWatch(Watch):
@@ -31,15 +31,22 @@ class EncoderWatch(Watch):
         """Return nothing: it does not say its version, by which it is told from all other SGLang servers.
 
         Raises:
-            ServerUnfit: It is one of those.
+            ServerUnfit: It is one of those, or no SGLang server.
         """
+        # Whatever else there is may lack /server_info; what it must have is /encode, which is posted to.
+        if (self._status("/server_info"), self._status("/encode")) != (_NOT_THERE, _NOT_SO):
+            raise ServerUnfit(f"{self.server.url} is no SGLang server that was started with --encoder-only")
+        return ""
+
+    def _status(self, path: str) -> int:
         try:
-            self.calls.wait(self.calls.get("/server_info", ASK_S))
+            self.calls.wait(self.calls.get(path, ASK_S))
         except aiohttp.ClientResponseError as error:
-            if error.status == _NOT_THERE:
-                return ""
-            raise
-        raise ServerUnfit(f"{self.server.url} was not started with --encoder-only")
+            return error.status
+        except (aiohttp.ClientError, OSError) as error:
+            told = f"{self.server.url} does not say whether it encodes"
+            raise ServerUnfit(f"{told}: {str(error) or 'time-out'}") from None
+        return _SUCCESS
 
     def ask(self) -> ServerLoad:
         """Return the server's load now; it has to be started with `--enable-metrics`."""
@@ -82,28 +89,51 @@ class EncoderList:
         slow takes it off by itself.
 
         Raises:
-            EngineRefused: The server did not do it; the next call begins with what is there by then.
+            EngineRefused: The server did not do all of it; the next call begins with what is there by then.
         """
-        wanted, there = frozenset(urls), self._listed()
+        wanted = frozenset(urls)
+        self.called |= wanted  # before all that takes time: one that drains by now has to see it in time
+        there = self._calls.wait(listed(self._calls, self._url))
         self.called, self.ready = wanted | there, bool(wanted & there)
-        for url in sorted(wanted - there):
-            self._tell("POST", _REGISTER, url)
-        for url in sorted(there - wanted):
-            self._tell("DELETE", _UNREGISTER, url)
+        if failures := [error for change in _changes(there, wanted) if (error := self._failed(*change))]:
+            raise failures[0]
         self.called, self.ready = wanted, bool(wanted)
 
-    def _listed(self) -> frozenset[str]:
-        answer = self._ask("GET", _LIST)
+    def _failed(self, method: str, path: str, url: str) -> EngineRefused | None:
+        """Have the list changed; return why it was not: one address that is refused keeps no other off."""
         try:
-            return frozenset(msgspec.json.decode(answer, type=dict[str, list[str]])["encoder_urls"])
-        except (msgspec.MsgspecError, KeyError):
-            raise EngineRefused(f"{self._url}{_LIST} answers no list of encoders") from None
+            self._calls.wait(_ask(self._calls, method, self._url + path, {"url": url}))
+        except EngineRefused as error:
+            return error
+        return None
 
-    def _tell(self, method: str, path: str, url: str) -> None:
-        self._ask(method, path, {"url": url})
 
-    def _ask(self, method: str, path: str, body: Json | None = None) -> bytes:
-        try:
-            return self._calls.wait(self._calls.ask(method, self._url + path, body, ASK_S))
-        except (aiohttp.ClientError, OSError) as error:
-            raise EngineRefused(f"{method} {self._url}{path}: {str(error) or 'time-out'}") from None
+async def listed(calls: Calls, url: str) -> frozenset[str]:
+    """Return the encoders on the list at an address, as it is now.
+
+    Raises:
+        EngineRefused: It cannot be had.
+    """
+    answer = await _ask(calls, "GET", url + _LIST)
+    try:
+        return frozenset(msgspec.json.decode(answer, type=dict[str, list[str]])["encoder_urls"])
+    except (msgspec.MsgspecError, KeyError):
+        raise EngineRefused(f"{url}{_LIST} answers no list of encoders") from None
+
+
+async def _ask(calls: Calls, method: str, url: str, body: Json | None = None) -> bytes:
+    try:
+        return await calls.ask(method, url, body, ASK_S)
+    except (aiohttp.ClientError, OSError) as error:
+        raise EngineRefused(f"{method} {url}: {str(error) or 'time-out'}") from None
+
+
+def _changes(there: frozenset[str], wanted: frozenset[str]) -> Iterable[tuple[str, str, str]]:
+    """Return what makes one list the other: method, path, address.
+
+    What is wrong goes before what is new comes, unless the list would be empty in between: its server would
+    have nobody to call.
+    """
+    wrong = [("DELETE", _UNREGISTER, url) for url in sorted(there - wanted)]
+    new = [("POST", _REGISTER, url) for url in sorted(wanted - there)]
+    return wrong + new if there & wanted else new + wrong

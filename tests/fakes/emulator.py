@@ -23,7 +23,7 @@ class Emulated:
         self.url = address.url
         # No connection is kept: the engine closes one that was idle, maybe just when it is used again.
         limits = httpx.Limits(max_keepalive_connections=0)
-        self.http = httpx.Client(base_url=address.url, timeout=20.0, limits=limits)
+        self.http = httpx.Client(base_url=address.url, timeout=20.0, limits=limits, trust_env=False)
 
     def state(self) -> dict[str, Any]:
         answer: dict[str, Any] = self.http.get("/emulator/state").json()

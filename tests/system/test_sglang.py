@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -26,29 +25,27 @@ Engines = dict[Stage, list[Emulated]]
 pytestmark = pytest.mark.slow
 
 
-def sglang(role: Role, folder: Path, timing: EngineTiming | None = None) -> Any:
+def sglang(role: Role, timing: EngineTiming | None = None) -> Any:
     config = EmulatorConfig(  # whose patience is SGLang's: what ends sooner was told
-        kind=Kind.SGLANG, role=role, model="tiny", lease_s=300.0, max_model_len=2048, ec_dir=str(folder)
+        kind=Kind.SGLANG, role=role, model="tiny", lease_s=300.0, max_model_len=2048
     )
     return emulated(config, timing)
 
 
 @pytest.fixture(scope="module")
-def engines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engines]:
+def engines() -> Iterator[Engines]:
     """Two of each; their work takes some time, so that it can be left."""
-    folder = tmp_path_factory.mktemp("ec")
     timing = EngineTiming(prefill_s=lambda tokens: 0.01, decode_s=lambda sequences, tokens: 0.005)
     with ExitStack() as running:
         yield {
-            stage: [running.enter_context(sglang(Role(stage), folder, timing)) for _ in range(2)]
-            for stage in SPLIT
+            stage: [running.enter_context(sglang(Role(stage), timing)) for _ in range(2)] for stage in SPLIT
         }
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]]:
+def whole() -> Iterator[list[str]]:
     """What one server says to all bodies."""
-    with sglang(Role.AGGREGATED, tmp_path_factory.mktemp("own")) as alone:
+    with sglang(Role.AGGREGATED) as alone:
         yield [alone.chat(body).json()["choices"][0]["message"]["content"] for body in BODIES]
 
 

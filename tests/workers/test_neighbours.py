@@ -65,6 +65,15 @@ def test_a_server_meets_the_encoders_that_take_work() -> None:
     assert engine.met == [[HERE], []]
 
 
+def test_a_server_is_told_of_no_address_that_it_could_not_call() -> None:
+    """A worker of an older release registers none."""
+    engine = FakePrefill()
+    wrong = ["", "here:1", "http://:1", "http://[fd00::1", "http://here:None"]
+    ledger = FakeLedger(*[replica(Stage.ENCODE, url) for url in (*wrong, HERE, "http://[fd00::1]:1")])
+    Encoders(engine, ledger, "m").meet()  # type: ignore[arg-type]
+    assert engine.met == [[HERE, "http://[fd00::1]:1"]]
+
+
 class Drain:
     """A drain whose clock moves as it sleeps; `when` is done at those of its looks."""
 
@@ -102,30 +111,62 @@ def test_it_waits_no_longer_than_it_may(monkeypatch: pytest.MonkeyPatch) -> None
     assert Drain(encoder, ledger, monkeypatch).ends_s(4.0) <= 4.0 + SETTLE_S + LOOK_S
 
 
+class Enough(Exception):
+    """All looks are over."""
+
+
+class FailingPrefill(FakePrefill):
+    """Fails as told, once for each error; None is no failure."""
+
+    def __init__(self, *errors: Exception | None) -> None:
+        super().__init__()
+        self.errors = list(errors)
+
+    def meet(self, urls: Iterable[str]) -> None:
+        if error := self.errors.pop(0):
+            raise error
+        super().meet(urls)
+
+
+def kept(engine: FailingPrefill, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep the encoders of a server until it has nothing more to fail with."""
+
+    def sleep(seconds: float) -> None:
+        if not engine.errors:
+            raise Enough
+
+    monkeypatch.setattr("workers.neighbours.time.sleep", sleep)
+    with pytest.raises(Enough):
+        Encoders(engine, FakeLedger(replica(Stage.ENCODE, HERE)), "m").keep()  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("error", [redis.ConnectionError("away"), EngineRefused("not now")])
 def test_what_fails_is_tried_again(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
     """And all stays as it is meanwhile."""
-    engine = FakePrefill()
-    encoders = Encoders(engine, FakeLedger(replica(Stage.ENCODE, HERE)), "m")  # type: ignore[arg-type]
-    looks = iter([error, None])
-
-    def meet(urls: Iterable[str]) -> None:
-        if failure := next(looks):
-            raise failure
-        engine.met.append(list(urls))
-
-    class Enough(Exception):
-        pass
-
-    def sleep(seconds: float) -> None:
-        if engine.met:
-            raise Enough
-
-    monkeypatch.setattr(engine, "meet", meet)
-    monkeypatch.setattr("workers.neighbours.time.sleep", sleep)
-    with pytest.raises(Enough):
-        encoders.keep()
+    engine = FailingPrefill(error, None)
+    kept(engine, monkeypatch)
     assert engine.met == [[HERE]]
+
+
+def test_trouble_is_logged_when_it_comes_and_when_it_goes(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "workers.neighbours")
+    one, other = EngineRefused("one"), EngineRefused("other")
+    kept(FailingPrefill(None, one, one, one, other, None, None, one), monkeypatch)
+    assert [(record.levelname, record.getMessage().rpartition(" ")[2]) for record in caplog.records] == [
+        ("WARNING", "one"),
+        ("WARNING", "other"),
+        ("INFO", "again"),
+        ("WARNING", "one"),
+    ]
+
+
+def test_what_nobody_expects_ends_the_keeping(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And with it the process, see `Replica`: a list that nobody keeps names encoders that have gone."""
+    engine = FailingPrefill(KeyError("stage"), None)
+    with pytest.raises(KeyError):
+        kept(engine, monkeypatch)
 
 
 @pytest.fixture

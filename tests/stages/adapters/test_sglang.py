@@ -15,7 +15,7 @@ from stages.blobs import BlobSettings, BlobStore, inlined, open_store
 from stages.emulator.config import EmulatorConfig, Kind, Role
 from stages.engines import EngineRefused
 from stages.limits import EngineLimits
-from stages.types import Chat, DecodeJob, PrefillJob, Prompt, Sampling
+from stages.types import Chat, DecodeJob, KVRef, PrefillJob, Prompt, Sampling
 from tests.fakes.emulator import Emulated, emulated
 from tests.stages.emulator.kit import chat, image, nothing_left, until
 
@@ -26,8 +26,8 @@ def blobs(tmp_path: Path) -> BlobStore:
 
 
 @pytest.fixture
-def alone(tmp_path: Path) -> Iterator[Emulated]:
-    with emulated(EmulatorConfig(kind=Kind.SGLANG, role=Role.AGGREGATED, ec_dir=str(tmp_path))) as engine:
+def alone() -> Iterator[Emulated]:
+    with emulated(EmulatorConfig(kind=Kind.SGLANG, role=Role.AGGREGATED)) as engine:
         yield engine
 
 
@@ -59,8 +59,8 @@ def test_its_load_is_what_its_metrics_say(alone: Emulated, blobs: BlobStore) -> 
     engine.close()
 
 
-def test_an_older_one_is_refused(blobs: BlobStore, tmp_path: Path) -> None:
-    config = EmulatorConfig(kind=Kind.SGLANG, role=Role.DECODE, version="0.5.9", ec_dir=str(tmp_path))
+def test_an_older_one_is_refused(blobs: BlobStore) -> None:
+    config = EmulatorConfig(kind=Kind.SGLANG, role=Role.DECODE, version="0.5.9")
     with (
         emulated(config) as old,
         pytest.raises(ServerUnfit, match=r"is SGLang 0\.5\.9; at least 0\.5\.23 is needed"),
@@ -90,33 +90,60 @@ def test_a_prefill_that_failed_is_known_by_what_it_answers(answer: bytes) -> Non
     judge(b'{"choices":[{"index":0,"finish_reason":"length"}],"usage":{"completion_tokens":1}}', counted)
 
 
-@pytest.mark.parametrize("stream", [False, True])
-def test_a_decode_ends_with_the_prefill_that_it_waits_for(
-    blobs: BlobStore, tmp_path: Path, stream: bool
-) -> None:
-    """Neither server keeps anything; the other half would be waited for for minutes."""
+class Halves:
+    """Both halves of a request, at a server each."""
 
-    def config(role: Role) -> EmulatorConfig:
-        return EmulatorConfig(kind=Kind.SGLANG, role=role, lease_s=300.0, ec_dir=str(tmp_path))
-
-    with emulated(config(Role.PREFILL)) as prefill, emulated(config(Role.DECODE)) as decode:
+    def __init__(self, prefill: Emulated, decode: Emulated, blobs: BlobStore, *, stream: bool) -> None:
         limits = EngineLimits()
-        first, second = SglangPrefill(at(prefill), blobs, limits), SglangDecode(at(decode), blobs, limits)
-        prefill.set_faults(error_rate=1, error_status=502)
-        asked = Chat(body=inlined(msgspec.json.encode(chat("hello", stream=stream)), 60.0), items=())
-        fields: Any = {
+        self._first = SglangPrefill(at(prefill), blobs, limits)
+        self.second = SglangDecode(at(decode), blobs, limits)
+        self._fields: Any = {
             "request_id": "r",
             "attempt": 1,
             "reply_to": "g",
             "model": "emulated",
             "deadline_unix_s": 4e9,
-            "chat": asked,
+            "chat": Chat(body=inlined(msgspec.json.encode(chat("hello", stream=stream)), 60.0), items=()),
             "sampling": Sampling(max_tokens=1),
         }
-        job = PrefillJob(hop="prefill", prompt=Prompt(token_ids=()), embeddings=(), **fields)
-        kv = first.prefill(job)
+
+    def meeting(self) -> KVRef:
+        job = PrefillJob(hop="prefill", prompt=Prompt(token_ids=()), embeddings=(), **self._fields)
+        return self._first.prefill(job)
+
+    def decode(self, kv: KVRef) -> None:
+        self.second.decode(DecodeJob(hop="decode", kv=kv, **self._fields), lambda chunk: None)
+
+    def close(self) -> None:
+        self._first.close()
+        self.second.close()
+
+
+def patient(role: Role) -> EmulatorConfig:
+    """Return a server that waits for the other half as long as SGLang does."""
+    return EmulatorConfig(kind=Kind.SGLANG, role=role, lease_s=300.0)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_decode_ends_with_the_prefill_that_it_waits_for(blobs: BlobStore, stream: bool) -> None:
+    """Neither server keeps anything; the other half would be waited for for minutes."""
+    with emulated(patient(Role.PREFILL)) as prefill, emulated(patient(Role.DECODE)) as decode:
+        halves = Halves(prefill, decode, blobs, stream=stream)
+        prefill.set_faults(error_rate=1, error_status=502)
         with pytest.raises(EngineRefused, match="502: Injected fault"):
-            second.decode(DecodeJob(hop="decode", kv=kv, **fields), lambda chunk: None)
+            halves.decode(halves.meeting())
         until(lambda: nothing_left(decode) and nothing_left(prefill))
-        first.close()
-        second.close()
+        halves.close()
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_prefill_that_has_gone_is_named_and_decode_goes_on(blobs: BlobStore, stream: bool) -> None:
+    with emulated(patient(Role.DECODE)) as decode:
+        with emulated(patient(Role.PREFILL)) as prefill:
+            halves = Halves(prefill, decode, blobs, stream=stream)
+            kv = halves.meeting()
+        with pytest.raises(EngineRefused, match=f"connection to {prefill.url}"):
+            halves.decode(kv)
+        until(lambda: nothing_left(decode))
+        assert halves.second.failed is None
+        halves.close()

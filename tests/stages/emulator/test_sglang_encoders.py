@@ -7,6 +7,7 @@ import httpx
 import pytest
 
 from stages.emulator.config import EmulatorConfig, EngineTiming, Kind, Role
+from stages.free_ports import free_port
 from tests.fakes.emulator import Emulated, emulated
 from tests.stages.emulator.kit import chat, image, nothing_left, until
 from tests.stages.emulator.test_sglang import Beside
@@ -52,29 +53,23 @@ def config(role: Role, **fields: Any) -> EmulatorConfig:
 
 
 @pytest.fixture(scope="module")
-def encoders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Emulated]]:
-    folder = str(tmp_path_factory.mktemp("ec"))
+def encoders() -> Iterator[list[Emulated]]:
     slow = EngineTiming(image_s=0.05)
-    with (
-        emulated(config(Role.ENCODE, ec_dir=folder), slow) as one,
-        emulated(config(Role.ENCODE, ec_dir=folder), slow) as other,
-    ):
+    with emulated(config(Role.ENCODE), slow) as one, emulated(config(Role.ENCODE), slow) as other:
         yield [one, other]
 
 
 @pytest.fixture(scope="module")
-def language(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Emulated]:
+def language() -> Iterator[Emulated]:
     """One that prefills and decodes."""
-    with emulated(
-        config(Role.AGGREGATED, language_only=True, ec_dir=str(tmp_path_factory.mktemp("ec")))
-    ) as engine:
+    with emulated(config(Role.AGGREGATED, language_only=True)) as engine:
         yield engine
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+def whole() -> Iterator[Any]:
     """What one server that does all says."""
-    with emulated(config(Role.AGGREGATED, ec_dir=str(tmp_path_factory.mktemp("own")))) as alone:
+    with emulated(config(Role.AGGREGATED)) as alone:
         yield alone.chat(BODY).json()["choices"]
 
 
@@ -85,7 +80,7 @@ def listed(language: Emulated, encoders: list[Emulated]) -> Iterator[Listed]:
     found.become(*encoders)
     yield found
     for encoder in encoders:
-        encoder.set_faults(hang=False, error_rate=0)
+        encoder.set_faults(hang=False, error_rate=0, slow=1)
 
 
 def encoded(encoder: Emulated) -> int:
@@ -107,6 +102,7 @@ def test_a_request_is_encoded_by_those_that_are_on_the_list_when_it_comes(
     language: Emulated, encoders: list[Emulated], listed: Listed, whole: Any
 ) -> None:
     before = encoded(encoders[1])
+    encoders[1].set_faults(slow=20)  # so that it is seen at work
     going_on = Beside(language, BODY)
     until(lambda: encoders[1].state()["running"] > 0)
     listed.drop(encoders[1].url)
@@ -137,7 +133,7 @@ def test_an_encoder_that_fails_fails_the_request(
 
 
 def test_an_encoder_that_has_gone_fails_the_request(language: Emulated, listed: Listed) -> None:
-    listed.add("http://127.0.0.1:9")
+    listed.add(f"http://127.0.0.1:{free_port()}")
     assert language.chat(BODY).status_code == 502
 
 
