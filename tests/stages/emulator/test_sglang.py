@@ -3,7 +3,6 @@
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,22 +15,21 @@ BODY = chat("what is", image(3), max_tokens=20, return_token_ids=None)
 
 
 @pytest.fixture(scope="module")
-def engines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[Role, Emulated]]:
-    folder = tmp_path_factory.mktemp("ec")
-    with pair(folder) as engines, emulated(config(folder, Role.AGGREGATED)) as alone:
+def engines() -> Iterator[dict[Role, Emulated]]:
+    with pair() as engines, emulated(config(Role.AGGREGATED)) as alone:
         yield engines | {Role.AGGREGATED: alone}
 
 
-def config(folder: Path, role: Role, **fields: Any) -> EmulatorConfig:
-    return EmulatorConfig(kind=Kind.SGLANG, role=role, ec_dir=str(folder), **fields)
+def config(role: Role, **fields: Any) -> EmulatorConfig:
+    return EmulatorConfig(kind=Kind.SGLANG, role=role, **fields)
 
 
 @contextmanager
-def pair(folder: Path, **fields: Any) -> Iterator[dict[Role, Emulated]]:
+def pair(**fields: Any) -> Iterator[dict[Role, Emulated]]:
     slow = EngineTiming(prefill_s=lambda tokens: 0.05)
     with (
-        emulated(config(folder, Role.PREFILL, **fields), slow) as prefill,
-        emulated(config(folder, Role.DECODE, **fields)) as decode,
+        emulated(config(Role.PREFILL, **fields), slow) as prefill,
+        emulated(config(Role.DECODE, **fields)) as decode,
     ):
         yield {Role.PREFILL: prefill, Role.DECODE: decode}
 
@@ -88,8 +86,8 @@ def test_the_two_meet_whoever_comes_first(engines: dict[Role, Emulated], first: 
 
 
 @pytest.mark.parametrize("role", [Role.PREFILL, Role.DECODE])
-def test_one_that_nobody_comes_to_fails(tmp_path: Path, role: Role) -> None:
-    with pair(tmp_path, lease_s=0.3) as engines:
+def test_one_that_nobody_comes_to_fails(role: Role) -> None:
+    with pair(lease_s=0.3) as engines:
         answer = engines[role].chat(BODY | meeting(engines, 20))
         assert (answer.status_code, answer.json()["object"]) == (500, "error")
         until(lambda: all(map(nothing_left, engines.values())))
