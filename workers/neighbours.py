@@ -92,7 +92,7 @@ class CalledEncoder:
         Its replica takes no new work by now. Seconds are monotonic.
         """
         for goes_on in (self._is_called, self._has_work):
-            self._sleep(SETTLE_S)
+            self._sleep(max(0.0, min(SETTLE_S, deadline_s - time.monotonic())))
             while goes_on() and time.monotonic() < deadline_s:
                 self._sleep(LOOK_S)
 
