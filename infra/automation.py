@@ -7,11 +7,14 @@ from typing import Literal
 
 import yaml
 from pulumi import automation
+from pulumi.runtime import _grpc_settings
 
 from infra.program import ROOT, main
 
 PROJECT = "tercet"
 Step = Literal["up", "preview", "destroy"]
+
+_NO_MEMORY = ("grpc.use_local_subchannel_pool", 1)
 
 
 class CannotRun(RuntimeError):
@@ -49,6 +52,7 @@ def open_stack(
     Raises:
         CannotRun: The program is older than the package.
     """
+    keep_runs_apart()
     state = folder / "state"
     for each in (_project(folder), state, programs(folder)):
         each.mkdir(parents=True, exist_ok=True)
@@ -68,6 +72,17 @@ def open_stack(
         pulumi_command=_command(folder),
     )
     return automation.create_or_select_stack(name, project_name=PROJECT, program=program, opts=options)
+
+
+def keep_runs_apart() -> None:
+    """Have no run of this process stumble over an earlier one whose port it got.
+
+    gRPC remembers for a while, by address and for all channels alike, that nobody answered: a new run's first
+    call would fail ("Resource monitor has terminated"). Pulumi has no public name for its channels' options.
+    """
+    options: list[tuple[str, int]] = _grpc_settings._GRPC_CHANNEL_OPTIONS
+    if _NO_MEMORY not in options:
+        options.append(_NO_MEMORY)
 
 
 def write_settings(name: str, settings: str, *, folder: Path, kubeconfig: Path) -> None:
