@@ -32,6 +32,7 @@ from stages.adapters.server import EngineServer
 from stages.blob_host import BlobConfig
 from stages.blobs import default_dir, open_store
 from stages.epoch import new_epoch
+from stages.http_url import http_url
 from stages.limits import EngineLimits
 from stages.reply import LossCause
 from stages.types import Stage
@@ -108,8 +109,7 @@ class Supervisor:
     @property
     def url(self) -> str:
         """Where clients go."""
-        host = f"[{self._options.host}]" if ":" in self._options.host else self._options.host
-        return f"http://{host}:{self._options.port}"
+        return http_url(self._options.host, self._options.port)
 
     async def run(self) -> None:
         """Serve until SIGINT, SIGTERM or the terminal's end, then take everything down.

@@ -8,12 +8,14 @@ was asked before.
 import logging
 import time
 from collections.abc import Callable
+from typing import cast
 from urllib.parse import urlsplit
 
 import redis
 
 from stages.engines import Engine, MeetsEncoders, StageError
 from stages.types import Stage
+from workers.config import WorkerConfig
 from workers.ledger import WorkerLedger
 
 log = logging.getLogger(__name__)
@@ -101,6 +103,24 @@ class CalledEncoder:
 
     def _has_work(self) -> bool:
         return self._engine.load().batch_size > 0
+
+
+def meetings(config: WorkerConfig, engine: Engine, ledger: WorkerLedger) -> list[Callable[[], None]]:
+    """Return what goes on for ever in a replica whose engine calls others: nothing in most."""
+    if not _is_of_called_encoders(config, Stage.PREFILL):
+        return []
+    return [Encoders(cast("MeetsEncoders", engine), ledger, config.model).keep]
+
+
+def await_callers(config: WorkerConfig, engine: Engine, ledger: WorkerLedger, deadline_s: float) -> None:
+    """Return when other engines have no more to do with a replica that drains: at once in most."""
+    if config.server and _is_of_called_encoders(config, Stage.ENCODE):
+        CalledEncoder(engine, ledger, config.model, config.server.peer_url).drain(deadline_s)
+
+
+def _is_of_called_encoders(config: WorkerConfig, stage: Stage) -> bool:
+    """Return whether it is a replica of a stage where servers that prefill call the encoders."""
+    return bool(config.server and config.server.encoders_called and config.stage is stage)
 
 
 def _is_address(url: str) -> bool:

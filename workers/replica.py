@@ -5,22 +5,20 @@ import os
 import signal
 import time
 from collections.abc import Callable
-from typing import cast
 
 import msgspec
 import redis
 
 from orchestrator.broker import TASK_NAMES, celery_app
 from orchestrator.ledger import EXIT_FENCED, RENEW_S, queue_name
-from stages.engines import Engine, MeetsEncoders
+from stages.engines import Engine
 from stages.reply import Lost, encode_reply
-from stages.types import Stage
 from workers import vital
 from workers.config import WorkerConfig
 from workers.consumer import Consumer
 from workers.ledger import WorkerLedger, connect
 from workers.meter import Meter
-from workers.neighbours import CalledEncoder, Encoders
+from workers.neighbours import await_callers, meetings
 from workers.tasks import EXIT_ENGINE_CRASHED, StageTasks
 from workers.writer import ReplyWriter
 
@@ -64,25 +62,13 @@ class Replica:
         self._consumer.start()
         kv_bytes = self._engine.load().total_kv_bytes
         self._ledger.register(msgspec.json.encode(self._facts), self._config.slots, kv_bytes)
-        for body in (self._keep_lease, self._listen, *self._meetings()):
+        for body in (self._keep_lease, self._listen, *meetings(self._config, self._engine, self._ledger)):
             vital.start(body, lambda: self._stopping)
         log.info("serving")
         signal.sigwait(STOP_SIGNALS)
         self._stopping = True
         self._drain()
         return 0
-
-    def _meetings(self) -> list[Callable[[], None]]:
-        """Return what goes on for ever where this engine calls others without us."""
-        if not self._is_of_called_encoders(Stage.PREFILL):
-            return []
-        engine = cast("MeetsEncoders", self._engine)
-        return [Encoders(engine, self._ledger, self._config.model).keep]
-
-    def _is_of_called_encoders(self, stage: Stage) -> bool:
-        """Return whether this is a replica of a stage where servers that prefill call the encoders."""
-        server = self._config.server
-        return bool(server and server.encoders_called and self._config.stage is stage)
 
     def _overtaken(self, job_key: str, forgotten: bool) -> None:
         self._engine.cancel(job_key)
@@ -99,10 +85,7 @@ class Replica:
         deadline_s = time.monotonic() + self._config.grace_s
         while self._ledger.in_flight() and time.monotonic() < deadline_s:
             time.sleep(0.02)
-        if self._is_of_called_encoders(Stage.ENCODE):
-            assert self._config.server
-            url, model = self._config.server.peer_url, self._config.model
-            CalledEncoder(self._engine, self._ledger, model, url).drain(deadline_s)
+        await_callers(self._config, self._engine, self._ledger, deadline_s)
         self._consumer.stop()
         self._engine.close()
         self._writer.close()

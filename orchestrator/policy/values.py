@@ -292,8 +292,9 @@ class Policy:
         if self.split != SplitPolicy():
             message = "SGLang encodes apart for all requests, which are prefilled apart too, or for none"
             raise InfeasibleError(f"{message}: say {{encode_from: null}}, or leave split out", "split")
-        if self.scaling.policy == "threshold-or":
-            message = "threshold-or goes by what waits for replicas, and for SGLang's encoders nothing does"
+        if SCALERS[self.scaling.policy].goes_by_queues:
+            why = "goes by what waits for replicas, and for SGLang's encoders nothing does"
+            message = f"{self.scaling.policy} {why}"
             raise InfeasibleError(f"{message}: hpa goes by how busy they are", "scaling", "policy")
 
     @property

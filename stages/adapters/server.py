@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+from stages.http_url import http_url
+
 DRIVEN = ("vllm", "sglang", "openai")
 """Engine servers that have an adapter."""
 
@@ -38,9 +40,4 @@ class EngineServer:
     @property
     def peer_url(self) -> str:
         """Where other servers reach it."""
-        return at(self.peer_host, urlsplit(self.url).port) if self.peer_host else self.url
-
-
-def at(host: str, port: int | None) -> str:
-    """Return the address of an HTTP server on a host, which is a name or an address of either family."""
-    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        return http_url(self.peer_host, urlsplit(self.url).port) if self.peer_host else self.url

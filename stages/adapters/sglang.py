@@ -29,11 +29,12 @@ from stages.adapters.engine import ServerEngine
 from stages.adapters.events import judge
 from stages.adapters.load import ServerLoad, read_sglang_load
 from stages.adapters.plain import PlainDecode
-from stages.adapters.server import EngineServer, at
+from stages.adapters.server import EngineServer
 from stages.adapters.sglang_encoders import EncoderList, listed
 from stages.adapters.watch import ASK_S, ServerUnfit, Watch
 from stages.blobs import BlobStore
 from stages.engines import Emit, EngineRefused, StageError
+from stages.http_url import http_url
 from stages.limits import EngineLimits
 from stages.types import DecodeJob, EngineLoad, FinishReason, KVRef, PrefillJob
 
@@ -131,7 +132,7 @@ class SglangPrefill(ServerEngine):
 
     def _list_at(self, url: str) -> str:
         """Return where the list of encoders is, beside the server at an address."""
-        return at(urlsplit(url).hostname or "", self._list_port)
+        return http_url(urlsplit(url).hostname or "", self._list_port)
 
 
 class SglangDecode(PlainDecode):

@@ -12,12 +12,14 @@ import uvicorn
 from starlette.applications import Starlette
 
 from stages.emulator.config import EmulatorConfig, EngineTiming
+from stages.emulator.encoder_list import list_app
 from stages.emulator.engine import Engine
 from stages.emulator.faults import FaultBoard, Faults
 from stages.emulator.metrics import EngineMetrics
 from stages.emulator.server import engine_app
 from stages.emulator.side_channel import serve_side_channel
 from stages.http_server import UnsignalledServer
+from stages.http_url import http_url
 
 if TYPE_CHECKING:
     from stages.emulator.sglang_language import Encoders
@@ -40,15 +42,12 @@ class Address:
     @property
     def url(self) -> str:
         """Of its HTTP interface."""
-        return self._at(self.port)
+        return http_url(self.host, self.port)
 
     @property
     def list_url(self) -> str:
         """Of its list of encoders."""
-        return self._at(self.encoder_port)
-
-    def _at(self, port: int) -> str:
-        return f"http://{f'[{self.host}]' if ':' in self.host else self.host}:{port}"
+        return http_url(self.host, self.encoder_port)
 
 
 class Emulator:
@@ -112,12 +111,12 @@ class Emulator:
     async def _encoders(self) -> "AsyncIterator[Encoders]":
         """Serve a list of encoders until the block ends."""
         # Here, so that engines which call no encoders load no HTTP client.
-        from stages.emulator.sglang_language import Encoders, list_app
+        from stages.emulator.sglang_language import Encoders
 
         encoders = Encoders(self._config.side_host)
         listening = socket.create_server((self._host, self._config.encoder_port), family=self._socket.family)
         encoders.port = listening.getsockname()[1]
-        server = _server(list_app(encoders))
+        server = _server(list_app(encoders.urls))
         serving = asyncio.create_task(server.serve(sockets=[listening]))
         try:
             async with encoders.open():

@@ -20,6 +20,7 @@ from stages.emulator.endpoint import AnswerEndpoint
 from stages.emulator.engine import Engine
 from stages.emulator.errors import EngineError, wrong_shape
 from stages.emulator.faults import FaultBoard
+from stages.emulator.json_answer import json_answer
 from stages.emulator.media import Json
 from stages.emulator.metrics import EngineMetrics
 from stages.emulator.readings import Readings, SglangEncoderReadings, SglangReadings, state_of
@@ -137,7 +138,7 @@ class _Pages:
         return Response()
 
     async def version(self, request: Request) -> Response:
-        return _json({"version": self._engine.config.release})
+        return json_answer({"version": self._engine.config.release})
 
     async def server_info(self, request: Request) -> Response:
         """What SGLang says of itself, as far as anybody asks: its arguments and its version."""
@@ -152,7 +153,7 @@ class _Pages:
             "language_only": config.language_only,
             "encoder_bootstrap_port": self.encoders.port if self.encoders else _USUAL_ENCODER_PORT,
         }
-        return _json(facts | {"version": config.release})
+        return json_answer(facts | {"version": config.release})
 
     async def abort(self, request: Request) -> Response:
         rid = _decoded(await request.body(), AbortBody).rid
@@ -162,7 +163,7 @@ class _Pages:
         return Response()
 
     async def load(self, request: Request) -> Response:
-        return _json({"server_load": self._engine.batch.running + len(self._engine.batch.waiting)})
+        return json_answer({"server_load": self._engine.batch.running + len(self._engine.batch.waiting)})
 
     async def models(self, request: Request) -> Response:
         config = self._engine.config
@@ -176,7 +177,7 @@ class _Pages:
             "max_model_len": config.max_model_len,
             "permission": [],
         }
-        return _json({"object": "list", "data": [card]})
+        return json_answer({"object": "list", "data": [card]})
 
     async def metrics(self, request: Request) -> Response:
         return Response(generate_latest(self._registry), headers={"content-type": _METRICS_TYPE})
@@ -190,24 +191,24 @@ class _Pages:
         else:
             tokens = rendered_tokens(asked.messages, config, self._engine.media)
         answer = {"count": len(tokens), "max_model_len": config.max_model_len, "tokens": tokens}
-        return _json(answer | {"token_strs": None})
+        return json_answer(answer | {"token_strs": None})
 
     async def render(self, request: Request) -> Response:
         name = request.headers.get("x-request-id") or uuid4().hex
         body = read_chat(await request.body())
-        return _json(rendered(body, name, self._engine.config, self._engine.media))
+        return json_answer(rendered(body, name, self._engine.config, self._engine.media))
 
     async def detokenize(self, request: Request) -> Response:
         asked = _decoded(await request.body(), Detokenize)
         check_model(asked.model, self._engine.config)
-        return _json({"prompt": detokenize(asked.tokens)})
+        return json_answer({"prompt": detokenize(asked.tokens)})
 
     async def state(self, request: Request) -> Response:
         awaiting = {"awaiting": self.encoders.awaiting} if self.encoders else {}
-        return _json(awaiting | state_of(self._engine))
+        return json_answer(awaiting | state_of(self._engine))
 
     async def faults(self, request: Request) -> Response:
-        return _json(self._board.faults)
+        return json_answer(self._board.faults)
 
     async def set_faults(self, request: Request) -> Response:
         try:
@@ -215,7 +216,7 @@ class _Pages:
         except msgspec.DecodeError as error:
             raise wrong_shape("body", str(error)) from None
         self._engine.take_faults()
-        return _json(self._board.faults)
+        return json_answer(self._board.faults)
 
 
 def _refusing(handler: Handler) -> Handler:
@@ -228,10 +229,6 @@ def _refusing(handler: Handler) -> Handler:
             return Response(error.body(), error.status, media_type="application/json")
 
     return handle
-
-
-def _json(value: Any) -> Response:
-    return Response(msgspec.json.encode(value), media_type="application/json")
 
 
 def _decoded(data: bytes, shape: type[Any]) -> Any:

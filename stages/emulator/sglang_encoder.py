@@ -13,6 +13,7 @@ from stages.emulator.embeddings import Part, send_part
 from stages.emulator.engine import Engine
 from stages.emulator.errors import EngineError
 from stages.emulator.faults import FaultBoard
+from stages.emulator.json_answer import json_answer
 from stages.emulator.media import Json, Medium, read_medium
 
 PARTS_OF = {"IMAGE": "image_url", "VIDEO": "video_url", "AUDIO": "audio_url"}
@@ -39,12 +40,12 @@ class Encoding:
             async with asyncio.timeout(self._engine.config.handshake_s):
                 await send_part(await self._receiver(part.req_id), part)
         except EngineError as error:
-            return _answer({"status": "error", "message": error.message, "req_id": req_id}, error.status)
+            return json_answer({"status": "error", "message": error.message, "req_id": req_id}, error.status)
         except OSError as error:  # a time-out too
-            return _answer({"status": "error", "message": str(error), "req_id": req_id}, 500)
+            return json_answer({"status": "error", "message": str(error), "req_id": req_id}, 500)
         finally:
             self._receivers.pop(str(req_id), None)
-        return _answer(None)
+        return json_answer(None)
 
     async def receive_url(self, request: Request) -> Response:
         """`/scheduler_receive_url`: hear where a part's embeddings are to go, before or after it comes."""
@@ -52,7 +53,7 @@ class Encoding:
         receiver = self._receiver(asked["req_id"])
         if not receiver.done():
             receiver.set_result(asked["receive_url"])
-        return _answer(None)
+        return json_answer(None)
 
     def _receiver(self, req_id: str) -> "asyncio.Future[str]":
         receiver = self._receivers.setdefault(req_id, asyncio.get_running_loop().create_future())
@@ -105,7 +106,3 @@ def _check(asked: Json) -> None:
         raise EngineError(f"part_idx must be in [0, {num_parts})")
     if asked.get("embedding_port") is not None:
         raise EngineError("Contract: this encoder brings embeddings to whom /scheduler_receive_url names.")
-
-
-def _answer(body: Json | None, status: int = 200) -> Response:
-    return Response(msgspec.json.encode(body), status, media_type="application/json")

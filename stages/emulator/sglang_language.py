@@ -13,10 +13,6 @@ from typing import Any
 
 import aiohttp
 import msgspec
-from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import Response
-from starlette.routing import Route
 
 from stages.emulator.chat import Work
 from stages.emulator.embeddings import Part, receive_parts
@@ -165,48 +161,6 @@ class Encoders:
         awaited = self._parts.get(part.req_id)
         if awaited and not awaited.done():
             awaited.set_result(part.contents)
-
-
-def list_app(encoders: Encoders) -> Starlette:
-    """Return the ASGI application of the small server that keeps a list of encoders."""
-
-    async def listed(request: Request) -> Response:
-        return _answer({"encoder_urls": encoders.urls})
-
-    async def register(request: Request) -> Response:
-        url = _url(await request.body())
-        if url and url not in encoders.urls:
-            encoders.urls.append(url)
-        return Response("OK") if url else _answer(_NO_URL, 400)
-
-    async def unregister(request: Request) -> Response:
-        url = _url(await request.body())
-        if url in encoders.urls:
-            encoders.urls.remove(url)
-        return Response("OK") if url else _answer(_NO_URL, 400)
-
-    async def health(request: Request) -> Response:
-        return Response("OK")
-
-    return Starlette(
-        routes=[
-            Route("/health", health, methods=["GET"]),
-            Route("/list_encoder_urls", listed, methods=["GET"]),
-            Route("/register_encoder_url", register, methods=["POST"]),
-            Route("/unregister_encoder_url", unregister, methods=["DELETE"]),
-        ]
-    )
-
-
-_NO_URL = {"error": "Missing or empty 'url' field"}
-
-
-def _url(data: bytes) -> str:
-    return str(msgspec.json.decode(data, type=dict[str, Any]).get("url") or "")
-
-
-def _answer(body: Json, status: int = 200) -> Response:
-    return Response(msgspec.json.encode(body), status, media_type="application/json")
 
 
 def _urls(messages: Iterable[Json]) -> Iterable[str]:

@@ -29,7 +29,9 @@ SCALERS: Mapping[str, Scaler] = {
     "heteroscale": Scaler(plan=heteroscale, params=HeteroscaleParams),
     "modserve": Scaler(plan=modserve, params=ModserveParams),
     "dynamo-like": Scaler(plan=dynamo_like, params=DynamoLikeParams),
-    "threshold-or": Scaler(plan=threshold_or, params=ThresholdOrParams, counts_work=False),
+    "threshold-or": Scaler(
+        plan=threshold_or, params=ThresholdOrParams, counts_work=False, goes_by_queues=True
+    ),
     "coupled": Scaler(plan=coupled, params=CoupledParams),
 }
 

@@ -27,6 +27,7 @@ class Scaler:
         live: Whether a policy file may name it; those that know the future are for simulators.
         counts_work: Whether it reckons what the offered work is to each stage, and so has to know which stage
             does it. If not, its counts are fixed, or follow what is seen of a stage's own replicas.
+        goes_by_queues: Whether it takes a stage for which nothing waits in gateways for idle.
     """
 
     plan: PlanFunction
@@ -34,6 +35,7 @@ class Scaler:
     follows_load: bool = True
     live: bool = True
     counts_work: bool = True
+    goes_by_queues: bool = False
 
 
 def own(state: ScalerState, kind: type[S]) -> S:
