@@ -37,7 +37,6 @@ from orchestrator.simulator.figures import (
     strike_texts,
 )
 from orchestrator.simulator.outages import Strike
-from orchestrator.simulator.report import report as report_of
 from orchestrator.simulator.run import Run, simulate
 from orchestrator.simulator.scenario import Subject, scenario_of
 from orchestrator.simulator.summary import summarise
@@ -94,7 +93,14 @@ def simulate_command(
     else:
         _print_all(subjects, run)
     notes = [note for subject in subjects for note in subject.notes]
-    keep_report(report, lambda: report_of(run, summarise(run), notes), quiet=as_json)
+    keep_report(report, lambda: _report(run, notes), quiet=as_json)
+
+
+def _report(run: Run, notes: Sequence[str]) -> str:
+    """Return the run as a page."""
+    from orchestrator.simulator.report import report  # here, so that a run alone loads nothing that draws
+
+    return report(run, summarise(run), notes)
 
 
 def _fixed(text: str, control: ControlPolicy) -> StaticParams:

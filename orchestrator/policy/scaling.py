@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from inspect import cleandoc
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -40,9 +41,11 @@ ScalingName = Literal[
 ]
 DEFAULT: ScalingName = "static"
 
-_ADAPTERS: Mapping[str, TypeAdapter[Params]] = {
-    name: TypeAdapter(scaler.params) for name, scaler in SCALERS.items() if scaler.live
-}
+
+@cache
+def _adapter(policy: str) -> TypeAdapter[Params]:
+    """Return what checks a policy's parameters, made when first asked for: a file names one of many."""
+    return TypeAdapter(SCALERS[policy].params)
 
 
 def _no_oracle(name: object) -> object:
@@ -57,7 +60,7 @@ def _of_the_policy(value: object, info: ValidationInfo) -> Params:
     if name is None:  # the name is wrong, and that was said
         return Params()
     written = {} if isinstance(value, Params) else value
-    return _ADAPTERS[name].validate_json(json.dumps(written))
+    return _adapter(name).validate_json(json.dumps(written))
 
 
 def descriptions(kind: type) -> Mapping[str, str]:
@@ -97,7 +100,7 @@ def _schema_by_policy(schema: dict[str, Any]) -> None:
 
 def _params_schema(policy: str) -> dict[str, Any]:
     """Return the JSON Schema of a policy's parameters, complete in itself and with its fields described."""
-    schema = _ADAPTERS[policy].json_schema()
+    schema = _adapter(policy).json_schema()
     definitions = schema.pop("$defs", {})
     for name, text in descriptions(SCALERS[policy].params).items():
         schema["properties"][name]["description"] = text
