@@ -83,6 +83,9 @@ def emulate_command(
     encoder_port: Annotated[
         int, typer.Option(help="Of that list; 0 takes a free one.", min=0, max=65535)
     ] = 0,
+    role_switch: Annotated[
+        bool, typer.Option(help="Let SGLang's prefill become decode and back: --enable-pd-role-switch.")
+    ] = False,
     scale_out: Annotated[bool, typer.Option(help="Tokens in, tokens out: vLLM's --enable-scale-out.")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Say where it listens as JSON.")] = False,
 ) -> None:
@@ -110,6 +113,7 @@ def emulate_command(
             handshake_s=handshake_s,
             language_only=language_only,
             encoder_port=encoder_port,
+            role_switch=role_switch,
             scale_out=scale_out,
             speed_up=speed_up,
         )

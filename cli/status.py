@@ -120,6 +120,7 @@ def _replica(process: dict[str, Any], entry: RegisteredReplica | None) -> dict[s
     load, replica = entry.load, entry.replica
     queries = load.get("cache_queries", 0)
     return row | {
+        "stage": replica.stage,
         "queue_depth": max(0, replica.in_flight - load.get("batch_size", 0)),
         "in_flight": replica.in_flight,
         "slots": replica.slots,

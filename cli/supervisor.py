@@ -23,6 +23,7 @@ import msgspec
 from cli.child import CRASH_LOOP, Boot, Child
 from cli.engines import EMBEDDINGS
 from cli.redis_server import find_redis_server, redis_command
+from cli.role_files import RoleFiles
 from localengine.servers import ServerCommand
 from orchestrator.adapters.redis import RedisLedger, connect
 from orchestrator.ledger import EXIT_FENCED
@@ -38,6 +39,7 @@ from stages.reply import LossCause
 from stages.types import Stage
 from workers.config import WorkerConfig
 from workers.replica import EXIT_CONSUMER_DIED
+from workers.roles import EXIT_ROLE_REFUSED
 from workers.vital import EXIT_THREAD_DIED
 from workers.writer import EXIT_WRITER_DIED
 
@@ -105,6 +107,7 @@ class Supervisor:
         self._redis_url = ""
         self._policy_kept = options.state_dir / "policy.json"
         self._logs = options.state_dir / "logs"
+        self._roles = RoleFiles(options.state_dir / "roles", options.policy)
 
     @property
     def url(self) -> str:
@@ -168,6 +171,7 @@ class Supervisor:
         shutil.rmtree(self._blob_dir, ignore_errors=True)
         self._clear_old_runtime()
         shutil.rmtree(self._options.state_dir / EMBEDDINGS, ignore_errors=True)
+        self._roles.clear()
         shutil.rmtree(self._options.state_dir / "redis", ignore_errors=True)
         (self._options.state_dir / "redis").mkdir(mode=0o700)
         for old in self._logs.glob("*.log"):
@@ -196,6 +200,7 @@ class Supervisor:
         for stage, count in self._options.replicas.items():
             for number in range(count):
                 name = f"{stage}-{number}"
+                self._roles.begin(name, stage)
                 self._launch(
                     name, stage, partial(self._worker_boot, stage, name, self._server(stage, number))
                 )
@@ -245,6 +250,7 @@ class Supervisor:
             model=policy.model.name,
             token_bytes=self._options.token_bytes,
             encoders_called=policy.encoders_called,
+            switches_roles=policy.switches_roles,
         )
 
     def _worker_boot(self, stage: Stage, name: str, server: EngineServer | None) -> Boot:
@@ -263,6 +269,7 @@ class Supervisor:
             ),
             hardware=policy.stages[stage].hardware[0],
             server=server,
+            roles=self._roles.of(name, stage),
             modalities=policy.model.modalities if policy.served else (),
         )
         return self._boot(config.replica_id, "workers", "TERCET_WORKER", config)
@@ -277,6 +284,8 @@ class Supervisor:
         if child.kind == "redis" or self._stop.is_set():
             return
         self._tell(f"{child.name} ended with {code}; starting it again")
+        if code == EXIT_ROLE_REFUSED:
+            self._roles.give_up(child.name)
         if child.kind != "engine":  # the ledger knows workers; an engine's ends with it
             report = asyncio.create_task(self._report_exit(child, boot, code))
             self._reports.add(report)

@@ -43,7 +43,7 @@ def sglang_arguments(policy: Policy, stage: Stage, port: int) -> list[str]:
     of_stage = policy.stages[stage]
     args = ["python3", "-m", "sglang.launch_server", "--model-path", *_names(policy)]
     args += ["--host", "0.0.0.0", "--port", str(port)]  # noqa: S104  # else peers cannot reach it
-    args += ["--tp", str(of_stage.tp), "--max-running-requests", str(of_stage.batch)]
+    args += ["--tp", str(of_stage.tp), "--max-running-requests", str(_most_running(policy, stage))]
     args += ["--enable-metrics", *_sglang_role(policy, stage)]
     return [*args, *_context("--context-length", policy), *of_stage.flags]
 
@@ -52,8 +52,17 @@ def _sglang_role(policy: Policy, stage: Stage) -> list[str]:
     if stage is Stage.ENCODE:
         return ["--encoder-only"]
     mode = ["--disaggregation-mode", stage.value] if policy.split.prefill_from is not None else []
+    mode += ["--enable-pd-role-switch"] if policy.switches_roles else []
     # Without --encoder-urls: workers say which encoders there are.
     return [*mode, "--language-only"] if policy.encoders_called and stage is Stage.PREFILL else mode
+
+
+def _most_running(policy: Policy, stage: Stage) -> int:
+    """Return how many requests may be in a batch; a change of roles leaves that as it was at the start."""
+    changing = (
+        (Stage.PREFILL, Stage.DECODE) if policy.switches_roles and stage is not Stage.ENCODE else (stage,)
+    )
+    return max(policy.stages[each].batch for each in changing)
 
 
 def _names(policy: Policy) -> list[str]:

@@ -6,7 +6,7 @@ in and out, so that an engine with its own connector (vLLM, SGLang) never shows 
 """
 
 from collections.abc import Callable, Iterable
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from stages.types import (
     DecodeJob,
@@ -16,6 +16,7 @@ from stages.types import (
     FinishReason,
     KVRef,
     PrefillJob,
+    Stage,
     TokenChunk,
 )
 
@@ -25,6 +26,10 @@ Emit = Callable[[TokenChunk], None]
 
 class StageError(Exception):
     """Work that ended without a result, for a reason that the pipeline can act on."""
+
+
+class RoleRefused(RuntimeError):
+    """An engine does another stage than it is to do, and does not change to that; the message says why."""
 
 
 class InvalidWork(StageError):
@@ -106,11 +111,18 @@ class PrefillEngine(Engine, Protocol):
         """
 
 
-class MeetsEncoders(PrefillEngine, Protocol):
-    """A prefill engine that has others encode for it, and has to be told which there are."""
+@runtime_checkable
+class MeetsOthers(Protocol):
+    """An engine that calls engines of other stages by itself, and has to be told which there are.
 
-    def meet(self, urls: Iterable[str]) -> None:
-        """Have it call the encoders at these addresses from now on, and no others; see `EngineLoad.encoders`.
+    Attributes:
+        meets: Those stages; none if it only might call others.
+    """
+
+    meets: frozenset[Stage]
+
+    def meet(self, stage: Stage, urls: Iterable[str]) -> None:
+        """Have it call a stage's engines at these addresses from now on, and no others; see `EngineLoad`.
 
         Raises:
             EngineRefused: It was not done.

@@ -281,6 +281,7 @@ class EngineLoad:
         called_s: Seconds so far in which it worked for engines that called it themselves; its worker knows
             nothing of that work.
         encoders: Where the encoders are that it may call at this moment, by itself.
+        prefills: Where the engines are that prefill for requests that it has at this moment.
     """
 
     queued_tokens: int = 0
@@ -294,3 +295,4 @@ class EngineLoad:
     steps: int = 0
     called_s: float = 0.0
     encoders: tuple[str, ...] = ()
+    prefills: tuple[str, ...] = ()

@@ -11,13 +11,18 @@ import logging
 import signal
 import socket
 import time
+from dataclasses import replace
 
 from orchestrator.logs import configure_logs
 from stages.blob_host import BlobKeeper
 from stages.blobs import BlobStore, open_store
+from stages.engines import RoleRefused
 from stages.models import AnyEngine, build_engine, front
 from workers.config import WorkerConfig, read_config
 from workers.replica import STOP_SIGNALS, Replica
+from workers.roles import EXIT_ROLE_REFUSED, as_told, peers
+
+log = logging.getLogger(__name__)
 
 
 def facts(config: WorkerConfig, kv_bytes: int) -> dict[str, object]:
@@ -43,20 +48,25 @@ def engine_of(config: WorkerConfig, store: BlobStore) -> AnyEngine:
         return build_engine(config.model, config.stage, store, config.limits)
     from stages.adapters.build import server_engine  # here, so that built-in engines load no HTTP client
 
-    return server_engine(config.server, config.stage, store, config.limits)
+    server = replace(config.server, peers=peers(config))
+    return server_engine(server, config.stage, store, config.limits)
 
 
 def main() -> int:
-    """Serve until drained or fenced."""
+    """Serve until drained, fenced, or told to do another stage."""
     signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)  # before there is any other thread
     faulthandler.enable()  # a crash in native code leaves its stacks in the log
-    config = read_config(os.environ["TERCET_WORKER"])
+    config = as_told(read_config(os.environ["TERCET_WORKER"]))
     configure_logs(config.log_level, process="worker", replica=config.replica_id)
     logging.getLogger("celery").setLevel(logging.WARNING)  # its lines hold whole jobs: clients' prompts
     store = open_store(config.blobs.settings())
     if config.blobs.listen:
         BlobKeeper(store, config.blobs).start()
-    engine = engine_of(config, store)
+    try:
+        engine = engine_of(config, store)
+    except RoleRefused as error:
+        log.critical("%s", error)
+        return EXIT_ROLE_REFUSED
     return Replica(config, engine, facts(config, engine.load().total_kv_bytes), store.release).run()
 
 

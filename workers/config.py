@@ -10,15 +10,29 @@ from stages.limits import EngineLimits
 from stages.types import Modality, Stage
 
 
+class Roles(msgspec.Struct, frozen=True, kw_only=True):
+    """The stages that a replica may be told to do.
+
+    Attributes:
+        file: Whose text is the stage that it is to do; may change while it runs.
+        slots: By stage; see `WorkerConfig`.
+    """
+
+    file: str
+    slots: dict[Stage, int]
+
+
 class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True):
     """One replica.
 
     Attributes:
         name: Stable across restarts; the replica id is `<name>.<epoch>`.
         epoch: New at every boot, so that no process inherits a queue; the process finds one for an empty one.
+        stage: That it does, unless `roles` say another.
         slots: Jobs that may be dispatched to the replica at once.
         modalities: What its engine reads besides text; empty for a built-in model, which knows.
         server: The engine, if it is a server of its own.
+        roles: Of a replica whose stage may change; None of others.
         labels: Further labels, registered as they are.
         domain: Values of the topology levels, widest first; empty if unknown.
         blobs: A worker that is told to listen keeps its host's store; on the gateway's host none has to.
@@ -37,6 +51,7 @@ class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True):
     hardware: str = "cpu"
     modalities: tuple[Modality, ...] = ()
     server: EngineServer | None = None
+    roles: Roles | None = None
     labels: dict[str, str] = {}
     domain: tuple[str, ...] = ()
     hang_s: float = 20.0

@@ -25,13 +25,13 @@ class Neighbour:
 
     Attributes:
         peer_url: Where other engines reach its engine; empty if they do not.
-        encoders: Where the encoders are that its engine may call.
+        calls: Where other engines are that its own may call.
     """
 
     stage: Stage
     peer_url: str
     draining: bool
-    encoders: frozenset[str]
+    calls: frozenset[str]
 
 
 def connect(redis_url: str) -> redis.Redis:
@@ -99,7 +99,7 @@ class WorkerLedger:
                 stage=Stage(facts["stage"]),
                 peer_url=facts.get("peer_url", ""),
                 draining=state != b"live",
-                encoders=frozenset(load.get("encoders", ())),
+                calls=frozenset((*load.get("encoders", ()), *load.get("prefills", ()))),
             )
             for facts, load, state in known
             if facts.get("model") == model

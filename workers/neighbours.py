@@ -2,18 +2,18 @@
 
 A server that prefills is told which encoders there are, as the registry has them, and says in its heartbeats
 which it may still call. An encoder that drains waits until nobody says so of it; then it is done with what it
-was asked before.
+was asked before. It is the same with servers that prefill and may change to decode: workers beside those that
+decode send them their halves of requests.
 """
 
 import logging
 import time
 from collections.abc import Callable
-from typing import cast
 from urllib.parse import urlsplit
 
 import redis
 
-from stages.engines import Engine, MeetsEncoders, StageError
+from stages.engines import Engine, MeetsOthers, StageError
 from stages.types import Stage
 from workers.config import WorkerConfig
 from workers.ledger import WorkerLedger
@@ -25,10 +25,10 @@ SETTLE_S = 1.5
 """What replicas say, and what servers say of themselves, is at most so old."""
 
 
-class Encoders:
-    """Keeps the encoders that a server calls those that its model has."""
+class Others:
+    """Keeps the engines that one calls those that its model has."""
 
-    def __init__(self, engine: MeetsEncoders, ledger: WorkerLedger, model: str) -> None:
+    def __init__(self, engine: MeetsOthers, ledger: WorkerLedger, model: str) -> None:
         self._engine = engine
         self._ledger = ledger
         self._model = model
@@ -45,26 +45,31 @@ class Encoders:
             time.sleep(LOOK_S)
 
     def _say(self, trouble: str) -> None:
-        """Log what keeps the list from being right, empty for nothing, whenever it is another than before."""
+        """Log what keeps lists from being right, empty for nothing, whenever it is another than before."""
         if trouble and trouble != self._trouble:
-            log.warning("encoders not told to the server that prefills: %s", trouble)
+            log.warning("the engine is not told whom to call: %s", trouble)
         elif self._trouble and not trouble:
-            log.info("encoders are told to the server that prefills again")
+            log.info("the engine is told whom to call again")
         self._trouble = trouble
 
     def meet(self) -> None:
-        """Have the server call the encoders that there are, and none that drains or has gone.
+        """Have the engine call those that there are, and none that drains or has gone.
 
         Raises:
             redis.RedisError, EngineRefused: It was not done.
         """
-        there = [r for r in self._ledger.replicas(self._model) if r.stage is Stage.ENCODE and not r.draining]
         # Older workers name no address, which a server would refuse, or call in vain.
-        self._engine.meet([r.peer_url for r in there if _is_address(r.peer_url)])
+        there = [
+            each
+            for each in self._ledger.replicas(self._model)
+            if not each.draining and _is_address(each.peer_url)
+        ]
+        for stage in sorted(self._engine.meets):
+            self._engine.meet(stage, [each.peer_url for each in there if each.stage is stage])
 
 
-class CalledEncoder:
-    """An encoder that others call, from its own side.
+class Called:
+    """An engine that others call, from its own side.
 
     Args:
         engine: It.
@@ -99,7 +104,7 @@ class CalledEncoder:
                 self._sleep(LOOK_S)
 
     def _is_called(self) -> bool:
-        return any(self._url in replica.encoders for replica in self._ledger.replicas(self._model))
+        return any(self._url in replica.calls for replica in self._ledger.replicas(self._model))
 
     def _has_work(self) -> bool:
         return self._engine.load().batch_size > 0
@@ -107,20 +112,19 @@ class CalledEncoder:
 
 def meetings(config: WorkerConfig, engine: Engine, ledger: WorkerLedger) -> list[Callable[[], None]]:
     """Return what goes on for ever in a replica whose engine calls others: nothing in most."""
-    if not _is_of_called_encoders(config, Stage.PREFILL):
+    if not (isinstance(engine, MeetsOthers) and engine.meets):
         return []
-    return [Encoders(cast("MeetsEncoders", engine), ledger, config.model).keep]
+    return [Others(engine, ledger, config.model).keep]
 
 
 def await_callers(config: WorkerConfig, engine: Engine, ledger: WorkerLedger, deadline_s: float) -> None:
     """Return when other engines have no more to do with a replica that drains: at once in most."""
-    if config.server and _is_of_called_encoders(config, Stage.ENCODE):
-        CalledEncoder(engine, ledger, config.model, config.server.peer_url).drain(deadline_s)
-
-
-def _is_of_called_encoders(config: WorkerConfig, stage: Stage) -> bool:
-    """Return whether it is a replica of a stage where servers that prefill call the encoders."""
-    return bool(config.server and config.server.encoders_called and config.stage is stage)
+    server = config.server
+    if server is None:
+        return
+    called = {Stage.ENCODE: server.encoders_called, Stage.PREFILL: server.switches_roles}
+    if called.get(config.stage):
+        Called(engine, ledger, config.model, server.peer_url).drain(deadline_s)
 
 
 def _is_address(url: str) -> bool:

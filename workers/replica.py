@@ -19,6 +19,7 @@ from workers.consumer import Consumer
 from workers.ledger import WorkerLedger, connect
 from workers.meter import Meter
 from workers.neighbours import await_callers, meetings
+from workers.roles import watching
 from workers.tasks import EXIT_ENGINE_CRASHED, StageTasks
 from workers.writer import ReplyWriter
 
@@ -62,7 +63,8 @@ class Replica:
         self._consumer.start()
         kv_bytes = self._engine.load().total_kv_bytes
         self._ledger.register(msgspec.json.encode(self._facts), self._config.slots, kv_bytes)
-        for body in (self._keep_lease, self._listen, *meetings(self._config, self._engine, self._ledger)):
+        own = (self._keep_lease, self._listen, *watching(self._config))
+        for body in (*own, *meetings(self._config, self._engine, self._ledger)):
             vital.start(body, lambda: self._stopping)
         log.info("serving")
         signal.sigwait(STOP_SIGNALS)

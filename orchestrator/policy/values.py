@@ -307,6 +307,13 @@ class Policy:
         """Whether servers that prefill call those that encode, as SGLang's do; we give these no work then."""
         return self.stages.encode.engine == "sglang" and self.split.encode_from is not None
 
+    @property
+    def switches_roles(self) -> bool:
+        """Whether servers that prefill and those that decode shall take each other's role while they run."""
+        engines = {self.stages[stage].engine for stage in (Stage.PREFILL, Stage.DECODE)}
+        wanted = bool(getattr(self.scaling.params, "role_switch", False))
+        return wanted and engines == {"sglang"} and self.split.prefill_from is not None
+
     def hops(self, stages: Iterable[Stage]) -> tuple[Stage, ...]:
         """Return those of the stages that requests pass to whose replicas we give the work."""
         return tuple(stage for stage in stages if stage is not Stage.ENCODE or not self.encoders_called)

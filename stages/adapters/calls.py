@@ -135,15 +135,17 @@ class Calls:
         """
         return await self.ask("GET", path, None, timeout_s)
 
-    async def ask(self, method: str, path: str, body: Json | None, timeout_s: float) -> bytes:
+    async def ask(
+        self, method: str, path: str, body: Json | None, timeout_s: float, *, or_refusal: bool = False
+    ) -> bytes:
         """Return the answer to what concerns a server and no job; `path` may be another server's address.
 
         Raises:
-            aiohttp.ClientError, TimeoutError: There was none, or it is no success.
+            aiohttp.ClientError, TimeoutError: There was none, or no success and `or_refusal` is false.
         """
         timeout = aiohttp.ClientTimeout(total=timeout_s)
         async with self._session.request(
-            method, path, json=body, timeout=timeout, raise_for_status=True
+            method, path, json=body, timeout=timeout, raise_for_status=not or_refusal
         ) as response:
             return await response.read()
 

@@ -25,6 +25,8 @@ class EngineServer:
             `kv_lease_duration`.
         encoders_called: Whether servers of its service that prefill call those that encode, as SGLang's do;
             workers tell them which there are.
+        switches_roles: Whether it may be told to prefill instead of decode, or the reverse.
+        peers: Where others do the stage that it shall do: a server that takes their role does as they do.
     """
 
     kind: str = "vllm"
@@ -36,6 +38,8 @@ class EngineServer:
     kv_lease_s: float = 30.0
     peer_host: str = ""
     encoders_called: bool = False
+    switches_roles: bool = False
+    peers: tuple[str, ...] = ()
 
     @property
     def peer_url(self) -> str:

@@ -6,6 +6,7 @@ Source: SGLang 0.5.23, `disaggregation/encoder/`.
 """
 
 from collections.abc import Iterable
+from urllib.parse import urlsplit
 
 import aiohttp
 import msgspec
@@ -14,8 +15,10 @@ from stages.adapters.bodies import Json
 from stages.adapters.calls import Calls
 from stages.adapters.engine import ServerEngine
 from stages.adapters.load import ServerLoad, read_encoder_load
+from stages.adapters.server import EngineServer
 from stages.adapters.watch import ASK_S, ServerUnfit, Watch
 from stages.engines import EngineRefused
+from stages.http_url import http_url
 from stages.types import EmbeddingRef, EncodeJob
 
 _LIST, _REGISTER, _UNREGISTER = "/list_encoder_urls", "/register_encoder_url", "/unregister_encoder_url"
@@ -71,14 +74,16 @@ class EncoderList:
     """The encoders that one server calls.
 
     Attributes:
+        peer_url: Where others find the list.
         called: Addresses of those that it may call at this moment, or is about to be told of.
         ready: Whether there is at least one that it can call.
     """
 
-    def __init__(self, calls: Calls, url: str) -> None:
-        """Take the address of the list."""
+    def __init__(self, calls: Calls, url: str, peer_url: str = "") -> None:
+        """Take the address of the list, as it is from here and from others' side."""
         self._calls = calls
         self._url = url
+        self.peer_url = peer_url
         self.called: frozenset[str] = frozenset()
         self.ready = False
 
@@ -106,6 +111,21 @@ class EncoderList:
         except EngineRefused as error:
             return error
         return None
+
+
+def encoder_list(calls: Calls, server: EngineServer, facts: Json) -> EncoderList | None:
+    """Return the list that a server keeps of its encoders, None if it calls none.
+
+    Raises:
+        ServerUnfit: It does not say where the list is.
+    """
+    if not (server.encoders_called and facts.get("language_only")):
+        return None
+    port = int(facts.get("encoder_bootstrap_port") or 0)
+    if not port:
+        raise ServerUnfit(f"{server.url} does not say where its list of encoders is")
+    here, there = (http_url(urlsplit(url).hostname or "", port) for url in (server.url, server.peer_url))
+    return EncoderList(calls, here, there)
 
 
 async def listed(calls: Calls, url: str) -> frozenset[str]:

@@ -37,9 +37,6 @@ class Role(StrEnum):
         return self in (Role.PREFILL, Role.DECODE)
 
 
-_CALL_ENCODERS = (Role.PREFILL, Role.AGGREGATED)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineTiming:
     """How long an engine's steps take, in seconds; nothing by default.
@@ -82,6 +79,7 @@ class EmulatorConfig:
         handshake_s: For so long a decode engine tries to reach a side channel.
         language_only: Whether media are encoded by SGLang's encoders that it calls, `--language-only`.
         encoder_port: Of its list of encoders, `--encoder-bootstrap-port`; 0 takes a free one.
+        role_switch: Whether prefill and decode may change places while it runs, `--enable-pd-role-switch`.
         scale_out: Whether it has vLLM's `--enable-scale-out` endpoints, tokens in and tokens out.
         speed_up: Divides the times of steps and transfers, and nothing else.
     """
@@ -107,6 +105,7 @@ class EmulatorConfig:
     handshake_s: float = 5.0
     language_only: bool = False
     encoder_port: int = 0
+    role_switch: bool = False
     scale_out: bool = True
     speed_up: float = 1.0
 
@@ -121,7 +120,9 @@ class EmulatorConfig:
                 f"{self.blocks} blocks of {self.block_size} tokens hold no request of "
                 f"{self.max_model_len} tokens (max_model_len)"
             )
-        if self.language_only and not (self.kind is Kind.SGLANG and self.role in _CALL_ENCODERS):
-            raise ValueError("only SGLang's servers that prefill call encoders (language_only)")
+        if self.language_only and (self.kind is not Kind.SGLANG or self.role is Role.ENCODE):
+            raise ValueError("only SGLang's language servers call encoders (language_only)")
+        if self.role_switch and not (self.kind is Kind.SGLANG and self.role.moves_kv):
+            raise ValueError("only SGLang's servers that prefill or decode change roles (role_switch)")
         if self.speed_up <= 0:
             raise ValueError(f"a speed-up of {self.speed_up:g} is none")

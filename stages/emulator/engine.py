@@ -5,6 +5,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Coroutine
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ class Engine:
     """One engine and its loop.
 
     Attributes:
+        config: What it is; its role may change.
         batch: Its requests.
         pool: Its KV cache.
         store: Embeddings that it shares with others.
@@ -111,6 +113,16 @@ class Engine:
         if sequence := self._open.get(request_id):
             self.abort(sequence)
             sequence.finish = sequence.finish or "abort"
+
+    @property
+    def idle(self) -> bool:
+        """Whether it has nothing to do, and holds nothing for anybody."""
+        return not self._open
+
+    def become(self, role: Role) -> None:
+        """Prefill from now on, or decode. It has to be idle: what it had in hand was of its old role."""
+        assert self.idle
+        self.config = replace(self.config, role=role)
 
     def take_faults(self) -> None:
         """Let the faults that concern what is kept come into force, or end."""

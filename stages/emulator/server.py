@@ -26,6 +26,7 @@ from stages.emulator.metrics import EngineMetrics
 from stages.emulator.readings import Readings, SglangEncoderReadings, SglangReadings, state_of
 from stages.emulator.sglang_chat import AbortBody
 from stages.emulator.sglang_encoder import Encoding
+from stages.emulator.sglang_role import RoleSwitch
 from stages.emulator.tokens import rendered
 from stages.emulator.vocabulary import detokenize, tokenize
 
@@ -117,6 +118,7 @@ def _sglang_routes(engine: Engine, board: FaultBoard, pages: "_Pages") -> list[R
         Route("/health_generate", pages.empty, methods=["GET"]),
         Route("/ready", pages.empty, methods=["GET"]),
         Route("/abort_request", _refusing(pages.abort), methods=["POST"]),
+        Route("/pd_role_switch", pages.role.switch, methods=["POST"]),
         Route("/server_info", pages.server_info, methods=["GET"]),
         Route("/get_server_info", pages.server_info, methods=["GET"]),
     ]
@@ -129,6 +131,7 @@ class _Pages:
         self, engine: Engine, board: FaultBoard, registry: CollectorRegistry, encoders: "Encoders | None"
     ) -> None:
         self.encoders = encoders
+        self.role = RoleSwitch(engine)
         self._engine = engine
         self._board = board
         self._registry = registry
@@ -141,19 +144,18 @@ class _Pages:
         return json_answer({"version": self._engine.config.release})
 
     async def server_info(self, request: Request) -> Response:
-        """What SGLang says of itself, as far as anybody asks: its arguments and its version."""
+        """What SGLang says of itself, as far as anybody asks: its arguments, its version and its state."""
         config = self._engine.config
         facts = {
             "served_model_name": config.model,
             "context_length": config.max_model_len,
             "max_running_requests": config.max_seqs,
             "max_total_num_tokens": config.blocks * config.block_size,
-            "disaggregation_mode": config.role if config.role.moves_kv else "null",
             "disaggregation_bootstrap_port": self._engine.leases.port,
             "language_only": config.language_only,
             "encoder_bootstrap_port": self.encoders.port if self.encoders else _USUAL_ENCODER_PORT,
         }
-        return json_answer(facts | {"version": config.release})
+        return json_answer(facts | self.role.facts() | {"version": config.release})
 
     async def abort(self, request: Request) -> Response:
         rid = _decoded(await request.body(), AbortBody).rid

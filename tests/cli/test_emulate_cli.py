@@ -22,7 +22,7 @@ from tests.stages.emulator.kit import chat
         (["--profile", "internvl-26b", "--hardware", "h100x3"], "has no times of decode on h100x3"),
         (["--profile", "internvl-26b", "--link", "string"], "there is no link string"),
         (["--max-model-len", "1000000"], "hold no request of 1000000 tokens"),
-        (["--language-only"], "only SGLang's servers that prefill call encoders"),
+        (["--language-only"], "only SGLang's language servers call encoders"),
         (["--speed-up", "0"], "is none"),
         (["--limit", "smells=1"], "is not MODALITY=COUNT"),
         (["--fault", "slow=-1"], "slow must be above 0"),

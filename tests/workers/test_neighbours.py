@@ -11,15 +11,13 @@ from stages.engines import EngineRefused
 from stages.types import EngineLoad, Stage
 from tests.fakes.redis_process import RedisProcess
 from workers.ledger import Neighbour, WorkerLedger, connect
-from workers.neighbours import LOOK_S, SETTLE_S, CalledEncoder, Encoders
+from workers.neighbours import LOOK_S, SETTLE_S, Called, Others
 
 HERE, THERE = "http://here:1", "http://there:1"
 
 
-def replica(
-    stage: Stage, url: str = "", *, draining: bool = False, encoders: Iterable[str] = ()
-) -> Neighbour:
-    return Neighbour(stage=stage, peer_url=url, draining=draining, encoders=frozenset(encoders))
+def replica(stage: Stage, url: str = "", *, draining: bool = False, calls: Iterable[str] = ()) -> Neighbour:
+    return Neighbour(stage=stage, peer_url=url, draining=draining, calls=frozenset(calls))
 
 
 class FakeLedger:
@@ -35,10 +33,11 @@ class FakeLedger:
 class FakePrefill:
     """Remembers whom it met."""
 
-    def __init__(self) -> None:
+    def __init__(self, *meets: Stage) -> None:
+        self.meets = frozenset(meets or {Stage.ENCODE})
         self.met: list[list[str]] = []
 
-    def meet(self, urls: Iterable[str]) -> None:
+    def meet(self, stage: Stage, urls: Iterable[str]) -> None:
         self.met.append(list(urls))
 
 
@@ -60,9 +59,16 @@ def test_a_server_meets_the_encoders_that_take_work() -> None:
         replica(Stage.ENCODE, THERE, draining=True),
         replica(Stage.DECODE, "http://decode:1"),
     )
-    Encoders(engine, ledger, "m").meet()  # type: ignore[arg-type]
-    Encoders(engine, ledger, "other").meet()  # type: ignore[arg-type]
+    Others(engine, ledger, "m").meet()  # type: ignore[arg-type]
+    Others(engine, ledger, "other").meet()  # type: ignore[arg-type]
     assert engine.met == [[HERE], []]
+
+
+def test_one_that_calls_two_stages_meets_each() -> None:
+    engine = FakePrefill(Stage.ENCODE, Stage.PREFILL)
+    ledger = FakeLedger(replica(Stage.ENCODE, HERE), replica(Stage.PREFILL, THERE))
+    Others(engine, ledger, "m").meet()  # type: ignore[arg-type]
+    assert engine.met == [[HERE], [THERE]]
 
 
 def test_a_server_is_told_of_no_address_that_it_could_not_call() -> None:
@@ -70,7 +76,7 @@ def test_a_server_is_told_of_no_address_that_it_could_not_call() -> None:
     engine = FakePrefill()
     wrong = ["", "here:1", "http://:1", "http://[fd00::1", "http://here:None"]
     ledger = FakeLedger(*[replica(Stage.ENCODE, url) for url in (*wrong, HERE, "http://[fd00::1]:1")])
-    Encoders(engine, ledger, "m").meet()  # type: ignore[arg-type]
+    Others(engine, ledger, "m").meet()  # type: ignore[arg-type]
     assert engine.met == [[HERE, "http://[fd00::1]:1"]]
 
 
@@ -81,7 +87,7 @@ class Drain:
         self.now_s = 0.0
         self.when: dict[float, object] = {}
         monkeypatch.setattr("workers.neighbours.time.monotonic", lambda: self.now_s)
-        self._encoder = CalledEncoder(encoder, ledger, "m", HERE, self._sleep)  # type: ignore[arg-type]
+        self._encoder = Called(encoder, ledger, "m", HERE, self._sleep)  # type: ignore[arg-type]
 
     def _sleep(self, seconds: float) -> None:
         self.now_s += seconds
@@ -94,12 +100,12 @@ class Drain:
 
 
 def test_an_encoder_that_nobody_calls_is_drained_once_that_is_sure(monkeypatch: pytest.MonkeyPatch) -> None:
-    ledger = FakeLedger(replica(Stage.PREFILL, encoders=[THERE]))
+    ledger = FakeLedger(replica(Stage.PREFILL, calls=[THERE]))
     assert Drain(FakeEncoder(), ledger, monkeypatch).ends_s() == 2 * SETTLE_S
 
 
 def test_it_waits_until_it_is_called_no_more_and_its_work_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
-    encoder, ledger = FakeEncoder(1), FakeLedger(replica(Stage.PREFILL, encoders=[HERE, THERE]))
+    encoder, ledger = FakeEncoder(1), FakeLedger(replica(Stage.PREFILL, calls=[HERE, THERE]))
     drain = Drain(encoder, ledger, monkeypatch)
     drain.when[5.0] = ledger.there.clear
     drain.when[9.0] = lambda: setattr(encoder, "in_hand", 0)
@@ -107,7 +113,7 @@ def test_it_waits_until_it_is_called_no_more_and_its_work_is_done(monkeypatch: p
 
 
 def test_it_waits_no_longer_than_it_may(monkeypatch: pytest.MonkeyPatch) -> None:
-    encoder, ledger = FakeEncoder(1), FakeLedger(replica(Stage.PREFILL, encoders=[HERE]))
+    encoder, ledger = FakeEncoder(1), FakeLedger(replica(Stage.PREFILL, calls=[HERE]))
     assert Drain(encoder, ledger, monkeypatch).ends_s(4.0) <= 4.0 + LOOK_S
     assert Drain(encoder, ledger, monkeypatch).ends_s(1.0) == 1.0
 
@@ -123,10 +129,10 @@ class FailingPrefill(FakePrefill):
         super().__init__()
         self.errors = list(errors)
 
-    def meet(self, urls: Iterable[str]) -> None:
+    def meet(self, stage: Stage, urls: Iterable[str]) -> None:
         if error := self.errors.pop(0):
             raise error
-        super().meet(urls)
+        super().meet(stage, urls)
 
 
 def kept(engine: FailingPrefill, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,7 +144,7 @@ def kept(engine: FailingPrefill, monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr("workers.neighbours.time.sleep", sleep)
     with pytest.raises(Enough):
-        Encoders(engine, FakeLedger(replica(Stage.ENCODE, HERE)), "m").keep()  # type: ignore[arg-type]
+        Others(engine, FakeLedger(replica(Stage.ENCODE, HERE)), "m").keep()  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("error", [redis.ConnectionError("away"), EngineRefused("not now")])
@@ -183,10 +189,12 @@ def test_the_registry_says_where_engines_are_and_whom_they_call(redis_server: Re
     for name, stage, model in (("e", "encode", "m"), ("p", "prefill", "m"), ("other", "encode", "n")):
         facts = {"stage": stage, "model": model, "peer_url": f"http://{name}:1"}
         ledgers[name].register(msgspec.json.encode(facts), 1, 0)
-    ledgers["p"].heartbeat(msgspec.json.encode(EngineLoad(encoders=("http://e:1",))))
+    ledgers["p"].heartbeat(
+        msgspec.json.encode(EngineLoad(encoders=("http://e:1",), prefills=("http://q:1",)))
+    )
     ledgers["e"].drain()
     found = sorted(ledgers["p"].replicas("m"), key=lambda each: each.peer_url)
     assert found == [
         replica(Stage.ENCODE, "http://e:1", draining=True),
-        replica(Stage.PREFILL, "http://p:1", encoders=["http://e:1"]),
+        replica(Stage.PREFILL, "http://p:1", calls=["http://e:1", "http://q:1"]),
     ]

@@ -33,6 +33,7 @@ from stages.types import (
     PrefillJob,
     Prompt,
     Sampling,
+    Stage,
 )
 from tests.fakes.emulator import Emulated, emulated
 from tests.stages.emulator.kit import chat, nothing_left, png, until
@@ -121,13 +122,13 @@ def test_a_server_calls_the_encoders_that_it_is_told_of_and_no_others(
     """What others have put on its list goes; so does what it has forgotten come back."""
     engine = SglangPrefill(at(language), blobs, LIMITS)
     add(language, STRANGER)
-    engine.meet([ONE, OTHER])
+    engine.meet(Stage.ENCODE, [ONE, OTHER])
     assert listed(language) == [ONE, OTHER]
     assert engine.load().encoders == (ONE, OTHER)
     drop(language, ONE)
-    engine.meet([ONE, OTHER])
+    engine.meet(Stage.ENCODE, [ONE, OTHER])
     assert listed(language) == [ONE, OTHER]
-    engine.meet([OTHER])
+    engine.meet(Stage.ENCODE, [OTHER])
     assert listed(language) == [OTHER]
     assert engine.load().encoders == (OTHER,)
     engine.close()
@@ -137,9 +138,9 @@ def test_of_a_list_that_cannot_be_changed_all_may_be_called_that_was_or_was_to_b
     config = EmulatorConfig(kind=Kind.SGLANG, role=Role.PREFILL, language_only=True)
     with emulated(config) as language:
         engine = SglangPrefill(at(language), blobs, LIMITS)
-        engine.meet([ONE])
+        engine.meet(Stage.ENCODE, [ONE])
     with pytest.raises(EngineRefused, match="/list_encoder_urls"):
-        engine.meet([OTHER])
+        engine.meet(Stage.ENCODE, [OTHER])
     assert engine.load().encoders == (ONE, OTHER)
     engine.close()
 
@@ -150,7 +151,7 @@ def test_an_address_that_is_refused_keeps_no_other_on_or_off_the_list(
     engine = SglangPrefill(at(language), blobs, LIMITS)
     add(language, STRANGER)
     with pytest.raises(EngineRefused, match="/register_encoder_url"):
-        engine.meet(["", ONE])
+        engine.meet(Stage.ENCODE, ["", ONE])
     assert listed(language) == [ONE]
     engine.close()
 
@@ -196,7 +197,7 @@ def test_media_wait_for_an_encoder_and_text_does_not(language: Emulated, blobs: 
     with pytest.raises(EngineRefused, match="no encoder to call yet"):
         engine.prefill(prefill_job(blobs, images=1))
     engine.prefill(prefill_job(blobs, images=0))
-    engine.meet([ONE])
+    engine.meet(Stage.ENCODE, [ONE])
     engine.prefill(prefill_job(blobs, images=1))
     engine.close()
 
@@ -207,7 +208,7 @@ def test_media_are_not_sent_to_a_server_whose_list_is_empty_by_then(
     """Decode may wait long for its turn after the prefill hop."""
     with emulated(EmulatorConfig(kind=Kind.SGLANG, role=Role.DECODE)) as other:
         prefill, decode = SglangPrefill(at(language), blobs, LIMITS), SglangDecode(at(other), blobs, LIMITS)
-        prefill.meet([ONE])
+        prefill.meet(Stage.ENCODE, [ONE])
         jobs = [prefill_job(blobs, images=images) for images in (1, 0)]
         media, text = (decode_job(job, prefill.prefill(job)) for job in jobs)
         drop(language, ONE)
@@ -333,7 +334,7 @@ def test_servers_are_met_at_addresses_of_either_family(language: Emulated, blobs
     server = replace(at(language), peer_host="fd00::7")
     assert server.peer_url == f"http://[fd00::7]:{language.address.port}"
     engine = SglangPrefill(server, blobs, LIMITS)
-    engine.meet([ONE])
+    engine.meet(Stage.ENCODE, [ONE])
     kv = engine.prefill(prefill_job(blobs, images=1))
     meeting = msgspec.convert(restored(kv.blob, blobs.get), Meeting)
     assert meeting.fields["bootstrap_host"] == "fd00::7"

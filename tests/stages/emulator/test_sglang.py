@@ -124,3 +124,85 @@ def test_it_says_what_it_is(engines: dict[Role, Emulated]) -> None:
     port = engines[Role.PREFILL].http.get("/get_server_info").json()["disaggregation_bootstrap_port"]
     assert port == engines[Role.PREFILL].address.side_port
     assert "sglang:max_total_num_tokens" in engines[Role.DECODE].http.get("/metrics").text
+
+
+@contextmanager
+def switching() -> Iterator[dict[Role, Emulated]]:
+    with pair(role_switch=True) as engines:
+        yield engines
+
+
+def become(engine: Emulated, role: str, **fields: Any) -> tuple[int, dict[str, Any]]:
+    answer = engine.http.post("/pd_role_switch", json={"new_role": role, **fields})
+    return answer.status_code, answer.json()
+
+
+def state_of(engine: Emulated) -> dict[str, Any]:
+    """What it says of its state, beside what it was started with."""
+    (state,) = engine.http.get("/server_info").json()["internal_states"]
+    return dict(state)
+
+
+def test_prefill_and_decode_change_places_and_say_the_same() -> None:
+    with switching() as engines, emulated(config(Role.AGGREGATED)) as alone:
+        first, second = engines[Role.PREFILL], engines[Role.DECODE]
+        graphs = state_of(second)["decode_cuda_graph_memory_gb"]
+        assert become(first, "decode", decode_cuda_graph_memory_gb=graphs) == (
+            200,
+            {
+                "success": True,
+                "message": "ok",
+                "old_role": "prefill",
+                "new_role": "decode",
+                "safe_to_restore": False,
+            },
+        )
+        assert become(second, "prefill")[0] == 200
+        facts = first.http.get("/server_info").json()
+        assert (facts["disaggregation_mode"], state_of(first)["disaggregation_mode"]) == ("prefill", "decode")
+        other_way = {Role.PREFILL: second, Role.DECODE: first}
+        body = BODY | meeting(other_way, 50)
+        filled = Beside(second, body)
+        assert first.chat(body).json()["choices"] == alone.chat(BODY).json()["choices"]
+        assert filled.answer().status_code == 200
+        until(lambda: all(map(nothing_left, engines.values())))
+
+
+def test_one_that_is_what_it_is_asked_to_be_says_so_however_busy_it_is() -> None:
+    with switching() as engines:
+        waiting = Beside(engines[Role.PREFILL], BODY | meeting(engines, 60))
+        until(lambda: engines[Role.PREFILL].state()["leases"] > 0)
+        status, told = become(engines[Role.PREFILL], "prefill")
+        assert (status, told["success"], told["message"]) == (200, True, "already in target role")
+        status, told = become(engines[Role.PREFILL], "decode", decode_cuda_graph_memory_gb=0.0)
+        assert (status, told["success"], told["safe_to_restore"]) == (400, False, True)
+        assert "not idle" in told["message"]
+        engines[Role.DECODE].chat(BODY | meeting(engines, 60))
+        assert waiting.answer().status_code == 200, "what it had in hand is done as before"
+
+
+@pytest.mark.parametrize(
+    ("enabled", "asked", "said"),
+    [
+        (False, {"new_role": "decode"}, "--enable-pd-role-switch is not set"),
+        (True, {"new_role": "both"}, "invalid new_role='both'"),
+        (True, {"new_role": 3}, "Expected `str`"),
+        (True, {"new_role": "decode"}, "decode_cuda_graph_memory_gb is required"),
+    ],
+)
+def test_a_role_that_it_does_not_take_it_refuses(enabled: bool, asked: dict[str, Any], said: str) -> None:
+    with emulated(config(Role.PREFILL, role_switch=enabled)) as engine:
+        answer = engine.http.post("/pd_role_switch", json=asked)
+        assert answer.status_code == 400 and said in answer.json()["message"]
+        assert state_of(engine)["disaggregation_mode"] == "prefill"
+
+
+def test_whether_it_could_be_done_can_be_asked() -> None:
+    with emulated(config(Role.DECODE, role_switch=True)) as engine:
+        assert become(engine, "prefill", prepare_only=True)[1]["message"] == "ready"
+        assert state_of(engine)["disaggregation_mode"] == "decode"
+
+
+def test_only_prefill_and_decode_change_roles() -> None:
+    with pytest.raises(ValueError, match="only SGLang's servers that prefill or decode change roles"):
+        config(Role.AGGREGATED, role_switch=True)

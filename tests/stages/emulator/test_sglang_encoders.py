@@ -193,6 +193,6 @@ def test_an_encoder_says_what_it_does_and_is_no_other_server(encoders: list[Emul
         assert encoders[0].http.get(path).status_code == 404
 
 
-def test_only_servers_that_prefill_call_encoders() -> None:
-    with pytest.raises(ValueError, match="only SGLang's servers that prefill"):
-        config(Role.DECODE, language_only=True)
+def test_only_language_servers_call_encoders() -> None:
+    with pytest.raises(ValueError, match="only SGLang's language servers"):
+        config(Role.ENCODE, language_only=True)
