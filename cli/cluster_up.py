@@ -27,9 +27,13 @@ def cluster_up_command(
     preview: Annotated[
         bool, typer.Option("--preview", help="Say what would come and what it would take; create nothing.")
     ] = False,
+    limits: Annotated[
+        Path | None,
+        typer.Option(help="JSON that the policy pack is configured with.", exists=True, dir_okay=False),
+    ] = None,
 ) -> None:
     """Create or update a stack on the cluster that `tercet cluster` runs."""
-    _run(stack, kubeconfig, stand_in, "preview" if preview else "up")
+    _run(stack, kubeconfig, stand_in, "preview" if preview else "up", limits)
 
 
 def cluster_down_command(
@@ -39,7 +43,7 @@ def cluster_down_command(
     _run(stack, kubeconfig, stand_in, "destroy")
 
 
-def _run(name: str, chosen: Path | None, stand_in: str, step: "Step") -> None:
+def _run(name: str, chosen: Path | None, stand_in: str, step: "Step", limits: Path | None = None) -> None:
     """Run Pulumi; the stack's state lies with its cluster and ends with it."""
     try:
         from infra.automation import CannotRun, Unfinished, open_stack, run
@@ -58,7 +62,7 @@ def _run(name: str, chosen: Path | None, stand_in: str, step: "Step") -> None:
         find_provider(stack, folder, stand_in, typer.echo)
         # Ctrl-C reaches Pulumi too, which finishes what is under way and says so.
         signal.signal(signal.SIGINT, lambda _number, _frame: None)
-        run(stack, step, typer.echo)
+        run(stack, step, typer.echo, limits.resolve() if limits else None)
     except (CannotRun, NoProvider, ProgramMissing) as error:
         refuse(str(error), MISTAKEN)
     except Unfinished:

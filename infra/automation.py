@@ -1,7 +1,10 @@
 """The program, run from this process by Pulumi's Automation API: without a language plugin."""
 
 import logging
+import shlex
+import sys
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -13,6 +16,8 @@ from infra.program import ROOT, main
 
 PROJECT = "tercet"
 Step = Literal["up", "preview", "destroy"]
+
+PACK = ROOT / "infra" / "policy_pack"
 
 _NO_MEMORY = ("grpc.use_local_subchannel_pool", 1)
 
@@ -57,6 +62,8 @@ def open_stack(
     for each in (_project(folder), state, programs(folder)):
         each.mkdir(parents=True, exist_ok=True)
     _link(programs(folder) / "pulumi", cli)
+    # Behind address and folder come options of `PulumiPolicy.yaml`, which are for Pulumi's language plugin.
+    make_plugin(folder, "pulumi-analyzer-policy-python", "pulumi.policy", given='"$1" "$2"')
     write_settings(name, settings, folder=folder, kubeconfig=kubeconfig)
     options = automation.LocalWorkspaceOptions(
         work_dir=str(_project(folder)),
@@ -92,28 +99,50 @@ def write_settings(name: str, settings: str, *, folder: Path, kubeconfig: Path) 
     (_project(folder) / f"Pulumi.{name}.yaml").write_text(yaml.safe_dump(document, sort_keys=False))
 
 
-def run(stack: automation.Stack, step: Step, say: Callable[[str], None]) -> None:
+def run(stack: automation.Stack, step: Step, say: Callable[[str], None], limits: Path | None = None) -> None:
     """Create or update what a stack declares, say what that would change, or delete it.
 
     Args:
         stack: From `open_stack`.
         step: Which of these, as Pulumi calls it.
         say: Told line by line what happens.
+        limits: Hold the stack against the policy pack first, with this configuration; nothing is asked of a
+            stack that is deleted.
 
     Raises:
         Unfinished: Not all was done; another run goes on from there.
     """
     # When a run fails, Pulumi ends before the program hears of it; gRPC would print tracebacks of that.
     logging.getLogger("grpc._server").setLevel(logging.CRITICAL)
+    packs, configs = ([str(PACK)], [str(limits)]) if limits else (None, None)
+    preview = partial(stack.preview, policy_packs=packs, policy_pack_configs=configs)
     steps: Mapping[Step, Callable[..., object]] = {
         "up": stack.up,
-        "preview": stack.preview,
+        "preview": preview,
         "destroy": stack.destroy,
     }
     try:
+        if limits and step == "up":  # a pack judges whole stacks, and during `up` at the end
+            preview(on_output=say)
         steps[step](on_output=say)
     except automation.CommandError as error:
         raise Unfinished from error
+
+
+def make_plugin(folder: Path, name: str, module: str, given: str = '"$@"') -> None:
+    """Have a module of this Python run as a plugin of the stacks of a folder.
+
+    Args:
+        folder: As `open_stack` has it.
+        name: Of the program that Pulumi looks for.
+        module: What runs.
+        given: Which of the plugin's arguments the module gets, as a shell has it.
+    """
+    program = programs(folder) / name
+    program.parent.mkdir(parents=True, exist_ok=True)
+    command = shlex.join([sys.executable, "-u", "-P", "-m", module])
+    program.write_text(f"#!/bin/sh\nPYTHONPATH={shlex.quote(str(ROOT))} exec {command} {given}\n")
+    program.chmod(0o755)
 
 
 def programs(folder: Path) -> Path:

@@ -75,9 +75,9 @@ class StackConfig:
         scalers = {service.autoscaler for service in self.services.values()}
         if self.controller == "federation" and "tercet" not in scalers:
             raise InfeasibleError("no service has autoscaler tercet", "controller")
-        seen = self.observability or ObservabilityConfig()
+        seen = self.observability or ObservabilityConfig(monitors=False)
         for name, service in self.services.items():
-            if service.autoscaler in ("hpa", "keda") and not seen.monitors:
+            if service.autoscaler in ("hpa", "keda") and seen.monitors is False:
                 message = f"{service.autoscaler} goes by what Prometheus has: set observability.monitors"
                 raise InfeasibleError(message, "services", name, "autoscaler")
             if service.autoscaler == "keda" and not seen.prometheus:

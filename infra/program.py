@@ -5,7 +5,7 @@ from pathlib import Path
 import pulumi
 from pulumi.runtime.config import CONFIG, get_config_env
 
-from infra.adopt import adopt, finder
+from infra.adopt import ProviderCluster, adopt
 from infra.components.parts import (
     Base,
     Broker,
@@ -16,7 +16,7 @@ from infra.components.parts import (
     Observability,
     Publisher,
 )
-from infra.config import ConfigError, parse_config
+from infra.config import ConfigError, StackConfig, parse_config
 from infra.feasible import check_feasible
 from infra.objects.federation import member_output
 from infra.preview import Figures, below_target, predict
@@ -34,10 +34,7 @@ def main() -> None:
         pulumi.RunError: Its configuration cannot be used, or asks for what cannot be; the message says where.
     """
     try:
-        values = {**get_config_env(), **CONFIG.get()}
-        config = adopt(parse_config(values, pulumi.get_stack()), finder(values))
-        hardware = Hardware.load()
-        args = stack_args(config, ROOT, hardware.accelerators)
+        config, args, hardware = selected()
         check_feasible(args, hardware)
         figures = predict(args, config.preview, ROOT, hardware) if config.preview.simulate else None
     except ConfigError as error:
@@ -45,6 +42,18 @@ def main() -> None:
     declare(args)
     if figures:
         tell(figures)
+
+
+def selected() -> tuple[StackConfig, StackArgs, Hardware]:
+    """Return what the selected stack says, what it consists of, and the hardware facts that it went by.
+
+    Raises:
+        ConfigError: Its configuration cannot be used.
+    """
+    values = {**get_config_env(), **CONFIG.get()}
+    config = adopt(parse_config(values, pulumi.get_stack()), ProviderCluster(values))
+    hardware = Hardware.load()
+    return config, stack_args(config, ROOT, hardware.accelerators), hardware
 
 
 def declare(args: StackArgs) -> None:

@@ -1,17 +1,15 @@
 """Pulumi's Kubernetes provider: the official one, or what stands in for it."""
 
-import shlex
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 from pulumi import automation
 
-from infra.automation import programs
+from infra.automation import make_plugin, programs
 from infra.components.kube import PROVIDER_VERSION
-from infra.program import ROOT
 
 _NAME = "kubernetes"
+_PROGRAM = f"pulumi-resource-{_NAME}"
 
 
 class NoProvider(RuntimeError):
@@ -45,15 +43,11 @@ def find_provider(stack: automation.Stack, folder: Path, module: str, say: Calla
 
 def use_stand_in(folder: Path, module: str) -> None:
     """Have a module of the project run as the provider of the stacks of a folder."""
-    program = _stand_in(folder)
-    program.parent.mkdir(parents=True, exist_ok=True)
-    command = shlex.join([sys.executable, "-P", "-m", module])
-    program.write_text(f'#!/bin/sh\nPYTHONPATH={shlex.quote(str(ROOT))} exec {command} "$@"\n')
-    program.chmod(0o755)
+    make_plugin(folder, _PROGRAM, module)
 
 
 def _stand_in(folder: Path) -> Path:
-    return programs(folder) / f"pulumi-resource-{_NAME}"
+    return programs(folder) / _PROGRAM
 
 
 def _installed(workspace: automation.Workspace) -> bool:

@@ -75,7 +75,8 @@ class ObservabilityConfig:
     """What watches the stack.
 
     Attributes:
-        monitors: Whether to make PodMonitor and PrometheusRule; needs Prometheus Operator in the cluster.
+        monitors: Whether to make PodMonitor and PrometheusRule, which need Prometheus Operator; null: if the
+            cluster has it when Pulumi runs.
         monitor_labels: Labels by which that Prometheus chooses them.
         dashboards: Whether to make ConfigMaps with Grafana dashboards.
         dashboard_labels: Labels by which Grafana finds them.
@@ -84,7 +85,7 @@ class ObservabilityConfig:
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
 
-    monitors: bool = False
+    monitors: bool | None = None
     monitor_labels: Mapping[Name, LabelValue] = field(default_factory=dict)
     dashboards: bool = True
     dashboard_labels: Mapping[Name, LabelValue] = field(default_factory=lambda: {"grafana_dashboard": "1"})

@@ -9,6 +9,9 @@ from infra.objects.slo_rules import alert_rules, recording_rules
 from infra.shared_config import ObservabilityConfig
 from orchestrator.kube_names import METRIC_SERVICE
 
+MONITORING = "monitoring.coreos.com/v1"
+"""What Prometheus Operator adds to a cluster."""
+
 _INTERVAL = "15s"
 _INSTANCE = "__meta_kubernetes_pod_label_app_kubernetes_io_instance"
 
@@ -47,7 +50,7 @@ def _pod_monitor(namespace: str, labels: dict[str, str]) -> Object:
     # A controller's metrics name the service themselves; without the label on its pod nothing is replaced.
     service = {"sourceLabels": [_INSTANCE], "regex": "(.+)", "targetLabel": METRIC_SERVICE}
     return {
-        "apiVersion": "monitoring.coreos.com/v1",
+        "apiVersion": MONITORING,
         "kind": "PodMonitor",
         "metadata": metadata("tercet", namespace, labels),
         "spec": {

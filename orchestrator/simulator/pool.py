@@ -111,7 +111,7 @@ class Pool:
         A hop that has to stay in a domain may be passed over by one of another domain; in one domain,
         nobody goes before the most urgent, though a smaller one would fit.
         """
-        if not any(r.in_flight < r.slots and not r.draining for r in self.replicas):
+        if not [r for r in self.replicas if r.in_flight < r.slots and not r.draining]:
             return None
         passed: list[tuple[tuple[float, str], int, Hop]] = []
         full: set[tuple[str, ...]] = set()
@@ -122,7 +122,7 @@ class Pool:
             if domain not in full:
                 choice = self._route(hop, domain)
                 if choice.replica_id is not None:
-                    replica = next(r for r in self.replicas if r.replica_id == choice.replica_id)
+                    (replica,) = [r for r in self.replicas if r.replica_id == choice.replica_id]
                     found = self._pop(), replica, choice.reason
                     break
                 full.add(domain)

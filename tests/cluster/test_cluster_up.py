@@ -1,6 +1,7 @@
 """`tercet cluster-up` on a machine that cannot reach Pulumi's downloads."""
 
 import os
+import re
 import subprocess
 import sys
 
@@ -49,6 +50,21 @@ def test_the_stack_is_looked_at_and_comes_and_goes_by_one_command_each(tercet, c
     code, said = tercet("cluster-down")
     assert code == 0, said
     assert not core.list_node().items
+
+
+def test_a_stack_that_costs_more_than_allowed_is_refused_and_nothing_comes(tercet, core, tmp_path):
+    """By the policy pack, with both figures; within its limits the same stack is looked at as without."""
+    limits = tmp_path / "limits.json"
+    limits.write_text('{"is-affordable": {"pools_usd_per_month": 1000}}')
+    code, said = tercet("cluster-up", "--limits", str(limits))
+    assert code == 1, said
+    assert re.search(r"all nodes of the pools: \$[\d,]+ a month is more than the \$1,000 allowed", said)
+    assert not core.list_node().items
+    limits.write_text('{"is-affordable": {"pools_usd_per_month": 1e7}}')
+    code, said = tercet("cluster-up", "--preview", "--limits", str(limits))
+    assert code == 0, said
+    assert "to create" in said
+    assert "keeps-slos" in said  # advisory
 
 
 def test_a_cluster_that_does_not_run_here_is_left_alone(tercet, cluster, tmp_path):

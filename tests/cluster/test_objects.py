@@ -2,7 +2,7 @@
 
 import pytest
 
-from infra.adopt import adopt, finder
+from infra.adopt import ProviderCluster, adopt
 from infra.config import parse_config
 from infra.stack import stack_args
 from localcluster.nodes import simulated_node
@@ -33,7 +33,7 @@ def stack(request, cluster, raw):
         if pool.labels:
             for node in pool.labels.nodes or (f"{name}-0", f"{name}-1"):
                 assert raw.create(simulated_node(node, labels=pool.labels.selector)).is_success
-    adopted = adopt(config, finder({"kubernetes:kubeconfig": str(cluster.kubeconfig)}))
+    adopted = adopt(config, ProviderCluster({"kubernetes:kubeconfig": str(cluster.kubeconfig)}))
     raw.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": config.namespace}})
     return stack_args(adopted, ROOT, ACCELERATORS)
 
@@ -55,6 +55,13 @@ def asked(raw, thing):
     if thing["kind"] == "Namespace":  # it is there, for others to be checked in
         return raw.apply(thing, force="true", **STRICT)
     return raw.create(thing, **STRICT)
+
+
+@pytest.mark.usefixtures("raw")
+def test_the_program_sees_which_apis_a_cluster_has(cluster):
+    asked = ProviderCluster({"kubernetes:kubeconfig": str(cluster.kubeconfig)})
+    assert asked.serves("monitoring.coreos.com/v1")
+    assert not asked.serves("none.example.com/v1")
 
 
 @pytest.mark.parametrize("stack", EXAMPLES, indirect=True)

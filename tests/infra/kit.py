@@ -1,6 +1,8 @@
 """Stacks to test with."""
 
 import re
+from collections.abc import Mapping, Set
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +47,20 @@ def stack_of(policy: Path, stack: dict[str, Any] | None = None, **service: Any) 
 
 WATCHED = {"observability": {"monitors": True, "prometheus": "http://prometheus.monitoring:9090"}}
 """What scalers by Prometheus ask of a stack."""
+
+
+@dataclass(frozen=True)
+class FakeCluster:
+    """What the program asks of a cluster, known beforehand: labels by node, APIs such as `example.com/v1`."""
+
+    labels: Mapping[str, Mapping[str, str]]
+    apis: Set[str] = frozenset()
+
+    def nodes(self, labels: Mapping[str, str]) -> list[str]:
+        return [name for name, borne in self.labels.items() if labels.items() <= borne.items()]
+
+    def serves(self, api_version: str) -> bool:
+        return api_version in self.apis
 
 
 def named(things: Any, kind: str, name: str = "") -> dict[str, Any]:

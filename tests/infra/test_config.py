@@ -3,13 +3,14 @@
 import pytest
 import yaml
 
-from infra.adopt import adopt, finder
+from infra.adopt import ProviderCluster, adopt
 from infra.config import ConfigError
 from infra.node_config import LabelledNodes
+from infra.objects.observability import MONITORING
 from infra.stack import stack_args
 from orchestrator.policy import load_policy
 from stages.types import Stage
-from tests.infra.kit import ACCELERATORS, EXAMPLES, ROOT, config_of, example
+from tests.infra.kit import ACCELERATORS, EXAMPLES, ROOT, FakeCluster, config_of, example
 
 TINY = {"tiny": {"policy": "policies/tiny.yaml"}}
 NODES = {"simulated": {"nodes": 1}}
@@ -104,7 +105,7 @@ def test_a_profile_that_cannot_be_used_is_refused(tmp_path):
 def test_a_selector_means_the_nodes_that_the_cluster_finds():
     """Sorted, so that the order of the answer changes nothing; pools that name nodes ask nobody."""
     config = config_of(**pool(labels={"selector": {"row": "r1"}, "labels": {"rack": "b1"}}))
-    found = adopt(config, lambda selector: ["b", "a"] if selector == {"row": "r1"} else [])
+    found = adopt(config, FakeCluster({"b": {"row": "r1"}, "a": {"row": "r1"}, "c": {"row": "r2"}}))
     assert found.node_pools["a"].labels == LabelledNodes(nodes=("a", "b"), labels={"rack": "b1"})
     assert adopt(found, None) == found
 
@@ -112,16 +113,33 @@ def test_a_selector_means_the_nodes_that_the_cluster_finds():
 def test_a_selector_without_nodes_and_a_node_in_two_pools_are_refused():
     config = config_of(**pool(labels={"selector": {"row": "r1"}}))
     with pytest.raises(ConfigError, match="no node has row=r1"):
-        adopt(config, lambda _: [])
+        adopt(config, FakeCluster({}))
     named = {"labels": {"nodes": ["n"]}, "hardware": "h100"}
     with pytest.raises(ConfigError, match="node n is in a and in b"):
         adopt(config_of(services=TINY, node_pools={"a": named, "b": named}), None)
 
 
 def test_a_selector_without_a_cluster_says_so(tmp_path):
-    find = finder({"kubernetes:kubeconfig": str(tmp_path / "none")})
+    cluster = ProviderCluster({"kubernetes:kubeconfig": str(tmp_path / "none")})
     with pytest.raises(ConfigError, match="a selector of nodes needs the cluster"):
-        find({"row": "r1"})
+        cluster.nodes({"row": "r1"})
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_cluster_with_prometheus_operator_gets_monitors_unless_somebody_says_no(there):
+    cluster = FakeCluster({}, {MONITORING} if there else set())
+    open_ = adopt(config_of(services=TINY, observability={}), cluster)
+    assert open_.observability.monitors is there
+    said = config_of(services=TINY, observability={"monitors": not there})
+    assert adopt(said, None) == said
+
+
+def test_a_scaler_that_goes_by_monitors_is_refused_on_a_cluster_that_can_have_none():
+    scaled = {"tiny": {**TINY["tiny"], "autoscaler": "hpa"}}
+    config = config_of(services=scaled, observability={})
+    assert adopt(config, FakeCluster({}, {MONITORING})).observability.monitors
+    with pytest.raises(ConfigError, match=r"no Prometheus Operator .* hpa goes by what Prometheus has"):
+        adopt(config, FakeCluster({}))
 
 
 @pytest.mark.parametrize("stack", EXAMPLES)

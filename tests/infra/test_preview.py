@@ -17,7 +17,16 @@ from infra.preview import below_target, predict
 from infra.stack import stack_args
 from orchestrator.control_policy import Hardware
 from stages.types import Stage
-from tests.infra.kit import EXAMPLES, ROOT, WATCHED, config_of, example_values, pulumi_values, stack_of
+from tests.infra.kit import (
+    EXAMPLES,
+    ROOT,
+    WATCHED,
+    FakeCluster,
+    config_of,
+    example_values,
+    pulumi_values,
+    stack_of,
+)
 
 HARDWARE = Hardware.load()
 LEVELS = ("topology.kubernetes.io/zone", "example.com/block", "example.com/rack")
@@ -87,9 +96,10 @@ def test_the_example_is_feasible_and_its_figures_are_simulated(example, figures)
 def test_every_example_is_feasible_and_can_be_simulated(name):
     """On four nodes for each selector of nodes that exist."""
     values = example_values(name) | pulumi_values({"tercet:preview": {"requests": 200}})
-    config = adopt(
-        parse_config(values, name), lambda selector: [f"{sorted(selector.values())}-{n}" for n in range(4)]
-    )
+    config = parse_config(values, name)
+    labelled = {key: pool.labels for key, pool in config.node_pools.items() if pool.labels}
+    there = {f"{key}-{n}": labels.selector for key, labels in labelled.items() for n in range(4)}
+    config = adopt(config, FakeCluster(there))
     made = stack(config)
     check_feasible(made, HARDWARE)
     told = predict(made, config.preview, ROOT, HARDWARE)

@@ -1,0 +1,1 @@
+"""Rules that Pulumi holds a stack against, whatever program declares it: `pulumi up --policy-pack`."""
