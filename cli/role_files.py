@@ -7,8 +7,6 @@ from orchestrator.policy import Policy
 from stages.types import Stage
 from workers.config import Roles
 
-_CHANGING = (Stage.PREFILL, Stage.DECODE)
-
 
 class RoleFiles:
     """A folder with a file for each replica whose stage may change; who may write it says which it does."""
@@ -17,7 +15,8 @@ class RoleFiles:
         """Take where the folder is to be, and the policy that says whether stages change at all."""
         self._folder = folder
         self._begun: dict[str, Stage] = {}
-        self._slots = {stage: policy.stages[stage].batch for stage in _CHANGING if policy.switches_roles}
+        changing = [stage for stage in Stage if len(policy.roles(stage)) > 1]
+        self._slots = {stage: policy.stages[stage].batch for stage in changing}
 
     def clear(self) -> None:
         """Remove what an earlier run left behind."""

@@ -32,6 +32,7 @@ from orchestrator.serve import GatewayConfig, keep_policy
 from stages.adapters.server import EngineServer
 from stages.blob_host import BlobConfig
 from stages.blobs import default_dir, open_store
+from stages.engines import EXIT_ROLE_REFUSED
 from stages.epoch import new_epoch
 from stages.http_url import http_url
 from stages.limits import EngineLimits
@@ -39,7 +40,6 @@ from stages.reply import LossCause
 from stages.types import Stage
 from workers.config import WorkerConfig
 from workers.replica import EXIT_CONSUMER_DIED
-from workers.roles import EXIT_ROLE_REFUSED
 from workers.vital import EXIT_THREAD_DIED
 from workers.writer import EXIT_WRITER_DIED
 

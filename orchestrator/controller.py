@@ -15,6 +15,7 @@ from orchestrator.core.observe import Observed, ServiceView, observe
 from orchestrator.core.observed import PlacedReplica
 from orchestrator.core.planned import ControlPolicy
 from orchestrator.core.pools import Inform, Pod, Pool, Steps, as_replica, steps
+from orchestrator.core.types import Replica
 from orchestrator.policy import load_policy
 from orchestrator.ports import Cluster, ClusterUnavailable, ClusterView, LedgerUnavailable, SignalSource
 from orchestrator.ports import Snapshot as Registry
@@ -179,6 +180,8 @@ class Controller:
             self._cluster.inform(each)
         for admit in todo.admit:
             self._cluster.admit(admit, now_s)
+        for move in todo.move:
+            self._cluster.move(move, now_s)
         for scale in todo.scale:
             self._cluster.scale(scale)
 
@@ -200,14 +203,21 @@ def _replica_ids(registry: Registry, pods: Sequence[Pod]) -> Mapping[str, str]:
 
 
 def _replicas(pods: Sequence[Pod], replica_ids: Mapping[str, str], registry: Registry) -> list[PlacedReplica]:
-    entries = registry.replicas
-    pending = {entry.replica.replica_id: float(entry.replica.pending_tokens) for entry in entries}
-    return [as_replica(pod, replica_ids[pod.name], pending.get(replica_ids[pod.name], 0.0)) for pod in pods]
+    known = {entry.replica.replica_id: entry.replica for entry in registry.replicas}
+    return [_replica(pod, replica_ids[pod.name], known.get(replica_ids[pod.name])) for pod in pods]
+
+
+def _replica(pod: Pod, replica_id: str, known: Replica | None) -> PlacedReplica:
+    if known is None:
+        return as_replica(pod, replica_id)
+    # One that was moved says that it is ready, and does what it did before, until it has changed its role.
+    as_it_is = pod if known.stage is pod.pool.stage else replace(pod, ready=False)
+    return as_replica(as_it_is, replica_id, float(known.pending_tokens))
 
 
 def _tell(decision: Decision, todo: Steps, seen: ClusterView) -> None:
     """Log what is done and why; a tick that changes nothing says nothing."""
-    if not (todo.admit or todo.scale):
+    if not (todo.admit or todo.move or todo.scale):
         return
     # A waiting pod that is admitted counts as removed to `place`: another stands in for it.
     stay = {each.pod for each in todo.admit}
@@ -217,6 +227,7 @@ def _tell(decision: Decision, todo: Steps, seen: ClusterView) -> None:
         extra={
             "scale": {_name(each.pool): [seen.counts[each.pool], each.replicas] for each in todo.scale},
             "admit": {each.pod: [each.create.node_id, each.create.reason] for each in todo.admit},
+            "move": {each.pod: each.stands_for for each in todo.move},
             "remove": why,
             "deferred": todo.deferred,
             "without_pool": [_name(pool) for pool in todo.without_pool],

@@ -6,7 +6,7 @@ import heapq
 import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from orchestrator.core.router import route
 from orchestrator.core.types import Reason, Replica, Route, RouteQuery
@@ -187,7 +187,7 @@ class StageQueue:
         if query.prompt_tokens:
             unsplit = self._registry.unsplit
             prompt_s, due_in_s = unsplit.prompt_s(query.prompt_tokens), hop.waiting.due_s - now_s
-            query = replace(query, prompt_s=prompt_s, due_in_s=due_in_s)
+            query = query._replace(prompt_s=prompt_s, due_in_s=due_in_s)
             known = [unsplit.seen(replica) for replica in known]
         return route(query, known, self._weights())
 

@@ -59,10 +59,7 @@ def _sglang_role(policy: Policy, stage: Stage) -> list[str]:
 
 def _most_running(policy: Policy, stage: Stage) -> int:
     """Return how many requests may be in a batch; a change of roles leaves that as it was at the start."""
-    changing = (
-        (Stage.PREFILL, Stage.DECODE) if policy.switches_roles and stage is not Stage.ENCODE else (stage,)
-    )
-    return max(policy.stages[each].batch for each in changing)
+    return max(policy.stages[role].batch for role in policy.roles(stage))
 
 
 def _names(policy: Policy) -> list[str]:

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from orchestrator.core.observed import Node
-from orchestrator.core.pools import Admit, Inform, Pod, Scale
+from orchestrator.core.pools import Admit, Inform, Move, Pod, Scale
 from orchestrator.ports import (
     Cluster,
     ClusterUnavailable,
@@ -82,6 +82,12 @@ class Federation:
         place = admit.create
         own = replace(place, node_id=_local(place.node_id)[1], domain=place.domain[1:])
         self._step(cluster, lambda member: member.admit(Admit(pod=pod, create=own), now_s))
+
+    def move(self, move: Move, now_s: float) -> None:
+        """See `Cluster.move`."""
+        cluster, pod = _local(move.pod)
+        own = Move(pod=pod, stands_for=_local(move.stands_for)[1])
+        self._step(cluster, lambda member: member.move(own, now_s))
 
     def inform(self, inform: Inform) -> None:
         """See `Cluster.inform`."""

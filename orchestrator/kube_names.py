@@ -16,6 +16,9 @@ NODE = f"{PREFIX}/node"
 PLACED_UNIX_S = f"{PREFIX}/placed-unix-s"
 """Annotation of a placed pod: when its gate was removed."""
 
+MOVABLE = f"{PREFIX}/movable"
+"""Annotation of a pod whose worker does the stage that the pod's label names, and follows it."""
+
 DOMAIN = f"{PREFIX}/domain"
 """Annotation of a pod: topology values of its place, a JSON list, with which its worker registers."""
 

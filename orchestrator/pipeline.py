@@ -283,7 +283,7 @@ class Pipeline:
         busy = first.grant.order.replica_id
         log.info("%s takes long on %s; given to another as well", job.hop, busy, extra=self._fields())
         again = replace(job, **self._request.next_attempt(job.hop + HEDGE))
-        elsewhere = replace(query, excluded=query.excluded | {busy})
+        elsewhere = query._replace(excluded=query.excluded | {busy})
         runs = [
             asyncio.create_task(_reply(first)),
             asyncio.create_task(self._once(elsewhere, again)),

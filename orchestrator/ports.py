@@ -6,7 +6,7 @@ from enum import StrEnum
 from typing import Any, Protocol
 
 from orchestrator.core.observed import Node
-from orchestrator.core.pools import Admit, Inform, Pod, Pool, Scale
+from orchestrator.core.pools import Admit, Inform, Move, Pod, Pool, Scale
 from orchestrator.core.types import Reason, Replica
 from stages.reply import LossCause, Reply
 from stages.types import Job, Stage
@@ -234,6 +234,9 @@ class Cluster(Protocol):
 
     def admit(self, admit: Admit, now_s: float) -> None:
         """Have a gated pod start in its place, which may be an order; no change if it is gone."""
+
+    def move(self, move: Move, now_s: float) -> None:
+        """Have a pod belong to the pool of one that waits, which then goes; no change if either is gone."""
 
     def inform(self, inform: Inform) -> None:
         """Tell a pod its domain; no change if it is gone."""

@@ -229,5 +229,5 @@ def _p99(latencies: deque[tuple[float, float]], now_s: float) -> float | None:
         latencies.popleft()
     if not latencies:
         return None
-    ratios = sorted(ratio for _, ratio in latencies)
+    ratios = sorted([ratio for _, ratio in latencies])
     return ratios[min(len(ratios) - 1, int(0.99 * len(ratios)))]

@@ -28,6 +28,10 @@ class StageError(Exception):
     """Work that ended without a result, for a reason that the pipeline can act on."""
 
 
+EXIT_ROLE_REFUSED = 76
+"""Code of a worker that has ended for `RoleRefused`: to start it again is in vain."""
+
+
 class RoleRefused(RuntimeError):
     """An engine does another stage than it is to do, and does not change to that; the message says why."""
 

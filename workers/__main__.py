@@ -16,11 +16,11 @@ from dataclasses import replace
 from orchestrator.logs import configure_logs
 from stages.blob_host import BlobKeeper
 from stages.blobs import BlobStore, open_store
-from stages.engines import RoleRefused
+from stages.engines import EXIT_ROLE_REFUSED, RoleRefused
 from stages.models import AnyEngine, build_engine, front
 from workers.config import WorkerConfig, read_config
 from workers.replica import STOP_SIGNALS, Replica
-from workers.roles import EXIT_ROLE_REFUSED, as_told, peers
+from workers.roles import as_told, peers
 
 log = logging.getLogger(__name__)
 

@@ -20,8 +20,6 @@ from workers.ledger import WorkerLedger, connect
 
 log = logging.getLogger(__name__)
 
-EXIT_ROLE_REFUSED = 75
-"""Its server does not do the stage that it was told to do."""
 LOOK_S = 0.5
 
 

@@ -35,8 +35,8 @@ def engine_container(
         nodes: Pods of a LeaderWorkerSet's group that one engine spans.
         leads: Whether this is the first of them, the only one that answers.
     """
-    of_stage = policy.stages[stage]
-    vllm = of_stage.engine == "vllm"
+    vllm = policy.stages[stage].engine == "vllm"
+    drain_s = max(policy.stages[role].drain_s for role in policy.roles(stage))
     volume, mount = scratch("engine", "/root-writable")
     memory, shared = scratch("dshm", "/dev/shm", in_memory=True)  # noqa: S108  # what NCCL looks for
     arguments = vllm_arguments if vllm else sglang_arguments
@@ -54,7 +54,7 @@ def engine_container(
         "securityContext": container_security(),
         "volumeMounts": [mount, shared],
         # The worker drains on its own; the engine has to outlive it.
-        "lifecycle": {"preStop": {"sleep": {"seconds": of_stage.drain_s}}},
+        "lifecycle": {"preStop": {"sleep": {"seconds": drain_s}}},
     }
     return container | (_answering() if leads else {}), [volume, memory]
 

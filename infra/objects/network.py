@@ -126,7 +126,9 @@ def _stage(policy: Policy, namespace: str, stage: Stage, redis: Object) -> Objec
     if policy.stages[stage].engine not in SERVERS:
         return _part(policy.service, stage.value, namespace, [], [redis])
     # Engines move embeddings and KV caches themselves, over ports that UCX chooses.
-    peers = [_pods(part_labels(policy.service, peer.value)) for peer in HANDS_ON[stage]]
+    # One that has changed its role calls encoders as decode, too, and asks others what decode's graphs take.
+    with_whom = tuple(Stage) if policy.switches_roles else HANDS_ON[stage]
+    peers = [_pods(part_labels(policy.service, peer.value)) for peer in with_whom]
     weights = {"to": _public(), "ports": _tcp(443)}
     return _part(policy.service, stage.value, namespace, [{"from": peers}], [redis, weights, {"to": peers}])
 

@@ -3,12 +3,16 @@
 from typing import Any
 
 from infra.objects.names import Object
+from orchestrator.kube_names import STAGE
 
 BLOB_PORT = 7070
 BLOB_DIR = "/run/tercet/blobs"
 SECRET_BLOB_TOKEN = "blob-token"  # noqa: S105  # name of a Secret's key
 
 _USER = 65_532
+_ROLE_DIR = "/run/tercet/role"
+ROLE_FILE = f"{_ROLE_DIR}/stage"
+"""Holds the stage that the pod's label names, as it is now."""
 
 
 def pod_security() -> Object:
@@ -56,6 +60,12 @@ def scratch(name: str, path: str, *, in_memory: bool = False) -> tuple[Object, O
     """Return a volume that lives with the pod, and its mount."""
     medium = {"medium": "Memory"} if in_memory else {}
     return {"name": name, "emptyDir": medium}, {"name": name, "mountPath": path}
+
+
+def role_file() -> tuple[Object, Object]:
+    """Return a volume with `ROLE_FILE`, and its mount."""
+    label = {"path": "stage", "fieldRef": {"fieldPath": f"metadata.labels['{STAGE}']"}}
+    return {"name": "role", "downwardAPI": {"items": [label]}}, {"name": "role", "mountPath": _ROLE_DIR}
 
 
 def tcp_probe(port: int, **times: int) -> Object:

@@ -60,6 +60,16 @@ class StagePoolArgs:
         return self.policy.stages[self.stage]
 
     @property
+    def movable(self) -> bool:
+        """Whether its pods take another stage's role when they are moved to the pool of that."""
+        return self.nodes == 1 and len(self.policy.roles(self.stage)) > 1
+
+    @property
+    def drain_s(self) -> int:
+        """Seconds that a pod may take to end, whichever stage it does by then."""
+        return max(self.policy.stages[role].drain_s for role in self.policy.roles(self.stage))
+
+    @property
     def gated(self) -> bool:
         """Whether the controller places its pods; with others a gate would stay for ever."""
         return self.autoscaler == "tercet"

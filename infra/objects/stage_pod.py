@@ -11,11 +11,13 @@ from infra.objects.network import HANDS_ON
 from infra.objects.pods import (
     BLOB_DIR,
     BLOB_PORT,
+    ROLE_FILE,
     blob_token,
     blobs,
     container_security,
     pod_facts,
     pod_security,
+    role_file,
     scratch,
     tcp_probe,
 )
@@ -50,9 +52,10 @@ def replica_pod(args: StagePoolArgs, rollout: str) -> Object:
     temporary, tmp = scratch("tmp", "/tmp")  # noqa: S108  # the root is read-only
     certificates = tls_files(args.broker)
     apart = args.of_stage.engine in SERVERS
-    mounts = [mount, tmp, *certificates.mounts]
+    roles = [role_file()] if args.movable else []
+    mounts = [mount, tmp, *certificates.mounts, *(mounted for _, mounted in roles)]
     containers = [_worker(args, rollout, mounts, {} if apart else _accelerators(args))]
-    volumes = [volume, temporary, *certificates.volumes]
+    volumes = [volume, temporary, *certificates.volumes, *(held for held, _ in roles)]
     if apart:
         engine, more = _engine(args, leads=True)
         containers.append(engine)
@@ -82,7 +85,7 @@ def _pod(args: StagePoolArgs, containers: list[Object], volumes: list[Object]) -
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "priorityClassName": args.priority_class,
-        "terminationGracePeriodSeconds": args.of_stage.drain_s + _LEAVE_S,
+        "terminationGracePeriodSeconds": args.drain_s + _LEAVE_S,
         "securityContext": pod_security(),
         "tolerations": [] if args.hardware == PROCESSORS else [_TOLERATION],
         "affinity": _hardware(args) | ({} if args.gated else _nearness(args)),
@@ -155,8 +158,9 @@ def _worker_json(args: StagePoolArgs) -> str:
         "redis_url": REDIS_URL,
         "blobs": blobs(),
         "limits": {"max_batch": "<SLOTS>", "max_image_pixels": MAX_IMAGE_PX},
-        "grace_s": args.of_stage.drain_s,
+        "grace_s": args.drain_s,
         **(_server(args) if args.of_stage.engine in DRIVEN else {}),
+        **(_roles(args) if args.movable else {}),
     }
     return re.sub(r'"<(\w+)>"', r"$(\1)", json.dumps(config))
 
@@ -171,8 +175,15 @@ def _server(args: StagePoolArgs) -> Object:
         start_s=START_S,
         peer_host="$(POD_IP)",  # the worker's loopback is another pod's too
         encoders_called=args.policy.encoders_called,
+        switches_roles=args.policy.switches_roles,
     )
     return {"server": asdict(server), "modalities": [each.value for each in args.policy.model.modalities]}
+
+
+def _roles(args: StagePoolArgs) -> Object:
+    """Return where the worker is told which stage to do: by its pod's label."""
+    slots = {role.value: args.policy.stages[role].batch for role in args.policy.roles(args.stage)}
+    return {"roles": {"file": ROLE_FILE, "slots": slots}}
 
 
 def _accelerators(args: StagePoolArgs) -> Object:

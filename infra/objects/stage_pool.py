@@ -8,7 +8,7 @@ from infra.objects.network import group_edges
 from infra.objects.pool_args import StagePoolArgs
 from infra.objects.scalers import scaler_objects
 from infra.objects.stage_pod import follower_pod, replica_pod
-from orchestrator.kube_names import DELETION_COST, DOMAIN
+from orchestrator.kube_names import DELETION_COST, DOMAIN, MOVABLE
 
 _QUEUE = "kueue.x-k8s.io/queue-name"
 
@@ -51,10 +51,11 @@ def _metadata(args: StagePoolArgs) -> Object:
 
 
 def _template(args: StagePoolArgs, pod: Object) -> Object:
+    movable = {MOVABLE: "true"} if args.movable else {}
     return {
         "metadata": {
             "labels": args.labels | {"llm-d.ai/role": args.stage.value},
-            "annotations": {DELETION_COST: "0", DOMAIN: "[]", **args.start},
+            "annotations": {DELETION_COST: "0", DOMAIN: "[]", **movable, **args.start},
         },
         "spec": pod,
     }

@@ -19,7 +19,7 @@ from orchestrator.adapters.kube_resources import asked, free
 from orchestrator.core.changes import Create
 from orchestrator.core.observed import Node
 from orchestrator.core.orders import is_order, orderable
-from orchestrator.core.pools import Admit, Inform, Pod, Pool, Scale
+from orchestrator.core.pools import Admit, Inform, Move, Pod, Pool, Scale
 from orchestrator.kube_names import (
     DELETION_COST,
     DOMAIN,
@@ -27,6 +27,7 @@ from orchestrator.kube_names import (
     GROUP,
     HARDWARE,
     KARPENTER,
+    MOVABLE,
     NODE,
     PLACED_UNIX_S,
     SERVICE,
@@ -34,6 +35,7 @@ from orchestrator.kube_names import (
     resource_of,
 )
 from orchestrator.ports import ClusterUnavailable, ClusterView
+from stages.engines import EXIT_ROLE_REFUSED
 from stages.types import Stage
 
 Object = Mapping[str, Any]
@@ -143,6 +145,24 @@ class KubeCluster:
         }
         ask(self._core.patch_namespaced_pod, admit.pod, self._namespace, body=body, _content_type=_MERGE)
 
+    def move(self, move: Move, now_s: float) -> None:
+        """See `Cluster.move`: the pod gets the labels of what waits, whose ReplicaSet then adopts it.
+
+        That then has one more than it is to have, and deletes what has no node first.
+        """
+        waiting = ask(self._core.read_namespaced_pod, move.stands_for, self._namespace)
+        pod = ask(self._core.read_namespaced_pod, move.pod, self._namespace)
+        if not (waiting and pod) or "deletionTimestamp" in pod["metadata"] | waiting["metadata"]:
+            return
+        body = {
+            "metadata": {
+                "resourceVersion": pod["metadata"]["resourceVersion"],
+                "labels": waiting["metadata"]["labels"],
+                "annotations": {PLACED_UNIX_S: f"{now_s:.3f}"},
+            }
+        }
+        ask(self._core.patch_namespaced_pod, move.pod, self._namespace, body=body, _content_type=_MERGE)
+
     def inform(self, inform: Inform) -> None:
         """See `Cluster.inform`."""
         body = {"metadata": {"annotations": {DOMAIN: json.dumps(inform.domain)}}}
@@ -196,12 +216,14 @@ class KubeCluster:
             name=_name(pod),
             pool=pool,
             tp=int(asked(pod, resource_of(pool.hardware))),
+            movable=MOVABLE in notes,
             gated=gated,
             node_id="" if gated else self._made.place(bound or notes.get(NODE, "")),
             bound=bool(bound),
             group=metadata.get("labels", {}).get(GROUP, ""),
             ready=_is_ready(pod),
             leaving="deletionTimestamp" in metadata,
+            failed=not _is_ready(pod) and _has_failed(status),
             since_s=_since_unix_s(metadata, ready),
         )
 
@@ -273,10 +295,20 @@ def _condition(status: Object, kind: str) -> Object | None:
 
 
 def _since_unix_s(metadata: Object, ready: Object | None) -> float:
-    if ready and ready["status"] == "True":
-        return unix_s(ready["lastTransitionTime"])
     placed = metadata.get("annotations", {}).get(PLACED_UNIX_S)
+    if ready and ready["status"] == "True":  # one that was moved later may be so still
+        return max(unix_s(ready["lastTransitionTime"]), float(placed or 0.0))
     return float(placed) if placed else unix_s(metadata["creationTimestamp"])
+
+
+def _has_failed(status: Object) -> bool:
+    """Return whether a container of a pod has ended, and said that starting it again is in vain."""
+    ends = [
+        state.get("terminated", {})
+        for container in status.get("containerStatuses", ())
+        for state in (container.get("state", {}), container.get("lastState", {}))
+    ]
+    return any(end.get("exitCode") == EXIT_ROLE_REFUSED for end in ends)
 
 
 def unix_s(text: str) -> float:

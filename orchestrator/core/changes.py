@@ -40,6 +40,9 @@ class PlaceReason(StrEnum):
     START_TIMED_OUT = "start-timed-out"
     """It was pending or starting for longer than the policy's `pending_timeout_s`."""
 
+    START_FAILED = "start-failed"
+    """It has said that it cannot start: its server did not take its role."""
+
     GROUP_INCOMPLETE = "group-incomplete"
     """There is room for it, but not for what it would work with."""
 

@@ -3,6 +3,7 @@
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from functools import cached_property
 
 from orchestrator.core.cover import Cover, covers
 from orchestrator.core.hardware import Option, options, weight
@@ -62,7 +63,6 @@ class Layout:
 
     Attributes:
         levels: By stage; see `stage_levels`.
-        options: Usable hardware by stage, best first.
         targets: Planned replicas of the first class by stage; a stage that has no plan is left alone.
         capacity: By stage, draining replicas and those without a node left out.
         groups: By name.
@@ -79,9 +79,6 @@ class Layout:
         self.policy = policy
         self.levels = stage_levels(policy.edges)
         self.depth = self.levels[Stage.PREFILL]
-        self.options: dict[Stage, tuple[Option, ...]] = {
-            stage: options(policy, stage) for stage in policy.stages
-        }
         self.targets = {stage: float(plan.stages[stage].replicas) for stage in Stage if stage in plan.stages}
         self.capacity = dict.fromkeys(Stage, 0.0)
         self.groups: dict[str, Group] = {}
@@ -90,6 +87,23 @@ class Layout:
         self._names: set[str] = set()
         self._covers: dict[tuple[Stage, float], list[Cover]] = {}
         self._read(replicas)
+
+    @cached_property
+    def options(self) -> dict[Stage, tuple[Option, ...]]:
+        """Usable hardware by stage, best first."""
+        return {stage: options(self.policy, stage) for stage in self.policy.stages}
+
+    def settled(self) -> bool:
+        """Return whether nothing is missing, may go or waits: placing would change nothing."""
+        return not (self.waiting or self.deficits() or any(map(self.superfluous, self.targets)))
+
+    def superfluous(self, stage: Stage) -> bool:
+        """Return whether a stage has more than it should by the weight of its heaviest replica."""
+        surplus = self.capacity[stage] - self.targets[stage]
+        if surplus < EPSILON:
+            return False
+        weights = [worth for group in self.groups.values() for worth, _ in group.members[stage]]
+        return bool(weights) and surplus >= max(weights) - EPSILON
 
     def deficits(self) -> dict[Stage, float]:
         """Return the capacity that is missing, by stage."""

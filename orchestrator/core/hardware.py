@@ -51,10 +51,10 @@ def options(policy: ControlPolicy, stage: Stage) -> tuple[Option, ...]:
 def weight(policy: ControlPolicy, stage: Stage, hardware: str, tp: int) -> float:
     """Return what an existing replica is worth; 1.0, as good as the first class, if it cannot be said."""
     bounds = policy.stages[stage]
+    if not bounds.hardware or (hardware, tp) == (bounds.hardware[0], bounds.tp):
+        return 1.0
     own = rate(policy, stage, HardwareClass(hardware, tp), PRIOR)
-    first = (
-        rate(policy, stage, HardwareClass(bounds.hardware[0], bounds.tp), PRIOR) if bounds.hardware else 0.0
-    )
+    first = rate(policy, stage, HardwareClass(bounds.hardware[0], bounds.tp), PRIOR)
     return own / first if own > 0.0 and first > 0.0 else 1.0
 
 

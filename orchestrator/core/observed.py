@@ -126,6 +126,7 @@ class PlacedReplica:
         tp: Accelerators it takes, all on one node.
         node_id: Where it runs; empty while it has no node.
         group: Deployment group; replicas of a group keep the levels that their edges require.
+        failed: Whether it has said that it cannot start.
         since_s: When it came into its state.
         pending_units: Work it still has; a drained replica with the least goes first.
     """
@@ -138,6 +139,7 @@ class PlacedReplica:
     node_id: str
     group: str = ""
     state: ReplicaState = ReplicaState.READY
+    failed: bool = False
     since_s: float = 0.0
     pending_units: float = 0.0
 

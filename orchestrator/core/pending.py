@@ -8,9 +8,9 @@ from orchestrator.core.planned import ControlPolicy
 
 
 def stuck(replica: PlacedReplica, policy: ControlPolicy, now_s: float) -> bool:
-    """Return whether a replica is pending or starting for longer than its policy allows."""
+    """Return whether a replica is pending or starting for longer than its policy allows, or has failed to."""
     late = now_s - replica.since_s > policy.pending_timeout_s
-    return late and replica.state in (ReplicaState.PENDING, ReplicaState.STARTING)
+    return (late or replica.failed) and replica.state in (ReplicaState.PENDING, ReplicaState.STARTING)
 
 
 def given_up(
@@ -26,7 +26,7 @@ def given_up(
             replica_id=replica.replica_id,
             service=replica.service,
             stage=replica.stage,
-            reason=PlaceReason.START_TIMED_OUT,
+            reason=PlaceReason.START_FAILED if replica.failed else PlaceReason.START_TIMED_OUT,
         )
         for replica in replicas
         if replica.node_id

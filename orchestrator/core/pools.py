@@ -3,6 +3,9 @@
 A pool is the replicas of one stage on one hardware type: on Kubernetes a Deployment. Its pods are created
 with a gate and have no node until one is chosen for them, so a replica comes in two steps: the count of
 its pool rises, and once its pod is there, the pod is admitted to its place.
+
+A pod that takes another role moves to the pool of that. It comes in two steps as well: the count of that pool
+rises, and once a pod waits there, the one that moves stands in for it; Kubernetes deletes what waits first.
 """
 
 from collections import defaultdict
@@ -34,22 +37,26 @@ class Pod:
 
     Attributes:
         tp: Accelerators that it asks for.
+        movable: Whether it takes another role when it is moved to the pool of that.
         gated: Whether it still waits for a place.
         node_id: Where it is bound, or else the node or order that was chosen for it; empty while it is gated.
         ready: Whether its probe says so.
         leaving: Whether it was told to end.
+        failed: Whether it has said that it cannot start.
         since_s: When it came into its state, on the controller's clock.
     """
 
     name: str
     pool: Pool
     tp: int
+    movable: bool = False
     gated: bool
     node_id: str = ""
     bound: bool = False
     group: str = ""
     ready: bool = False
     leaving: bool = False
+    failed: bool = False
     since_s: float = 0.0
 
 
@@ -59,6 +66,18 @@ class Admit:
 
     pod: str
     create: Create
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Move:
+    """Have a pod take another role.
+
+    Attributes:
+        stands_for: A gated pod of the pool that it moves to.
+    """
+
+    pod: str
+    stands_for: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,10 +107,12 @@ class Steps:
 
     Attributes:
         deferred: Pods that go later: while others of their pool do not run, Kubernetes would delete those.
+            Pods that move later, once there is one that they stand in for.
         without_pool: Replicas that the cluster has no pool for.
     """
 
     admit: tuple[Admit, ...] = ()
+    move: tuple[Move, ...] = ()
     scale: tuple[Scale, ...] = ()
     deferred: tuple[str, ...] = ()
     without_pool: tuple[Pool, ...] = ()
@@ -114,6 +135,7 @@ def as_replica(pod: Pod, replica_id: str | None = None, pending_units: float = 0
         node_id=pod.node_id,
         group=pod.group,
         state=_state(pod),
+        failed=pod.failed,
         since_s=pod.since_s,
         pending_units=pending_units,
     )
@@ -135,8 +157,8 @@ def steps(
     Counts are worked out from the pods that are there, not from the last count, so that a step which is
     repeated before Kubernetes has acted on it asks for the same again.
 
-    A pod belongs to its pool for good. So one that switches roles goes, and the pool of its new role gets a
-    pod that waits for a place: the next decision finds it what the other leaves.
+    A pod that switches roles and cannot move goes, and the pool of its new role gets a pod that waits for a
+    place: the next decision finds it what the other leaves.
 
     Args:
         changes: Of a decision on these very pods.
@@ -152,13 +174,23 @@ def steps(
     for create in changes.create:
         creates[_pool_of(create, counts)].append(create)
     by_name = {pod.name: pod for pod in pods}
+    moving: defaultdict[Pool, list[str]] = defaultdict(list)
     for switch in changes.switch:
         pod = by_name[pod_of[switch.replica_id]]
-        creates[pod.pool._replace(stage=switch.to)].append(_unplaced(pod, switch.to))
-    removed = {pod_of[replica_id] for replica_id in changes.leaving}
-    each = [_of_pool(pool, by_pool[pool], creates[pool], removed, counts[pool]) for pool in sorted(counts)]
+        target = pod.pool._replace(stage=switch.to)
+        if pod.movable and target in counts:
+            moving[target].append(pod.name)
+        else:
+            creates[target].append(_unplaced(pod, switch.to))
+    staying = {name for names in moving.values() for name in names}
+    removed = {pod_of[replica_id] for replica_id in changes.leaving} - staying
+    each = [
+        _of_pool(pool, by_pool[pool], creates[pool], moving[pool], removed, counts[pool])
+        for pool in sorted(counts)
+    ]
     return Steps(
         admit=tuple(admit for one in each for admit in one.admit),
+        move=tuple(move for one in each for move in one.move),
         scale=tuple(scale for one in each for scale in one.scale),
         deferred=tuple(name for one in each for name in one.deferred),
         without_pool=tuple(sorted(set(creates) - set(counts))),
@@ -180,21 +212,36 @@ def _pool_of(create: Create, pools: Collection[Pool]) -> Pool:
 
 
 def _of_pool(
-    pool: Pool, pods: Sequence[Pod], creates: Sequence[Create], removed: Collection[str], count: int
+    pool: Pool,
+    pods: Sequence[Pod],
+    creates: Sequence[Create],
+    moving: Sequence[str],
+    removed: Collection[str],
+    count: int,
 ) -> Steps:
-    """Let waiting pods take the places that were found; what is left over changes the count."""
+    """Let waiting pods take the places that were found, and pods that move in stand for others that wait.
+
+    What is left over changes the count.
+    """
     waiting = [pod for pod in pods if pod.gated and pod.name in removed]
     placed = [create for create in creates if create.node_id]
     admit = tuple(Admit(pod=pod.name, create=create) for pod, create in zip(waiting, placed, strict=False))
-    taken = {each.pod for each in admit}
+    admitted = {each.pod for each in admit}
+    waiting = sorted(
+        [pod for pod in pods if pod.gated and pod.name not in admitted],
+        key=lambda pod: pod.name not in removed,
+    )
+    move = tuple(Move(pod=name, stands_for=pod.name) for name, pod in zip(moving, waiting, strict=False))
+    taken = admitted | {each.stands_for for each in move}
     going = [pod for pod in pods if pod.name in removed and pod.name not in taken]
     gone = {pod.name for pod in going}
     staying = [pod for pod in pods if pod.name not in gone]
-    coming = len(creates) - len(admit)
+    coming = len(creates) - len(admit) + len(moving) - len(move)
     settled = all(pod.ready for pod in staying)
     # Kubernetes takes pods without a node before all others, and of these what has the lowest deletion cost.
     deferred = [p for p in going if not p.gated and (coming or (p.bound and not settled))]
     victims = tuple(pod.name for pod in going if pod not in deferred)
     replicas = len(staying) + len(deferred) + coming
     scale = (Scale(pool=pool, replicas=replicas, victims=victims),) if replicas != count or victims else ()
-    return Steps(admit=admit, scale=scale, deferred=tuple(pod.name for pod in deferred))
+    later = (*(pod.name for pod in deferred), *moving[len(move) :])
+    return Steps(admit=admit, move=move, scale=scale, deferred=later)

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b
+from operator import attrgetter
 
 from orchestrator.core.types import Reason, ReplicaView, Route, RouteQuery
 from stages.types import Stage
@@ -15,6 +16,7 @@ PATIENCE = 1.5
 
 Filter = Callable[[RouteQuery, Sequence[ReplicaView]], Sequence[ReplicaView]]
 Score = Callable[[RouteQuery, Sequence[ReplicaView]], Sequence[float]]
+"""Of each candidate, in [0, 1]; empty if the query gives it nothing to go by."""
 
 
 def serving(query: RouteQuery, replicas: Sequence[ReplicaView]) -> Sequence[ReplicaView]:
@@ -129,20 +131,19 @@ def pending_tokens(query: RouteQuery, candidates: Sequence[ReplicaView]) -> Sequ
 
 
 def cache_affinity(query: RouteQuery, candidates: Sequence[ReplicaView]) -> Sequence[float]:
-    """Favour one replica for each affinity key, as long as it is not overloaded: 1.0, others 0.0.
+    """Favour one replica for each affinity key, if there is one and it is not overloaded: 1.0, others 0.0.
 
     Rendezvous hashing (Thaler and Ravishankar, 1998) over replica names: when a replica comes or
     goes, only its own keys move. One item of the query's size in progress is not an overload.
     """
-    scores = [0.0] * len(candidates)
-    if query.affinity_key:
-        key = query.affinity_key.encode()
-        ranks = [blake2b(key + _name(r.replica_id), digest_size=8).digest() for r in candidates]
-        home = ranks.index(max(ranks))
-        mean = sum([r.pending_tokens for r in candidates]) / len(candidates)
-        if candidates[home].pending_tokens <= max(OVERLOAD * mean, query.tokens):
-            scores[home] = 1.0
-    return scores
+    if not query.affinity_key:
+        return ()
+    key = query.affinity_key.encode()
+    ranks = [blake2b(key + _name(r.replica_id), digest_size=8).digest() for r in candidates]
+    home = ranks.index(max(ranks))
+    mean = sum([r.pending_tokens for r in candidates]) / len(candidates)
+    calm = candidates[home].pending_tokens <= max(OVERLOAD * mean, query.tokens)
+    return [1.0 if calm and at == home else 0.0 for at in range(len(candidates))]
 
 
 @lru_cache(maxsize=4096)
@@ -154,7 +155,7 @@ def _name(replica_id: str) -> bytes:
 def prefix(query: RouteQuery, candidates: Sequence[ReplicaView]) -> Sequence[float]:
     """Favour the longest cached prefix, as a fraction of the query's tokens."""
     if not query.prefix_tokens:
-        return [0.0] * len(candidates)
+        return ()
     tokens, cached = max(query.tokens, 1), query.prefix_tokens
     return [min(cached.get(r.replica_id, 0) / tokens, 1.0) for r in candidates]
 
@@ -199,7 +200,10 @@ def route(query: RouteQuery, replicas: Sequence[ReplicaView], weights: Mapping[s
     if len(candidates) == 1:
         only = candidates[0].replica_id
         return Route(replica_id=only, reason=Reason.ONLY_CANDIDATE, scores={only: 1.0})
-    return _best(query, sorted(candidates, key=lambda r: r.replica_id), weights)
+    return _best(query, sorted(candidates, key=_by_id), weights)
+
+
+_by_id = attrgetter("replica_id")
 
 
 def _set_aside(candidates: Sequence[ReplicaView]) -> Route:
@@ -216,7 +220,10 @@ def _best(query: RouteQuery, candidates: Sequence[ReplicaView], weights: Mapping
     parts: list[tuple[Reason, list[float]]] = []
     for name in sorted(weights):
         weight, scorer = weights[name], SCORERS[name]
-        part = [weight * score for score in scorer.score(query, candidates)]
+        scores = scorer.score(query, candidates)
+        if not scores:
+            continue
+        part = [weight * score for score in scores]
         parts.append((scorer.reason, part))
         totals = [total + points for total, points in zip(totals, part, strict=True)]
     pick = totals.index(max(totals))

@@ -38,7 +38,7 @@ class _Shrink:
 
     def __iter__(self) -> Iterator[Remove]:
         layout, stage = self._layout, self._stage
-        if self._surplus() < EPSILON:
+        if not layout.superfluous(stage):
             return
         members = [member for group in layout.groups.values() for member in group.members[stage]]
         weights = Counter([worth for worth, _ in members])

@@ -81,11 +81,13 @@ def _attempt(
     own: defaultdict[str, list[PlacedReplica]] = defaultdict(list)
     for replica in snapshot.replicas:
         own[replica.service].append(replica)
-    usable = {node.node_id for node in snapshot.nodes if node.ready}
-    room = _room(policies.values(), snapshot)
     layouts = [
         Layout(policies[name], plans[name], own[name]) for name in sorted(plans.keys() & policies.keys())
     ]
+    if all(layout.settled() for layout in layouts):  # as at most ticks: no need to look at the fleet
+        return Placement(kept=_kept(snapshot.replicas, ()))
+    usable = {node.node_id for node in snapshot.nodes if node.ready}
+    room = _room(policies.values(), snapshot)
     remove: list[Remove] = []
     switch: list[Switch] = []
     for layout in layouts:

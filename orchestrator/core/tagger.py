@@ -25,10 +25,10 @@ def tag(
         max_tokens: Completion tokens at most, ≥ 1.
         split: Which stages it passes.
     """
-    item_tokens = tuple(item.tokens for item in items)
+    item_tokens = tuple([item.tokens for item in items])
     media_tokens = sum(item_tokens)
     return StageTag(
-        modalities=frozenset({Modality.TEXT, *(item.modality for item in items)}),
+        modalities=frozenset([Modality.TEXT, *[item.modality for item in items]]),
         stages=split.stages(media_tokens, text_tokens + media_tokens),
         item_tokens=item_tokens,
         prefill_tokens=text_tokens + kappa * media_tokens,

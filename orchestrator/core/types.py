@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from stages.types import Modality, Stage
 
@@ -63,8 +63,8 @@ class Split:
         """Return the stages that a request passes, in order."""
         encode = media_tokens > 0 and _reaches(media_tokens, self.encode_from)
         prefill = _reaches(context_tokens, self.prefill_from)
-        passed = {Stage.ENCODE: encode, Stage.PREFILL: prefill, Stage.DECODE: True}
-        return tuple(stage for stage in Stage if passed[stage])
+        before = ((Stage.ENCODE,) if encode else ()) + ((Stage.PREFILL,) if prefill else ())
+        return (*before, Stage.DECODE)
 
     def uses(self, stage: Stage) -> bool:
         """Return whether any request passes a stage."""
@@ -171,9 +171,8 @@ class ReplicaView(Protocol):
     def spare_s(self) -> float: ...  # noqa: D102
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RouteQuery:
-    """One hop that needs a replica.
+class RouteQuery(NamedTuple):
+    """One hop that needs a replica; a tuple, for one is made at each try.
 
     Attributes:
         tokens: Work of this hop in the stage's unit.
@@ -194,9 +193,9 @@ class RouteQuery:
     stage: Stage
     model: str
     tokens: int
+    prefix_tokens: Mapping[str, int]
     kv_bytes: int = 0
     affinity_key: str = ""
-    prefix_tokens: Mapping[str, int]
     domain: tuple[str, ...] = ()
     required_level: int = 0
     onward_level: int = 0

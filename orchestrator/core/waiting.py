@@ -11,6 +11,7 @@ arrival_s - priority_s, so nothing that arrives more than age_s + 2·priority_s 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from orchestrator.core.capacity import encoded_s
 from orchestrator.core.types import StageTag
@@ -40,8 +41,7 @@ class WaitingParams:
     tpot_s: float = math.inf
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Waiting:
+class Waiting(NamedTuple):
     """One hop that waits for a credit. All seconds are of one monotonic clock.
 
     Attributes:

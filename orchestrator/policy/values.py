@@ -314,6 +314,11 @@ class Policy:
         wanted = bool(getattr(self.scaling.params, "role_switch", False))
         return wanted and engines == {"sglang"} and self.split.prefill_from is not None
 
+    def roles(self, stage: Stage) -> tuple[Stage, ...]:
+        """Return the stages that a replica of one may come to do."""
+        changing = (Stage.PREFILL, Stage.DECODE)
+        return changing if self.switches_roles and stage in changing else (stage,)
+
     def hops(self, stages: Iterable[Stage]) -> tuple[Stage, ...]:
         """Return those of the stages that requests pass to whose replicas we give the work."""
         return tuple(stage for stage in stages if stage is not Stage.ENCODE or not self.encoders_called)

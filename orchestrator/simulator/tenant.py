@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 
 import numpy as np
 
@@ -155,10 +156,11 @@ def _at_once(size_bytes: int, source: tuple[str, ...], target: tuple[str, ...]) 
 
 
 def _transfer_over(links: Sequence[Link]) -> Transfer:
-    def transfer_s(size_bytes: int, source: tuple[str, ...], target: tuple[str, ...]) -> float:
+    @cache
+    def link(source: tuple[str, ...], target: tuple[str, ...]) -> Link:
         shared = 0
         while shared < min(len(source), len(target)) and source[shared] == target[shared]:
             shared += 1
-        return links[min(shared, len(links) - 1)].transfer_s(size_bytes)
+        return links[min(shared, len(links) - 1)]
 
-    return transfer_s
+    return lambda size_bytes, source, target: link(source, target).transfer_s(size_bytes)

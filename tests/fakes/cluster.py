@@ -6,7 +6,7 @@ from itertools import count
 
 from orchestrator.core.observed import Node
 from orchestrator.core.orders import NodePool, is_order, orderable
-from orchestrator.core.pools import Admit, Inform, Pod, Pool, Scale
+from orchestrator.core.pools import Admit, Inform, Move, Pod, Pool, Scale
 from orchestrator.ports import ClusterUnavailable, ClusterView
 
 
@@ -17,6 +17,7 @@ class FakeCluster:
     Attributes:
         tp: Accelerators of a pod, by pool; every pool that there is.
         starts: Whether pods that are bound become ready.
+        movable: Whether pods take another role when they are moved.
         away: Nobody can reach the cluster.
         node_pools: Who makes nodes that pods ask for; when, `make` says.
         sold_out: Zone in which they make none.
@@ -27,6 +28,7 @@ class FakeCluster:
     nodes: tuple[Node, ...]
     tp: dict[Pool, int]
     starts: bool = True
+    movable: bool = False
     away: bool = False
     counts: dict[Pool, int] = field(default_factory=dict)
     pods: dict[str, Pod] = field(default_factory=dict)
@@ -54,6 +56,10 @@ class FakeCluster:
         self.pods[admit.pod] = replace(
             self.pods[admit.pod], gated=False, node_id=create.node_id, group=create.group, since_s=now_s
         )
+
+    def move(self, move: Move, now_s: float) -> None:
+        pool = self.pods[move.stands_for].pool
+        self.pods[move.pod] = replace(self.pods[move.pod], pool=pool, ready=False, since_s=now_s)
 
     def scale(self, scale: Scale) -> None:
         self.counts[scale.pool] = scale.replicas
@@ -85,7 +91,9 @@ class FakeCluster:
                 del self.pods[pod.name]
             for _ in range(wanted - len(have)):
                 name = f"{pool.service}-{pool.stage}-{pool.hardware}-{next(self._numbers)}"
-                self.pods[name] = Pod(name=name, pool=pool, tp=self.tp[pool], gated=True)
+                self.pods[name] = Pod(
+                    name=name, pool=pool, tp=self.tp[pool], movable=self.movable, gated=True
+                )
         for name, pod in self.pods.items():
             if pod.node_id and not is_order(pod.node_id):
                 self.pods[name] = replace(pod, bound=True, ready=pod.ready or self.starts)

@@ -4,7 +4,12 @@ import itertools
 
 import pytest
 
+from infra.objects.names import object_name
+from infra.objects.network import part_labels, service_edges
+from infra.shared_config import BrokerConfig
 from infra.stack import stack_args
+from orchestrator.policy import load_policy
+from stages.types import Stage
 from tests.infra.kit import ACCELERATORS, ROOT, config_of
 from tests.infra.reach import Pod, may_connect
 
@@ -112,3 +117,13 @@ def test_the_gateway_reaches_what_the_policy_lets_it_fetch(tmp_path, allow, reac
     gateway = OURS["tiny-gateway"]
     found = {name for name, other in OTHERS.items() if may_connect(policies, gateway, other, 80)}
     assert found == reached | set(INTERNET)
+
+
+def test_where_roles_change_every_stage_reaches_every_other():
+    """One that has changed calls encoders as decode, and asks others what decode's graphs take."""
+    policy = load_policy(ROOT / "policies" / "examples" / "sglang-roles.yaml")
+    edges = {each["metadata"]["name"]: each for each in service_edges(policy, "ours", BrokerConfig())}
+    wanted = [{"podSelector": {"matchLabels": part_labels(policy.service, stage)}} for stage in Stage]
+    for stage in Stage:
+        spec = edges[object_name(policy.service, stage)]["spec"]
+        assert {"from": wanted} in spec["ingress"] and {"to": wanted} in spec["egress"]

@@ -19,7 +19,7 @@ from infra.stack import stack_args
 from orchestrator.adapters.kube import pool_of
 from orchestrator.control_policy import Hardware, load_control_policy
 from orchestrator.core.pools import Pool
-from orchestrator.kube_names import ACCELERATOR_RESOURCE, DOMAIN, GATE, HARDWARE, STAGE
+from orchestrator.kube_names import ACCELERATOR_RESOURCE, DOMAIN, GATE, HARDWARE, MOVABLE, STAGE
 from orchestrator.policy import classify, load_policy
 from orchestrator.serve import read_config as read_gateway
 from stages.types import Stage
@@ -38,6 +38,8 @@ from workers.config import read_config
 
 KNOWN = {"POD_NAME": "pod-1", "POD_IP": "10.0.0.7", "REDIS_PASSWORD": "sesame", "BLOB_TOKEN": "open"}
 SGLANG = Path("policies/examples/sglang-pd.yaml")
+ROLES = Path("policies/examples/sglang-roles.yaml")
+ROLLOUT = {"MODEL": '"tiny"', "SLOTS": "16", "HARDWARE": '"cpu"', "DOMAIN": "[]"}
 LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 each_policy = pytest.mark.parametrize("file", POLICIES, ids=str)
 
@@ -402,10 +404,38 @@ def test_sglangs_servers_that_prefill_have_others_encode_where_the_policy_has_en
 
 def test_sglangs_servers_that_may_change_roles_are_started_for_both():
     """With as many requests in a batch as either stage may have, since that stays as it was."""
-    policy = load_policy(ROOT / "policies" / "examples" / "sglang-roles.yaml")
+    policy = load_policy(ROOT / ROLES)
     stages = replace(policy.stages, decode=replace(policy.stages.decode, batch=64))
     for stage, flags, most in ((Stage.PREFILL, 1, "64"), (Stage.DECODE, 1, "64"), (Stage.ENCODE, 0, "8")):
         container, _ = engine_container(replace(policy, stages=stages), stage, ImagesConfig(), {})
         args = container["args"]
         assert args.count("--enable-pd-role-switch") == flags
         assert args[args.index("--max-running-requests") + 1] == most
+
+
+def test_a_pod_that_may_change_roles_is_told_its_role_by_its_label():
+    """Its worker reads a file that the kubelet keeps, and knows the slots of both stages."""
+    found = {pool_of(each).stage: each for each in pools(stack_of(ROLES))}
+    for stage in (Stage.PREFILL, Stage.DECODE):
+        template = found[stage]["spec"]["template"]
+        worker = template["spec"]["containers"][0]
+        config = read_config(expanded(worker, "TERCET_WORKER", KNOWN | ROLLOUT))
+        assert config.roles and config.roles.slots == {Stage.PREFILL: 16, Stage.DECODE: 16}
+        assert config.server and config.server.switches_roles
+        (held,) = [each for each in template["spec"]["volumes"] if "downwardAPI" in each]
+        (mount,) = [each for each in worker["volumeMounts"] if each["name"] == held["name"]]
+        (item,) = held["downwardAPI"]["items"]
+        assert f"{mount['mountPath']}/{item['path']}" == config.roles.file
+        assert item["fieldRef"]["fieldPath"] == f"metadata.labels['{STAGE}']"
+        assert template["metadata"]["labels"][STAGE] == stage
+        assert template["metadata"]["annotations"][MOVABLE]
+    encode = found[Stage.ENCODE]["spec"]["template"]
+    assert MOVABLE not in encode["metadata"]["annotations"]
+    assert not [each for each in encode["spec"]["volumes"] if "downwardAPI" in each]
+
+
+def test_a_pod_that_may_change_roles_may_take_as_long_to_end_as_either_stage():
+    policy = load_policy(ROOT / ROLES)
+    stages = replace(policy.stages, decode=replace(policy.stages.decode, drain_s=300))
+    container, _ = engine_container(replace(policy, stages=stages), Stage.PREFILL, ImagesConfig(), {})
+    assert container["lifecycle"]["preStop"]["sleep"]["seconds"] == 300

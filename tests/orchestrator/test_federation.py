@@ -15,7 +15,7 @@ from orchestrator.core.changes import Create
 from orchestrator.core.counts import Backlog
 from orchestrator.core.observed import Node
 from orchestrator.core.orders import NodePool, is_order
-from orchestrator.core.pools import Admit, Inform, Pool, Scale
+from orchestrator.core.pools import Admit, Inform, Move, Pool, Scale
 from orchestrator.federation import AWAY_S, Federation, MemberSource
 from orchestrator.ports import ClusterUnavailable, ClusterView
 from orchestrator.published import published
@@ -245,6 +245,9 @@ class Told(FakeCluster):
     def admit(self, admit, now_s):
         self.heard.append((admit, now_s))
 
+    def move(self, move, now_s):
+        self.heard.append((move, now_s))
+
     def inform(self, inform):
         self.heard.append(inform)
 
@@ -265,10 +268,12 @@ def test_a_cluster_is_asked_in_its_own_words():
     whole.look(0.0)
     whole.scale(Scale(pool=POOL._replace(cluster="east"), replicas=2, victims=("east:p",)))
     whole.admit(Admit(pod="east:p", create=create("east:some/3", "east", "some/3")), 7.0)
+    whole.move(Move(pod="east:p", stands_for="east:q"), 8.0)
     whole.inform(Inform(pod="east:p", domain=("east", "r1")))
     assert told.heard == [
         Scale(pool=POOL, replicas=2, victims=("p",)),
         (Admit(pod="p", create=create("some/3", "some/3")), 7.0),
+        (Move(pod="p", stands_for="q"), 8.0),
         Inform(pod="p", domain=("r1",)),
     ]
 

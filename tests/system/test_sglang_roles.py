@@ -1,17 +1,29 @@
 """`tercet up` in front of emulated SGLang servers that change between prefill and decode under load."""
 
+import asyncio
 import json
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import httpx
 import pytest
 
+from orchestrator.adapters.redis import RedisLedger, connect
+from orchestrator.controller import Controller, ServicePolicy
+from orchestrator.core.observed import Node
+from orchestrator.core.planned import ControlPolicy
+from orchestrator.core.pools import Move, Pod, Pool
+from orchestrator.counting import steady_unix_s
+from orchestrator.ports import ClusterView
 from stages.emulator.config import EmulatorConfig, EngineTiming, Kind, Role
 from stages.types import Stage
+from tests.fakes.cluster import FakeCluster
 from tests.fakes.emulator import Emulated, emulated
+from tests.orchestrator.core.fleets import SwitchingParams, policy
 from tests.stages.emulator.kit import chat, image, nothing_left
 from tests.system.harness import ROOT, System, until
 from tests.system.served import ask
@@ -142,6 +154,87 @@ def test_a_replica_changes_its_stage_under_load_and_back_and_every_answer_is_rig
         servers.until_idle()
         assert "not within" not in system.logs()
         assert [server.state()["failed_fetches"] for server in (*servers.prefill, *servers.decode)] == [0] * 4
+
+
+class Pods(FakeCluster):
+    """A cluster whose pods are the replicas of a system: who is moved is told so by its file.
+
+    As a kubelet sees it: while a worker is started again, its pod is not ready.
+    """
+
+    system: System
+
+    def look(self, now_s: float) -> ClusterView:
+        there = registered(self.system)
+        for name, pod in self.pods.items():
+            self.pods[name] = replace(pod, ready=name in there)
+        return super().look(now_s)
+
+    def move(self, move: Move, now_s: float) -> None:
+        super().move(move, now_s)
+        tell(self.system, move.pod, self.pods[move.pod].pool.stage)
+
+
+class FixedCounts:
+    """`ServicePolicy` of fixed counts of replicas that may change roles."""
+
+    model = "tiny"
+
+    def __init__(self) -> None:
+        self.prefill, self.decode = 2, 2
+
+    def current(self) -> ControlPolicy:
+        params = SwitchingParams(encode=1, prefill=self.prefill, decode=self.decode)
+        return replace(policy(hardware=("a100",)), params=params)
+
+
+def pods_of(system: System) -> Pods:
+    pools = {stage: Pool("s", stage, "a100") for stage in Stage}
+    pods = {
+        name: Pod(name=name, pool=pools[Stage(stage)], tp=1, gated=False, node_id="here", movable=True)
+        for name, stage in registered(system).items()
+    }
+    counts = {pool: sum(pod.pool == pool for pod in pods.values()) for pool in pools.values()}
+    here = Node(node_id="here", hardware="a100", accelerators=8)
+    made = Pods(nodes=(here,), tp=dict.fromkeys(counts, 1), movable=True, counts=counts, pods=pods)
+    made.system = system
+    made.settle()
+    return made
+
+
+def test_the_controller_has_a_replica_change_where_one_stage_has_too_much(
+    tmp_path: Path, whole: list[str]
+) -> None:
+    """From the decision to the answers, under load; its pods are the only thing that is not real."""
+    with serving(tmp_path, role_switch=True) as (system, servers):
+        until("all are registered", lambda: len(registered(system)) == 5)
+        cluster, counts = pods_of(system), FixedCounts()
+
+        async def control() -> None:
+            async with asyncio.timeout(60.0):
+                client = connect(system.supervisor()["redis_url"])
+                services = cast("dict[str, ServicePolicy]", {"s": counts})
+                controller = Controller(cluster, [RedisLedger(client)], services, steady_unix_s())
+                await controller.tick()
+                counts.prefill, counts.decode = 1, 3
+                while True:
+                    decision = await controller.tick()
+                    cluster.settle()
+                    stages = decision.signals["s"].stages
+                    if (stages[Stage.PREFILL].ready, stages[Stage.DECODE].ready) == (1, 3):
+                        break
+                    await asyncio.sleep(0.25)
+                await client.aclose()
+
+        with load(system, whole):
+            asyncio.run(control())
+            (changed,) = [name for name, stage in registered(system).items() if not name.startswith(stage)]
+            server = servers.prefill[int(changed.removeprefix("prefill-"))]
+            assert mode(server) == "decode"
+            before = server.state()["fetches"]
+            until("it decodes", lambda: server.state()["fetches"] > before)
+        assert sorted(cluster.pods) == sorted(registered(system)), "nobody has gone, and nobody has come"
+        servers.until_idle()
 
 
 def test_one_whose_server_does_not_change_goes_on_as_it_began(tmp_path: Path, whole: list[str]) -> None:

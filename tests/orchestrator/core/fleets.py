@@ -1,5 +1,7 @@
 """Fleets, services and plans for tests of placement."""
 
+from dataclasses import dataclass
+
 from hypothesis import strategies as st
 
 from orchestrator.core.observed import Node, PlacedReplica, ReplicaState, Snapshot
@@ -22,6 +24,7 @@ from orchestrator.core.profile import (
     PrefillTiming,
 )
 from orchestrator.core.scaling.coupled_params import CoupledParams
+from orchestrator.core.scaling.static import StaticParams
 from stages.types import Stage
 
 E, P, D = Stage.ENCODE, Stage.PREFILL, Stage.DECODE
@@ -31,6 +34,13 @@ COST = {"l4": 0.8, "a100": 3.0, "h100": 6.0}
 ACCELERATORS = {
     name: Accelerator(name=name, memory_bytes=1 << 40, cost_per_h=cost) for name, cost in COST.items()
 }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SwitchingParams(StaticParams):
+    """Fixed counts of replicas that may take another role."""
+
+    role_switch: bool = True
 
 
 def profile(speed=SPEED):

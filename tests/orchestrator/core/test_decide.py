@@ -150,3 +150,12 @@ def test_weaker_replicas_that_stand_in_are_not_added_to_without_signals(counts):
         decision = decide(there, policies, state, tick * 5.0)
         assert decision.changes == Changes()
         state = decision.state
+
+
+def test_one_that_says_that_it_cannot_start_is_given_up_at_once():
+    """If it serves nevertheless, it stays."""
+    failed = replica("d", D, "n", state=ReplicaState.STARTING, since_s=0.0, failed=True)
+    given_up = decide(snapshot(failed), static(), {}, 1.0)
+    assert [(r.replica_id, r.reason) for r in given_up.changes.remove] == [("d", PlaceReason.START_FAILED)]
+    assert [(c.stage, c.node_id) for c in given_up.changes.create] == [(D, "n")]
+    assert decide(snapshot(replace(failed, state=ReplicaState.READY)), static(), {}, 1.0).changes == Changes()

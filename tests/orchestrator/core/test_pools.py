@@ -1,6 +1,6 @@
 """steps(): a decision's changes, step by step, on Deployments whose pods wait for their place."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,7 +12,7 @@ from orchestrator.core.pools import Pool, Scale, Steps, as_replica, steps
 from orchestrator.core.scaling.static import StaticParams
 from stages.types import Stage
 from tests.fakes.cluster import FakeCluster, pools
-from tests.orchestrator.core.fleets import D, E, P, node, policy
+from tests.orchestrator.core.fleets import D, E, P, SwitchingParams, node, policy
 
 TYPES = ("a100", "h100")
 POOLS = {Pool("s", stage, hardware): 1 for stage in Stage for hardware in TYPES}
@@ -38,6 +38,8 @@ def ticks(cluster, encode, prefill, decode, number=8, params=StaticParams, **opt
         todo = steps(decision.changes, seen.pods, seen.counts, {pod.name: pod.name for pod in seen.pods})
         for admit in todo.admit:
             cluster.admit(admit, now_s)
+        for move in todo.move:
+            cluster.move(move, now_s)
         for scale in todo.scale:
             cluster.scale(scale)
         cluster.settle()
@@ -103,13 +105,8 @@ def test_the_replica_that_was_chosen_is_the_one_that_goes():
     assert before - set(cluster.pods) == set(scale.victims)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SwitchingParams(StaticParams):
-    role_switch: bool = True
-
-
 def test_a_replica_that_switches_roles_goes_and_one_of_the_other_role_takes_its_place():
-    """Pods are their Deployment's for good."""
+    """Where it cannot be moved."""
     cluster = FakeCluster(nodes=(node("n", accelerators=4),), tp=dict(POOLS))
     ticks(cluster, 1, 2, 1)
     (first, *_) = ticks(cluster, 1, 1, 2, params=SwitchingParams)
@@ -119,6 +116,36 @@ def test_a_replica_that_switches_roles_goes_and_one_of_the_other_role_takes_its_
     }
     assert by_stage(cluster) == {E: 1, P: 1, D: 2}
     assert ticks(cluster, 1, 1, 2, number=1, params=SwitchingParams) == [Steps()]
+
+
+def test_a_replica_that_can_be_moved_takes_the_other_role_and_stays_where_it_is():
+    """A pod waits in the pool of its new role, and it stands in for that one."""
+    cluster = FakeCluster(nodes=(node("n", accelerators=4),), tp=dict(POOLS), movable=True)
+    ticks(cluster, 1, 2, 1)
+    before = {pod.name: pod.pool.stage for pod in cluster.pods.values()}
+    first, second, third, *rest = ticks(cluster, 1, 1, 2, params=SwitchingParams)
+    (moved,) = first.deferred
+    assert before[moved] is P
+    assert {scale.pool.stage: (scale.replicas, scale.victims) for scale in first.scale} == {D: (2, ())}
+    assert [move.pod for move in second.move] == [moved]
+    assert not second.scale
+    assert [(scale.pool.stage, scale.replicas) for scale in third.scale] == [(P, 1)]
+    assert all(todo == Steps() for todo in rest)
+    assert {pod.name: pod.pool.stage for pod in cluster.pods.values()} == before | {moved: D}
+
+
+def test_nobody_moves_to_a_pool_that_the_cluster_does_not_have():
+    cluster = FakeCluster(
+        nodes=(node("n", accelerators=4),),
+        tp={pool: 1 for pool in POOLS if pool.hardware == "a100"},
+        movable=True,
+    )
+    ticks(cluster, 1, 2, 1)
+    (pool,) = [pool for pool in cluster.tp if pool.stage is D]
+    del cluster.counts[pool]
+    todo = ticks(cluster, 1, 1, 2, number=1, params=SwitchingParams)[0]
+    assert not todo.move
+    assert todo.without_pool == (pool,)
 
 
 def test_a_pool_that_the_cluster_does_not_have_is_told():
@@ -133,16 +160,17 @@ def test_a_pool_that_the_cluster_does_not_have_is_told():
     first=st.tuples(*[st.integers(0, 4)] * 3),
     then=st.tuples(*[st.integers(0, 4)] * 3),
     accelerators=st.tuples(st.integers(0, 6), st.integers(0, 6)),
+    movable=st.booleans(),
 )
-def test_any_fleet_comes_to_rest_within_its_nodes(first, then, accelerators):
+def test_any_fleet_comes_to_rest_within_its_nodes(first, then, accelerators, movable):
     """Whatever is asked for, and then instead of it: a few ticks later nothing is left to do."""
     nodes = tuple(
         node(f"n-{kind}", kind, number) for kind, number in zip(TYPES, accelerators, strict=True) if number
     )
-    cluster = FakeCluster(nodes=nodes, tp=dict(POOLS))
-    ticks(cluster, *first)
-    *_, last = ticks(cluster, *then, number=12)
-    assert not (last.admit or last.scale)
+    cluster = FakeCluster(nodes=nodes, tp=dict(POOLS), movable=movable)
+    ticks(cluster, *first, params=SwitchingParams)
+    *_, last = ticks(cluster, *then, number=12, params=SwitchingParams)
+    assert not (last.admit or last.move or last.scale)
     used = [as_replica(pod) for pod in cluster.pods.values() if not pod.gated]
     for each in nodes:
         assert sum(r.tp for r in used if r.node_id == each.node_id) <= each.accelerators

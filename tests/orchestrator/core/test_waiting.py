@@ -85,27 +85,27 @@ def test_due(isolated_s, stretch, due):
 def test_nobody_starves(early, late):
     """Whatever its deadline, size and priority, nothing overtakes from more than age + 2·priority behind."""
     bound_s = PARAMS.age_s + 2 * PARAMS.priority_s
-    late = replace(late, arrival_s=early.arrival_s + bound_s + 1e-6 + late.arrival_s)
+    late = late._replace(arrival_s=early.arrival_s + bound_s + 1e-6 + late.arrival_s)
     assert dispatch_key(early, PARAMS) < dispatch_key(late, PARAMS)
 
 
 @given(hops, hops)
 def test_of_equal_priority_nothing_overtakes_from_more_than_age_behind(early, late):
-    late = replace(
-        late, arrival_s=early.arrival_s + PARAMS.age_s + 1e-6 + late.arrival_s, priority=early.priority
+    late = late._replace(
+        arrival_s=early.arrival_s + PARAMS.age_s + 1e-6 + late.arrival_s, priority=early.priority
     )
     assert dispatch_key(early, PARAMS) < dispatch_key(late, PARAMS)
 
 
 @given(many, hops, st.integers(-100, 100))
 def test_higher_priority_is_never_later(others, one, priority):
-    low, high = (replace(one, hop_id="one", priority=p) for p in sorted((one.priority, priority)))
+    low, high = (one._replace(hop_id="one", priority=p) for p in sorted((one.priority, priority)))
     assert in_order([*others, high], PARAMS).index(high) <= in_order([*others, low], PARAMS).index(low)
 
 
 @given(many, hops, st.floats(0.0, 600.0))
 def test_an_earlier_due_time_is_never_later(others, one, sooner_s):
-    loose, tight = replace(one, hop_id="one"), replace(one, hop_id="one", due_s=one.due_s - sooner_s)
+    loose, tight = one._replace(hop_id="one"), one._replace(hop_id="one", due_s=one.due_s - sooner_s)
     assert in_order([*others, tight], PARAMS).index(tight) <= in_order([*others, loose], PARAMS).index(loose)
 
 
