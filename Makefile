@@ -64,7 +64,7 @@ format: $(VENV)/.dev  ## Format the code.
 bench: $(VENV)/.bench  ## Measure speed and memory beside peers, about two hours.
 	$(BIN)/python -m bench $(ARGS)
 
-experiments: $(VENV)/.run  ## Measure docs/results.md anew, resuming: hours; QUICK=1 for minutes.
+experiments: $(VENV)/.run  ## Measure docs/results.md anew, resuming: hours; QUICK=1 for a quarter of one.
 	$(BIN)/tercet experiments $(if $(QUICK),--quick) --rows docs/results/rows --write docs $(ARGS)
 
 train-tiny: $(VENV)/.train  ## Train the built-in model anew, about 20 minutes.

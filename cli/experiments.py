@@ -23,7 +23,7 @@ from experiments.table import EXPERIMENTS
 
 def experiments_command(
     names: Annotated[list[str] | None, typer.Argument(help="Experiments; by default all.")] = None,
-    quick: Annotated[bool, typer.Option(help="A first impression, in minutes.")] = False,
+    quick: Annotated[bool, typer.Option(help="A first impression, in a quarter of an hour.")] = False,
     jobs: Annotated[int, typer.Option(help="Processes side by side.", min=1)] = 2,
     any_code: Annotated[
         bool, typer.Option(help="Keep what earlier code measured; results say which code it was.")

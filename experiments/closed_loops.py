@@ -27,7 +27,6 @@ RULES = StepRules(
 )
 ATTAINMENT = 0.98
 """Loads change faster here than replicas start: few loops reach 99 %."""
-TRIALS = 6
 TRAINING_SEED = 1_000
 _BUSY = 0.5
 """How busy the stages that are not scaled are in their busiest minute, and the other one at first."""
@@ -103,17 +102,18 @@ def load(kind: str, seed: int) -> Workload:
     return replace(work, content_ids=content)
 
 
-def searched(signal: Signal, run: Callable[[float], Summary]) -> float:
+def searched(signal: Signal, trials: int, run: Callable[[float], Summary]) -> float:
     """Return the target that attains `ATTAINMENT` for the fewest GPU-hours, or comes closest to it.
 
-    Halves the way between cheap and safe, in ratios, `TRIALS` times.
+    Halves the way between cheap and safe, in ratios.
 
     Args:
         signal: Names both ends.
+        trials: Times that the way is halved.
         run: Simulates a loop with a target, on requests that it is not judged on.
     """
     low, high, tried = 0.0, 1.0, []
-    for _ in range(TRIALS):
+    for _ in range(trials):
         middle = (low + high) / 2.0
         target = signal.cheap * math.exp(middle * math.log(signal.safe / signal.cheap))
         summary = run(target)

@@ -34,7 +34,7 @@ _TEXT, _IMAGES = 3.0, 1.0
 
 def services(seed: int, scale: Scale) -> tuple[Subject, Subject]:
     """Return InternVL-2.5-26B under the twin's mix, and Llama-3.2-11B under its text requests alone."""
-    hours, begin_h = (3.0, 7.0) if scale.quick else (12.0, 7.0)
+    hours, begin_h = (1.0, 7.0) if scale.quick else (12.0, 7.0)
     mixed = subject("internvl-26b", day(seed, hours=hours, rate=_IMAGES, begin_h=begin_h), FLEET)
     encode = replace(mixed.control.stages[Stage.ENCODE], hardware=("l40s", "a100"))
     control = replace(mixed.control, stages={**mixed.control.stages, Stage.ENCODE: encode})
@@ -52,7 +52,7 @@ def points(scale: Scale) -> list[Point]:
 
 def measure(at: Point, seed: int, scale: Scale) -> Row:
     """Return the figures of both services together, with parameters found on another day."""
-    policy, trials = at.text("policy"), 6 if scale.quick else 10
+    policy, trials = at.text("policy"), 3 if scale.quick else 10
     searched = found(f"E4 {scale.name} {policy}", lambda: _searched(policy, scale, trials))
     subjects = services(seed, scale)
     params = [each.params(subject) for each, subject in zip(searched, subjects, strict=True)]
@@ -182,6 +182,6 @@ E4 = Experiment(
     figure="gpu_hours",
     points=points,
     measure=measure,
-    expected_s=lambda at, scale: 65.0 if scale.quick else 130.0,
+    expected_s=lambda at, scale: 16.0 if scale.quick else 130.0,
     written=written,
 )

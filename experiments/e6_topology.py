@@ -116,6 +116,6 @@ E6 = Experiment(
     figure="ttft_p50_s",
     points=points,
     measure=measure,
-    expected_s=lambda at, scale: 10.0 if scale.quick else 60.0,
+    expected_s=lambda at, scale: 7.0 if scale.quick else 60.0,
     written=written,
 )

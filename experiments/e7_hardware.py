@@ -19,7 +19,7 @@ EQUAL = 0.01
 
 def service(model: str, encoder: str, seed: int, scale: Scale) -> Subject:
     """Return a service with its encoders on one type and the language model on A100s."""
-    hours, begin_h = (2.0, 8.0) if scale.quick else (8.0, 7.0)
+    hours, begin_h = (1.0, 8.0) if scale.quick else (8.0, 7.0)
     given = subject(model, day(seed, hours=hours, rate=2.0, begin_h=begin_h), "a100=16x8")
     control = given.control
     bounds = replace(control.stages[Stage.ENCODE], hardware=(encoder,))
@@ -85,6 +85,6 @@ E7 = Experiment(
     figure="cost_usd",
     points=points,
     measure=measure,
-    expected_s=lambda at, scale: 12.0 if scale.quick else 40.0,
+    expected_s=lambda at, scale: 6.0 if scale.quick else 40.0,
     written=written,
 )

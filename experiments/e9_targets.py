@@ -88,6 +88,6 @@ E9 = Experiment(
     figure=None,
     points=points,
     measure=measure,
-    expected_s=lambda at, scale: 4.0,
+    expected_s=lambda at, scale: 1.5,
     written=written,
 )

@@ -89,7 +89,7 @@ def decide(
         signals=signals,
         plans=plans,
         placement=placement,
-        changes=replace(changes, remove=(*overdue, *changes.remove)),
+        changes=replace(changes, remove=(*overdue, *changes.remove)) if overdue else changes,
         state=states,
     )
 

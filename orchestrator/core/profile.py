@@ -5,7 +5,7 @@ may be. Everything here is one replica at work without waiting; queueing is `cor
 """
 
 from bisect import bisect_left
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -208,11 +208,11 @@ class ModelProfile:
         """
         return self.image_kv_bytes / self.kv_bytes_per_token
 
-    def classes(self, stage: Stage) -> frozenset[HardwareClass]:
+    def classes(self, stage: Stage) -> Set[HardwareClass]:
         """Return the hardware classes that a stage was profiled on."""
         timings: Mapping[Stage, Mapping[HardwareClass, object]] = {
             Stage.ENCODE: self.encode,
             Stage.PREFILL: self.prefill,
             Stage.DECODE: self.decode,
         }
-        return frozenset(timings[stage])
+        return timings[stage].keys()

@@ -42,8 +42,7 @@ PRIOR_VARIABILITY = 10.0
 _VARIABILITY_RANGE = (0.2, 200.0)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Decayed:
+class Decayed(NamedTuple):
     """A total of which the past counts less and less: both halves of a mean are decayed alike.
 
     Attributes:
@@ -56,24 +55,27 @@ class Decayed:
 
     def add(self, amount: float, weight: float, keep: float) -> "Decayed":
         """Return it with an increment, after the past was multiplied by `keep`."""
-        return Decayed(amount=self.amount * keep + amount, weight=self.weight * keep + weight)
+        return Decayed(self.amount * keep + amount, self.weight * keep + weight)
 
     def mean(self, default: float = 0.0) -> float:
         """Return amount over weight."""
         return self.amount / self.weight if self.weight > 0.0 else default
 
 
+NOTHING = Decayed()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageMemory:
     """Smoothed figures of one stage."""
 
-    offered: Decayed = Decayed()
-    done: Decayed = Decayed()
-    job_units: Decayed = Decayed()
-    bin_units: Decayed = Decayed()
-    bin_units_squared: Decayed = Decayed()
-    wait: Decayed = Decayed()
-    busy: Decayed = Decayed()
+    offered: Decayed = NOTHING
+    done: Decayed = NOTHING
+    job_units: Decayed = NOTHING
+    bin_units: Decayed = NOTHING
+    bin_units_squared: Decayed = NOTHING
+    wait: Decayed = NOTHING
+    busy: Decayed = NOTHING
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,14 +89,14 @@ class SignalState:
 
     sample: ServiceSample | None = None
     asked_s: float = 0.0
-    requests: Decayed = Decayed()
-    text: Decayed = Decayed()
-    images: Decayed = Decayed()
-    image_hits: Decayed = Decayed()
-    prompt_hits: Decayed = Decayed()
-    output: Decayed = Decayed()
-    prompt: Decayed = Decayed()
-    attained: Decayed = Decayed()
+    requests: Decayed = NOTHING
+    text: Decayed = NOTHING
+    images: Decayed = NOTHING
+    image_hits: Decayed = NOTHING
+    prompt_hits: Decayed = NOTHING
+    output: Decayed = NOTHING
+    prompt: Decayed = NOTHING
+    attained: Decayed = NOTHING
     stages: Mapping[Stage, StageMemory] = field(default_factory=lambda: dict.fromkeys(Stage, StageMemory()))
 
 

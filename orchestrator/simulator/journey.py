@@ -3,7 +3,7 @@
 What Redis, Celery and the engines do in between takes the time that the profile and the links say.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from orchestrator.simulator.clock import Clock
@@ -76,25 +76,24 @@ class Journey:
         """Send a request to its first stage; if it is held, its images wait for their turn."""
         first = self.pools[0]
         if first.only_encodes and request.images_left:
-            for number in range(request.images_left):
-                self.push_image(request, request.content.image(number))
+            self.push_images(request, [request.content.image(n) for n in range(request.images_left)])
             if not held:
                 self.queues.dispatch(first)
         else:
             self.push_prompt(request)
             self.queues.dispatch(self._pool_of[Stage.PREFILL])
 
-    def push_image(self, request: Request, content: str) -> None:
-        """Let an image wait to be encoded."""
-        self.queues.push(Stage.ENCODE, self._hops.image(request, content))
+    def push_images(self, request: Request, contents: Sequence[str]) -> None:
+        """Let images, one at least, wait to be encoded."""
+        self.queues.push(Stage.ENCODE, [self._hops.image(request, content) for content in contents])
 
     def push_prompt(self, request: Request) -> None:
         """Let a prompt, with what was said already, wait for prefill."""
-        self.queues.push(Stage.PREFILL, self._hops.prompt(request))
+        self.queues.push(Stage.PREFILL, [self._hops.prompt(request)])
 
     def push_decode(self, request: Request) -> None:
         """Let a KV cache wait for decode."""
-        self.queues.push(Stage.DECODE, self._hops.decode(request))
+        self.queues.push(Stage.DECODE, [self._hops.decode(request)])
 
     def _start(self, hop: Hop, replica: SimReplica) -> None:
         """Reserve room on a replica for a hop, and bring what it needs there."""

@@ -63,9 +63,9 @@ class Pool:
         """Return the replicas that take work."""
         return [r for r in self.replicas if r.state is ReplicaState.READY]
 
-    def push(self, hop: Hop, work_s: float, now_s: float) -> None:
-        """Let a hop wait in order of urgency."""
-        request = hop.request
+    def push(self, hops: Sequence[Hop], work_s: float, now_s: float) -> None:
+        """Let hops of one request wait in order of urgency; each is of `work_s` seconds' work."""
+        request = hops[0].request
         key = dispatch_key(
             Waiting(
                 hop_id="",
@@ -76,10 +76,11 @@ class Pool:
             ),
             self._params,
         )
-        hop.queued_s = now_s
-        self.waiting_tokens += hop.tokens
-        self._pushed += 1
-        heapq.heappush(self._heap, (key, self._pushed, hop))
+        for hop in hops:
+            hop.queued_s = now_s
+            self.waiting_tokens += hop.tokens
+            self._pushed += 1
+            heapq.heappush(self._heap, (key, self._pushed, hop))
 
     def waiting(self) -> list[Hop]:
         """Return the hops that wait, the most urgent first."""

@@ -61,10 +61,10 @@ class Queues:
         waiting = pool.waiting_tokens - decoding
         return stage_load(stage, pool.replicas, waiting, self._rates[pool.stage])
 
-    def push(self, stage: Stage, hop: Hop) -> None:
-        """Let a hop wait for the pool of a stage, in order of urgency."""
+    def push(self, stage: Stage, hops: Sequence[Hop]) -> None:
+        """Let hops of one request, each of as much work, wait for the pool of a stage in order of urgency."""
         pool = self.pool_of[stage]
-        pool.push(hop, hop.tokens / self._rates[pool.stage], self._clock.now_s)
+        pool.push(hops, hops[0].tokens / self._rates[pool.stage], self._clock.now_s)
 
     def dispatch(self, pool: Pool) -> None:
         """Start what can be started of a pool."""

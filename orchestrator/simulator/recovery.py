@@ -67,7 +67,7 @@ def _redo(
         return
     pool = journey.queues.pool_of[replica.stage]
     if pool.only_encodes:
-        journey.push_image(request, hop.content)
+        journey.push_images(request, [hop.content])
     elif pool.stage is Stage.DECODE and journey.handover.source(request) not in (None, *dead):
         journey.push_decode(request)
     else:
@@ -86,9 +86,9 @@ def _restart(journey: Journey, request: Request, lost_at: LostAt) -> None:
 
 def _push_images(journey: Journey, request: Request, contents: Sequence[str]) -> None:
     """Let images that are to be encoded again wait for it."""
-    for content in contents:
-        request.images_left += 1
-        journey.push_image(request, content)
+    if contents:
+        request.images_left += len(contents)
+        journey.push_images(request, contents)
 
 
 def _without_kv(journey: Journey, dead: Sequence[SimReplica]) -> list[Hop]:

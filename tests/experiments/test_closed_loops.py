@@ -24,13 +24,13 @@ class Outcome:
 def test_a_search_finds_the_cheapest_target_that_attains():
     """Replicas are one over the target; three of them attain."""
     signal = SIGNALS["E utilisation"]
-    target = searched(signal, lambda target: Outcome(1.0 / target, 0.99 if target <= 1.0 / 3.0 else 0.9))
+    target = searched(signal, 6, lambda target: Outcome(1.0 / target, 0.99 if target <= 1.0 / 3.0 else 0.9))
     assert 0.3 < target <= 1.0 / 3.0
 
 
 def test_a_search_that_never_attains_takes_what_comes_closest():
     signal = SIGNALS["E utilisation"]
-    target = searched(signal, lambda target: Outcome(1.0 / target, ATTAINMENT - 0.5 * target))
+    target = searched(signal, 6, lambda target: Outcome(1.0 / target, ATTAINMENT - 0.5 * target))
     assert target == pytest.approx(signal.safe, rel=0.1)
 
 

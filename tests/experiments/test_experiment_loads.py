@@ -95,6 +95,11 @@ def test_every_experiment_has_points_a_text_and_a_budget(name):
         assert all(experiment.expected_s(at, scale) > 0.0 for at in points)
 
 
+def test_a_first_impression_takes_a_quarter_of_an_hour_on_two_cores():
+    budgets_s = [sum(e.expected_s(at, QUICK) for at in e.points(QUICK)) for e in EXPERIMENTS.values()]
+    assert sum(budgets_s) / 2 <= 15 * 60.0
+
+
 def test_results_say_what_was_measured_how(tmp_path):
     """From rows alone: E6's, made up."""
     experiment = EXPERIMENTS["E6"]

@@ -67,6 +67,14 @@ def test_a_run_goes_on_where_it_was_stopped(tmp_path):
     assert {m.point: m.row["figure"] for m in progress(tmp_path).measured} == {A: 7.0, B: 4.0}
 
 
+def test_a_first_impression_leaves_the_full_measurements_as_they_are(tmp_path):
+    full = Measured(point=A, seed=0, row={"figure": 7.0}, wall_s=0.5, code="c1")
+    Store(tmp_path, "X", FULL.name).add(full)
+    run_all([progress(tmp_path, QUICK)], 1, lambda *heard: None)
+    assert Store(tmp_path, "X", FULL.name).load("c1") == [full]
+    assert len(progress(tmp_path, QUICK).measured) == 2
+
+
 def test_seeds_are_added_until_the_interval_is_narrow_or_there_are_enough(tmp_path):
     run_all([progress(tmp_path, FULL, measure=noisy, figure="figure")], 1, lambda *heard: None)
     assert len(progress(tmp_path, FULL).measured) == 2 * FULL.seeds[1]

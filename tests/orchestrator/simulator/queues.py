@@ -114,7 +114,7 @@ def waits_in_a_pool(arrivals: list[float], tokens: list[int], replicas: int) -> 
         clock.run_until(at_s)
         came = request(index)
         came.arrival_s, came.due_s = at_s, at_s + 1.0
-        pool.push(Hop(came, tokens=size, prompt_tokens=size), 0.0, at_s)
+        pool.push([Hop(came, tokens=size, prompt_tokens=size)], 0.0, at_s)
         dispatch()
     clock.run_all()
     assert len(waited) == len(arrivals)
