@@ -2,6 +2,8 @@
 
 import pytest
 
+from infra.objects.controller import ControllerArgs
+from infra.shared_config import BrokerConfig
 from localcluster.nodes import simulated_node
 from orchestrator.adapters.kube import KubeCluster, client_of
 from orchestrator.core.changes import Changes, Create, Remove, Switch
@@ -10,6 +12,7 @@ from orchestrator.kube_names import HARDWARE, MOVABLE
 from stages.engines import EXIT_ROLE_REFUSED
 from stages.types import Stage
 from tests.cluster.conftest import until
+from tests.cluster.loop import account_for
 from tests.cluster.objects import Api
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]
@@ -25,12 +28,15 @@ def api(cluster):
 
 
 @pytest.fixture
-def ours(cluster, core, api):
-    """A cluster with a node for all, and three replicas that run in either pool."""
+def ours(cluster, core, api, tmp_path):
+    """A cluster as its controller sees it: a node for all, and three replicas that run in either pool."""
     core.create_node(simulated_node("n", labels={HARDWARE: "h100"}))
-    for pool in (P, D):
-        api.pool(pool, 1, 3, annotations={MOVABLE: "true"})
-    ours = KubeCluster(client_of(cluster.kubeconfig), api.namespace, ["s"], ())
+    names = tuple(api.pool(pool, 1, 3, annotations={MOVABLE: "true"}) for pool in (P, D))
+    args = ControllerArgs(
+        namespace=api.namespace, services=("s",), pools=names, image="none", broker=BrokerConfig()
+    )
+    account = account_for(cluster, api, tmp_path, args)
+    ours = KubeCluster(client_of(account), api.namespace, ["s"], ())
     until(lambda: len(pods(ours)) == 6)
     for pod in pods(ours).values():
         create = Create(service="s", stage=pod.pool.stage, hardware="h100", tp=1, node_id="n")
