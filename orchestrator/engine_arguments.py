@@ -52,7 +52,6 @@ def _sglang_role(policy: Policy, stage: Stage) -> list[str]:
     if stage is Stage.ENCODE:
         return ["--encoder-only"]
     mode = ["--disaggregation-mode", stage.value] if policy.split.prefill_from is not None else []
-    mode += ["--enable-pd-role-switch"] if policy.switches_roles else []
     # Without --encoder-urls: workers say which encoders there are.
     return [*mode, "--language-only"] if policy.encoders_called and stage is Stage.PREFILL else mode
 

@@ -227,11 +227,12 @@ def _of_pool(
     placed = [create for create in creates if create.node_id]
     admit = tuple(Admit(pod=pod.name, create=create) for pod, create in zip(waiting, placed, strict=False))
     admitted = {each.pod for each in admit}
-    waiting = sorted(
+    # Of those that still wait, first the ones that nobody wants for themselves.
+    left = sorted(
         [pod for pod in pods if pod.gated and pod.name not in admitted],
         key=lambda pod: pod.name not in removed,
     )
-    move = tuple(Move(pod=name, stands_for=pod.name) for name, pod in zip(moving, waiting, strict=False))
+    move = tuple(Move(pod=name, stands_for=pod.name) for name, pod in zip(moving, left, strict=False))
     taken = admitted | {each.stands_for for each in move}
     going = [pod for pod in pods if pod.name in removed and pod.name not in taken]
     gone = {pod.name for pod in going}

@@ -24,6 +24,8 @@ SERVERS: frozenset[Engine] = frozenset({"vllm", "sglang", "openai"})
 """Engines that are servers of their own."""
 UNSPLIT: frozenset[Engine] = frozenset({"openai"})
 """Of those, the ones that do all stages of a request or none."""
+ROLE_SWITCH_FLAG = "--enable-pd-role-switch"
+"""Of SGLang's servers that prefill or decode: each can become one of the other."""
 Edge = Literal["encode-prefill", "prefill-decode"]
 AUTO_EDGES: Mapping[Edge, str] = {"encode-prefill": "auto", "prefill-decode": "auto"}
 
@@ -309,10 +311,13 @@ class Policy:
 
     @property
     def switches_roles(self) -> bool:
-        """Whether servers that prefill and those that decode shall take each other's role while they run."""
-        engines = {self.stages[stage].engine for stage in (Stage.PREFILL, Stage.DECODE)}
-        wanted = bool(getattr(self.scaling.params, "role_switch", False))
-        return wanted and engines == {"sglang"} and self.split.prefill_from is not None
+        """Whether servers that prefill and servers that decode are started so that they can change places.
+
+        Whether they shall is `scaling`'s to say, and may change while they run.
+        """
+        both = (self.stages.prefill, self.stages.decode)
+        can = all(each.engine == "sglang" and ROLE_SWITCH_FLAG in each.flags for each in both)
+        return can and self.split.prefill_from is not None
 
     def roles(self, stage: Stage) -> tuple[Stage, ...]:
         """Return the stages that a replica of one may come to do."""

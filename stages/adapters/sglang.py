@@ -165,7 +165,7 @@ class SglangDecode(PlainDecode):
 
     def load(self) -> EngineLoad:
         """Return the load, with those whom the server and its worker may call."""
-        prefills = tuple(sorted(url for url, halves in self._halves.copy().items() if halves))
+        prefills = tuple(sorted(self._halves.copy()))  # which another thread changes
         return replace(super().load(), encoders=_called(self._encoders), prefills=prefills)
 
     @asynccontextmanager
@@ -219,6 +219,8 @@ class SglangDecode(PlainDecode):
             judge(await self._calls.answer(url + CHAT, body, job.request_id), question.read)
         finally:
             self._halves[url] -= 1
+            if not self._halves[url]:
+                del self._halves[url]
 
     def decode(self, job: DecodeJob, emit: Emit) -> FinishReason:
         """See `ServedDecode`; if nothing comes of it, prefill is told."""

@@ -78,7 +78,7 @@ def test_it_serves_in_a_profiles_time_until_it_is_told_to_stop(number, tmp_path)
                 for line in metrics.splitlines()
                 if line.startswith("vllm:request_decode_time_seconds_sum")
             )
-            assert decode_s > 0.9 * 39 * 0.01 * 2 / 4
+            assert decode_s > 0.7 * 39 * 0.01 * 2 / 4
             assert client.get("/emulator/faults").json()["slow"] == 2.0
         child.send_signal(number)
         assert child.wait(10) == 0

@@ -79,8 +79,12 @@ def controlling(flags, log, environment=None):
 
 def account_of_controller(cluster, api, folder, **more):
     """Create the controller's account with what it may do; return a kubeconfig with its token."""
+    return account_for(cluster, api, folder, controller_args(api, **more))
+
+
+def account_for(cluster, api, folder, args):
     with Raw(cluster) as raw:
-        for thing in controller_objects(controller_args(api, **more)):
+        for thing in controller_objects(args):
             if thing["kind"] != "Deployment":
                 assert raw.create(thing).is_success
     return kubeconfig_of(cluster, token_of(api.core, NAME, api.namespace), folder)

@@ -1,16 +1,25 @@
 """Pods that take another role on a real control plane: one ReplicaSet lets them go, another adopts them."""
 
+import asyncio
+
 import pytest
 
+from infra.objects.controller import ControllerArgs
+from infra.shared_config import BrokerConfig
 from localcluster.nodes import simulated_node
 from orchestrator.adapters.kube import KubeCluster, client_of
+from orchestrator.controller import Controller
 from orchestrator.core.changes import Changes, Create, Remove, Switch
 from orchestrator.core.pools import Admit, Pool, steps
+from orchestrator.counting import steady_unix_s
 from orchestrator.kube_names import HARDWARE, MOVABLE
 from stages.engines import EXIT_ROLE_REFUSED
 from stages.types import Stage
 from tests.cluster.conftest import until
+from tests.cluster.loop import account_for
 from tests.cluster.objects import Api
+from tests.fakes.ledger import FakeLedger
+from tests.orchestrator.test_role_moves import Counts, hear
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]
 
@@ -25,12 +34,15 @@ def api(cluster):
 
 
 @pytest.fixture
-def ours(cluster, core, api):
-    """A cluster with a node for all, and three replicas that run in either pool."""
+def ours(cluster, core, api, tmp_path):
+    """A cluster as its controller sees it: a node for all, and three replicas that run in either pool."""
     core.create_node(simulated_node("n", labels={HARDWARE: "h100"}))
-    for pool in (P, D):
-        api.pool(pool, 1, 3, annotations={MOVABLE: "true"})
-    ours = KubeCluster(client_of(cluster.kubeconfig), api.namespace, ["s"], ())
+    names = tuple(api.pool(pool, 1, 3, annotations={MOVABLE: "true"}) for pool in (P, D))
+    args = ControllerArgs(
+        namespace=api.namespace, services=("s",), pools=names, image="none", broker=BrokerConfig()
+    )
+    account = account_for(cluster, api, tmp_path, args)
+    ours = KubeCluster(client_of(account), api.namespace, ["s"], ())
     until(lambda: len(pods(ours)) == 6)
     for pod in pods(ours).values():
         create = Create(service="s", stage=pod.pool.stage, hardware="h100", tp=1, node_id="n")
@@ -101,3 +113,27 @@ def test_a_worker_whose_server_does_not_change_is_seen_to_have_failed(ours, core
     }
     core.patch_namespaced_pod_status(name, api.namespace, {"status": status})
     until(lambda: pods(ours)[name].failed)
+
+
+def test_the_controller_moves_a_pod_and_waits_until_it_has_changed_its_role(ours, api):
+    """Kubernetes' own controllers do the rest, between ticks that come as fast as they may."""
+    uids = {pod.metadata.name: pod.metadata.uid for pod in api.pods()}
+    ledger, does, counts = FakeLedger(), {}, Counts(0, 2, 4, "h100")
+    clock = steady_unix_s()
+    controller = Controller(ours, [ledger], {"s": counts}, clock)
+
+    def seen():
+        async def tick():
+            await hear(ledger, pods(ours).values(), does, clock())
+            return await controller.tick()
+
+        stages = asyncio.run(tick()).signals["s"].stages
+        return {stage: (stages[stage].ready, stages[stage].coming) for stage in (P.stage, D.stage)}
+
+    until(lambda: seen() == {P.stage: (2, 0), D.stage: (3, 1)})
+    (name,) = of(ours, D) - {name for name, stage in does.items() if stage is D.stage}
+    does[name] = D.stage
+    until(lambda: seen() == {P.stage: (2, 0), D.stage: (4, 0)})
+    until(lambda: seen() and not gated(ours))
+    assert {pod.metadata.name: pod.metadata.uid for pod in api.pods()} == uids
+    assert ours.look(0.0).counts == {P: 2, D: 4}

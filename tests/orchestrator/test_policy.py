@@ -1,6 +1,7 @@
 """What policy files are accepted, and what is said of the others."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.core.router import SCORERS
-from orchestrator.policy import PolicyError, load_policy, policy_schema
+from orchestrator.policy import PolicyError, classify, load_policy, policy_schema
 from orchestrator.policy.load import parse_policy
 from orchestrator.policy.values import Weights
 from stages.types import Stage
@@ -325,3 +326,18 @@ def test_the_schema_lists_the_scorers_and_refuses_unknown_keys():
         if section.get("type") == "object"
     )
     assert schema["required"] == ["apiVersion", "service", "model", "stages"]
+
+
+def test_roles_can_change_where_servers_of_both_stages_have_the_flag():
+    """Which is what pods are started with; that they shall change is scaling's, and live."""
+    examples = ROOT / "policies" / "examples"
+    policy = load_policy(examples / "sglang-roles.yaml")
+    assert policy.roles(Stage.PREFILL) == policy.roles(Stage.DECODE) == (Stage.PREFILL, Stage.DECODE)
+    assert policy.roles(Stage.ENCODE) == (Stage.ENCODE,)
+    one = replace(policy.stages, decode=replace(policy.stages.decode, flags=()))
+    assert replace(policy, stages=one).roles(Stage.PREFILL) == (Stage.PREFILL,)
+    assert load_policy(examples / "sglang-epd.yaml").roles(Stage.DECODE) == (Stage.DECODE,)
+    off = replace(policy.scaling, params=replace(policy.scaling.params, role_switch=False))
+    (change,) = classify(policy, replace(policy, scaling=off))
+    assert (change.path, change.kind) == ("scaling.params.role_switch", "live")
+    assert replace(policy, scaling=off).switches_roles

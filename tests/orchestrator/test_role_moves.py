@@ -25,13 +25,34 @@ class Counts:
 
     model = MODEL
 
-    def __init__(self, encode, prefill, decode):
+    def __init__(self, encode, prefill, decode, hardware="a100"):
         self.of_stages = (encode, prefill, decode)
+        self._hardware = hardware
 
     def current(self):
         encode, prefill, decode = self.of_stages
         params = SwitchingParams(encode=encode, prefill=prefill, decode=decode)
-        return replace(policy(hardware=("a100",)), params=params)
+        return replace(policy(hardware=(self._hardware,)), params=params)
+
+
+async def hear(ledger, pods, does, now_s):
+    """Have a gateway and the replicas that are ready say how they are.
+
+    Args:
+        ledger: Where.
+        pods: Of the cluster.
+        does: Stage by pod, where it is another than its pool's; those that are new are added.
+        now_s: On the controller's clock.
+    """
+    waiting = dict.fromkeys(Stage, Backlog())
+    count = ServiceTotals(dict.fromkeys(Stage, 1.0), now_s).count("g", now_s, waiting)
+    await ledger.greet("g", msgspec.json.encode(published(MODEL, count)), True)
+    for pod in pods:
+        if pod.ready:
+            facts = {"stage": does.setdefault(pod.name, pod.pool.stage), "model": MODEL}
+            facts |= {"modalities": [], "kv_bytes": 0, "hardware": pod.pool.hardware, "domain": []}
+            ledger.register(f"{pod.name}.1", msgspec.json.encode(facts), 8, 0)
+            ledger.renew(f"{pod.name}.1", msgspec.json.encode({"busy_s": 0.0}))
 
 
 class Stand:
@@ -59,16 +80,7 @@ class Stand:
         return decision
 
     async def _hear(self):
-        count = ServiceTotals(dict.fromkeys(Stage, 1.0), self.now_s).count(
-            "g", self.now_s, dict.fromkeys(Stage, Backlog())
-        )
-        await self.ledger.greet("g", msgspec.json.encode(published(MODEL, count)), True)
-        for pod in self.cluster.pods.values():
-            if pod.ready:
-                facts = {"stage": self.does.setdefault(pod.name, pod.pool.stage), "model": MODEL}
-                facts |= {"modalities": [], "kv_bytes": 0, "hardware": "a100", "domain": []}
-                self.ledger.register(f"{pod.name}.1", msgspec.json.encode(facts), 8, 0)
-                self.ledger.renew(f"{pod.name}.1", msgspec.json.encode({"busy_s": 0.0}))
+        await hear(self.ledger, self.cluster.pods.values(), self.does, self.now_s)
 
     def moved(self):
         """Tick until a replica was moved; return its pod's name."""

@@ -53,6 +53,9 @@ class Encoder:
         self._process.kill()
         self._process.wait()
 
+    def set_faults(self, **faults: float) -> None:
+        httpx.post(self.url + "/emulator/faults", json=faults, trust_env=False).raise_for_status()
+
     def state(self) -> dict[str, Any]:
         state: dict[str, Any] = httpx.get(self.url + "/emulator/state", trust_env=False).json()
         return state
@@ -204,3 +207,20 @@ def test_an_encoder_that_drains_is_called_no_more_and_fails_nobody(
         assert going_on.result() == whole * 4
     assert retries(served) == before
     servers.until_idle()
+
+
+def test_a_client_that_leaves_while_its_media_are_encoded_leaves_nothing(
+    served: System, servers: Servers, whole: list[str]
+) -> None:
+    """Encoders cannot be told to stop; what they make is for nobody, and others are served as before."""
+    for encoder in servers.encode:
+        encoder.set_faults(slow=200.0)
+    try:
+        with pytest.raises(httpx.ReadTimeout):
+            ask(served, BODIES[2], timeout_s=1.0)
+        assert not all(nothing_left(encoder) for encoder in servers.encode)
+    finally:
+        for encoder in servers.encode:
+            encoder.set_faults(slow=1.0)
+    servers.until_idle()
+    assert answers(served) == whole

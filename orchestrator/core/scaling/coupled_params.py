@@ -26,7 +26,8 @@ class CoupledParams(Params):
             never, fallback, always.
         ratio: Prefill replicas per decode replica in the band, null: learnt from their needs; above 0.
         atomic: Whether prefill and decode move together or not at all.
-        role_switch: Whether prefill replicas become decode replicas, and the reverse, in their places.
+        role_switch: Whether prefill replicas become decode replicas, and the reverse, in their places:
+            SGLang's alone, warm with `--enable-pd-role-switch`.
         drain_s: Time in which a backlog shall go, and no shorter than the stage's start; above 0.
         wait_share: Multiple of encode's and prefill's budget_s that waiting may take at its 99th
             percentile: above 1 where what one stage does not use up is there for the other; above 0.

@@ -10,16 +10,27 @@ from typing import Any
 import msgspec
 import pytest
 
+from stages.adapters.bodies import restored
 from stages.adapters.server import EngineServer
-from stages.adapters.sglang import SglangDecode, SglangPrefill
+from stages.adapters.sglang import Meeting, SglangDecode, SglangPrefill
 from stages.adapters.watch import ServerUnfit
 from stages.blobs import BlobSettings, BlobStore, inlined, open_store
 from stages.emulator.config import EmulatorConfig, EngineTiming, Kind, Role
 from stages.engines import EngineRefused, RoleRefused
 from stages.limits import EngineLimits
-from stages.types import Chat, DecodeJob, FinishReason, PrefillJob, Prompt, Sampling, Stage
+from stages.types import (
+    Chat,
+    DecodeJob,
+    FinishReason,
+    MediaItem,
+    Modality,
+    PrefillJob,
+    Prompt,
+    Sampling,
+    Stage,
+)
 from tests.fakes.emulator import Emulated, emulated
-from tests.stages.emulator.kit import chat, nothing_left, until
+from tests.stages.emulator.kit import chat, nothing_left, png, until
 
 LIMITS = EngineLimits()
 Servers = dict[Role, Emulated]
@@ -63,6 +74,19 @@ FIELDS: Any = {
 
 def prefill_job() -> PrefillJob:
     return PrefillJob(hop="prefill", prompt=Prompt(token_ids=()), embeddings=(), **FIELDS)
+
+
+def with_image(blobs: BlobStore) -> Chat:
+    item = MediaItem(
+        modality=Modality.IMAGE,
+        blob=blobs.put(png(), owner="r", ttl_s=60.0),
+        content_hash="hash",
+        width_px=1,
+        height_px=1,
+        frames=1,
+        tokens=1,
+    )
+    return replace(FIELDS["chat"], items=(item,))
 
 
 def test_servers_change_places_and_work_together_as_before(blobs: BlobStore) -> None:
@@ -156,3 +180,31 @@ def test_whoever_has_a_half_of_a_request_is_in_the_load(blobs: BlobStore) -> Non
         assert decode.load().prefills == ()
         prefill.close()
         decode.close()
+
+
+def test_one_that_was_started_to_prefill_calls_encoders_when_it_decodes(blobs: BlobStore) -> None:
+    """Without any it is sent no media; and one that was started to decode encodes by itself."""
+    with pair(language_only=True) as servers:
+        first, second = servers[Role.PREFILL], servers[Role.DECODE]
+        decode = SglangDecode(replace(at(first, second), encoders_called=True), blobs, LIMITS)
+        assert decode.meets == {Stage.ENCODE, Stage.PREFILL}
+        decode.meet(Stage.ENCODE, ["http://10.0.0.1:1"])
+        assert decode.load().encoders == ("http://10.0.0.1:1",)
+        decode.meet(Stage.ENCODE, [])
+        decode.meet(Stage.PREFILL, [second.url])
+        prefill = SglangPrefill(at(second), blobs, LIMITS)
+        shown = with_image(blobs)
+        job = DecodeJob(hop="decode", kv=prefill.prefill(prefill_job()), **FIELDS | {"chat": shown})
+        with pytest.raises(EngineRefused, match="no encoder to call yet"):
+            decode.decode(job, lambda chunk: None)
+        prefill.close()
+        decode.close()
+
+
+def test_one_that_was_started_to_decode_encodes_by_itself_when_it_prefills(blobs: BlobStore) -> None:
+    with pair(language_only=True) as servers:
+        prefill = SglangPrefill(replace(at(servers[Role.DECODE]), encoders_called=True), blobs, LIMITS)
+        assert prefill.meets == frozenset()
+        kv = prefill.prefill(replace(prefill_job(), chat=with_image(blobs)))
+        assert msgspec.convert(restored(kv.blob, blobs.get), Meeting).list_url == ""
+        prefill.close()
