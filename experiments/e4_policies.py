@@ -1,6 +1,6 @@
 """E4: which scaling policy serves a mix of text and images for the fewest GPU-hours?"""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -16,9 +16,9 @@ from orchestrator.simulator.run import ServiceRun, simulate
 from orchestrator.simulator.scenario import Subject
 from orchestrator.simulator.search import Found, search
 from orchestrator.simulator.summary import summarise
+from orchestrator.simulator.workload import Workload
 from stages.types import Stage
 
-FLEET = "l40s=8x8,a100=32x8"
 TRAINING_SEED = 1_000
 ATTAINMENT = 0.99
 EQUAL = 0.01
@@ -28,21 +28,54 @@ GOAL = 1.10
 EVENTS = 6.0
 """Scale events of coupled per stage and hour, at most."""
 ORACLES = ("oracle", "oracle-zero-lag")
-_TEXT, _IMAGES = 3.0, 1.0
-"""Times the twin's rate: of its text requests for the text service, of all for the other."""
+_TEXT = 3.0
+"""Times the twin's text requests that the text service has, for one time of the other's."""
+_BEGIN_H = 7.0
 
 
-def services(seed: int, scale: Scale) -> tuple[Subject, Subject]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """What policies are judged on.
+
+    Attributes:
+        fleet: Words for `parse_fleet`.
+        times: Times the twin's rate.
+        hours: Of a weekday, from 7 o'clock on.
+        trials: Of each search.
+    """
+
+    fleet: str
+    times: float
+    hours: float
+    trials: int
+
+
+def services(seed: int, setting: Setting) -> tuple[Subject, Subject]:
     """Return InternVL-2.5-26B under the twin's mix, and Llama-3.2-11B under its text requests alone."""
-    hours, begin_h = (1.0, 7.0) if scale.quick else (12.0, 7.0)
-    mixed = subject("internvl-26b", day(seed, hours=hours, rate=_IMAGES, begin_h=begin_h), FLEET)
+    mixed = _roomy(
+        "internvl-26b", day(seed, hours=setting.hours, rate=setting.times, begin_h=_BEGIN_H), setting
+    )
     encode = replace(mixed.control.stages[Stage.ENCODE], hardware=("l40s", "a100"))
     control = replace(mixed.control, stages={**mixed.control.stages, Stage.ENCODE: encode})
-    all_of_it = day(seed + 1, hours=hours, rate=_TEXT, begin_h=begin_h)
-    return (
-        replace(mixed, control=control),
-        subject("llama-11b", all_of_it.where(all_of_it.images == 0), FLEET),
-    )
+    others = day(seed + 1, hours=setting.hours, rate=_TEXT * setting.times, begin_h=_BEGIN_H)
+    text = _roomy("llama-11b", others.where(others.images == 0), setting)
+    return replace(mixed, control=control), text
+
+
+def _roomy(model: str, work: Workload, setting: Setting) -> Subject:
+    """Return a service whose stages may have as many more replicas as there are more requests."""
+    given = subject(model, work, setting.fleet)
+    stages = {
+        stage: replace(each, max=round(each.max * setting.times))
+        for stage, each in given.control.stages.items()
+    }
+    return replace(given, control=replace(given.control, stages=stages))
+
+
+def setting_of(scale: Scale) -> Setting:
+    """Return what E4 is measured on."""
+    hours, trials = (1.0, 3) if scale.quick else (12.0, 10)
+    return Setting(fleet="l40s=8x8,a100=32x8", times=1.0, hours=hours, trials=trials)
 
 
 def points(scale: Scale) -> list[Point]:
@@ -52,9 +85,13 @@ def points(scale: Scale) -> list[Point]:
 
 def measure(at: Point, seed: int, scale: Scale) -> Row:
     """Return the figures of both services together, with parameters found on another day."""
-    policy, trials = at.text("policy"), 3 if scale.quick else 10
-    searched = found(f"E4 {scale.name} {policy}", lambda: _searched(policy, scale, trials))
-    subjects = services(seed, scale)
+    return judged(at.text("policy"), seed, setting_of(scale))
+
+
+def judged(policy: str, seed: int, setting: Setting) -> Row:
+    """Return a policy's figures with the parameters that are the cheapest on another day."""
+    searched = found(f"{setting} {policy}", lambda: _searched(policy, setting))
+    subjects = services(seed, setting)
     params = [each.params(subject) for each, subject in zip(searched, subjects, strict=True)]
     run = simulate(scenario_under(subjects, policy, params, seed))
     ratio = [part for service in run.services for part in _ratios(service)]
@@ -65,11 +102,11 @@ def measure(at: Point, seed: int, scale: Scale) -> Row:
     }
 
 
-def _searched(policy: str, scale: Scale, trials: int) -> tuple[Found, ...]:
+def _searched(policy: str, setting: Setting) -> tuple[Found, ...]:
     """Search for each service as if it were alone."""
     return tuple(
-        search(each, policy, trials=trials, seed=TRAINING_SEED, goal=ATTAINMENT)
-        for each in services(TRAINING_SEED, scale)
+        search(each, policy, trials=setting.trials, seed=TRAINING_SEED, goal=ATTAINMENT)
+        for each in services(TRAINING_SEED, setting)
     )
 
 

@@ -13,8 +13,9 @@ from experiments.e8_faults import E8
 from experiments.e9_targets import E9
 from experiments.e10_terms import E10
 from experiments.e11_error import E11
+from experiments.e12_large import E12
 from experiments.point import Experiment
 
 EXPERIMENTS: Mapping[str, Experiment] = {
-    each.name: each for each in (E1, E2, E3, E4, E5, E6, E7, E8, E9, E10, E11)
+    each.name: each for each in (E1, E2, E3, E4, E5, E6, E7, E8, E9, E10, E11, E12)
 }
