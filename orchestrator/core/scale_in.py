@@ -1,6 +1,5 @@
 """Which replicas go when a stage has more than it needs."""
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from orchestrator.core.changes import PlaceReason, Remove
@@ -38,27 +37,23 @@ class _Shrink:
 
     def __iter__(self) -> Iterator[Remove]:
         layout, stage = self._layout, self._stage
-        if not layout.superfluous(stage):
-            return
-        members = [member for group in layout.groups.values() for member in group.members[stage]]
-        weights = Counter([worth for worth, _ in members])
-        while weights and self._surplus() >= max(weights) - EPSILON:
+        while layout.superfluous(stage):
             if not self._sorted:
-                self._sort(members)
+                self._sort()
             group = min(self._with_members(), key=self._group_order)
             reason = self._reason(group)
             worth, replica = group.members[stage].pop()
             layout.add(group, stage, -worth)
-            weights -= Counter([worth])
             yield Remove(replica_id=replica.replica_id, service=replica.service, stage=stage, reason=reason)
 
-    def _surplus(self) -> float:
-        return self._layout.capacity[self._stage] - self._layout.targets[self._stage]
-
-    def _sort(self, members: Sequence[Member]) -> None:
+    def _sort(self) -> None:
         self._sorted = True
-        self._mixed = len({self._scarcity(replica) for _, replica in members}) > 1
-        for group in self._layout.groups.values():
+        groups = self._layout.groups.values()
+        scarcities = {
+            self._scarcity(replica) for group in groups for _, replica in group.members[self._stage]
+        }
+        self._mixed = len(scarcities) > 1
+        for group in groups:
             group.members[self._stage].sort(key=self._order, reverse=True)  # the next to go is last
 
     def _with_members(self) -> Sequence[Group]:

@@ -16,7 +16,7 @@ from stages.engines import AnswerDiverged
 from stages.limits import EngineLimits
 from stages.types import FinishReason, TokenChunk
 from tests.fakes.vllm_server import VllmServer, answering, streaming
-from tests.stages.adapters.test_vllm import DONE, at, blobs, decode_job, server  # noqa: F401
+from tests.stages.adapters.test_vllm import DONE, at, decode_job, server  # noqa: F401
 
 
 def told(text: str, finish: str | None = None) -> bytes:
@@ -31,7 +31,7 @@ def engine(server: VllmServer, blobs: BlobStore) -> Iterator[PlainDecode]:  # no
     made.close()
 
 
-def decoded(engine: PlainDecode, blobs: BlobStore, **job: Any) -> list[TokenChunk]:  # noqa: F811
+def decoded(engine: PlainDecode, blobs: BlobStore, **job: Any) -> list[TokenChunk]:
     chunks: list[TokenChunk] = []
     engine.decode(replace(decode_job(blobs, **job), kv=None), chunks.append)
     return chunks
@@ -40,7 +40,7 @@ def decoded(engine: PlainDecode, blobs: BlobStore, **job: Any) -> list[TokenChun
 def test_the_clients_body_reaches_it_without_what_it_may_refuse(
     engine: PlainDecode,
     server: VllmServer,  # noqa: F811
-    blobs: BlobStore,  # noqa: F811
+    blobs: BlobStore,
 ) -> None:
     server.chat = streaming(told("a"), told("", "stop"), DONE)
     decoded(engine, blobs, stream=True)
@@ -54,7 +54,7 @@ def test_the_clients_body_reaches_it_without_what_it_may_refuse(
 def test_each_event_counts_as_a_token_and_is_passed_on_as_it_came(
     engine: PlainDecode,
     server: VllmServer,  # noqa: F811
-    blobs: BlobStore,  # noqa: F811
+    blobs: BlobStore,
 ) -> None:
     events = [told("a"), told("b"), told("c"), told("", "length")]
     server.chat = streaming(*events, DONE)
@@ -67,7 +67,7 @@ def test_each_event_counts_as_a_token_and_is_passed_on_as_it_came(
 def test_a_second_try_goes_on_where_it_says_the_same_and_is_told_where_not(
     engine: PlainDecode,
     server: VllmServer,  # noqa: F811
-    blobs: BlobStore,  # noqa: F811
+    blobs: BlobStore,
 ) -> None:
     server.chat = streaming(told("a"), told("b"), told("c", "stop"), DONE)
     said = tuple(token for chunk in decoded(engine, blobs, stream=True) for token in chunk.tokens)
@@ -80,7 +80,7 @@ def test_a_second_try_goes_on_where_it_says_the_same_and_is_told_where_not(
 def test_an_answer_in_one_piece_has_as_many_tokens_as_it_says(
     engine: PlainDecode,
     server: VllmServer,  # noqa: F811
-    blobs: BlobStore,  # noqa: F811
+    blobs: BlobStore,
 ) -> None:
     message = {"role": "assistant", "content": "abc"}
     server.chat = answering(
@@ -90,7 +90,7 @@ def test_an_answer_in_one_piece_has_as_many_tokens_as_it_says(
     assert len(chunk.tokens) == 7 and json.loads(chunk.raw)["choices"][0]["message"] == message
 
 
-def test_a_server_that_lists_no_models_is_unfit(tmp_path: Path, blobs: BlobStore) -> None:  # noqa: F811
+def test_a_server_that_lists_no_models_is_unfit(tmp_path: Path, blobs: BlobStore) -> None:
     nobody = EngineServer(kind="openai", url="http://127.0.0.1:9", model="m", start_s=0.1)
     with pytest.raises(ServerUnfit, match="was not healthy within"):
         PlainDecode(nobody, blobs, EngineLimits())

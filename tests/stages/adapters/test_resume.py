@@ -11,13 +11,14 @@ import pytest
 from stages.adapters.resume import behind
 from stages.adapters.server import EngineServer
 from stages.adapters.vllm import VllmDecode, VllmPrefill
-from stages.blobs import BlobSettings, BlobStore, inlined, open_store
+from stages.blobs import BlobStore, inlined
 from stages.emulator.config import EmulatorConfig, Role
 from stages.engines import AnswerDiverged
 from stages.limits import EngineLimits
-from stages.types import Chat, DecodeJob, KVRef, MediaItem, Modality, PrefillJob, Prompt, Sampling, TokenChunk
+from stages.types import Chat, DecodeJob, KVRef, PrefillJob, Prompt, Sampling, TokenChunk
 from tests.fakes.emulator import Emulated, emulated
-from tests.stages.emulator.kit import chat, png
+from tests.stages.adapters.kit import kept_image
+from tests.stages.emulator.kit import chat
 
 TOKENS = 30
 KNOWN = 11
@@ -31,11 +32,6 @@ def engines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[Role, Emu
         emulated(EmulatorConfig(role=Role.DECODE, ec_dir=folder)) as decode,
     ):
         yield {Role.PREFILL: prefill, Role.DECODE: decode}
-
-
-@pytest.fixture
-def blobs(tmp_path: Path) -> BlobStore:
-    return open_store(BlobSettings(dir=tmp_path / "blobs"))
 
 
 @pytest.fixture
@@ -63,16 +59,7 @@ def said_by_client(**fields: Any) -> dict[str, Any]:
 
 
 def asked(blobs: BlobStore, **fields: Any) -> Chat:
-    item = MediaItem(
-        modality=Modality.IMAGE,
-        blob=blobs.put(png(), owner="r", ttl_s=60.0),
-        content_hash="c0ffee",
-        width_px=112,
-        height_px=112,
-        frames=1,
-        tokens=16,
-    )
-    return Chat(body=inlined(json.dumps(said_by_client(**fields)).encode(), 60.0), items=(item,))
+    return Chat(body=inlined(json.dumps(said_by_client(**fields)).encode(), 60.0), items=(kept_image(blobs),))
 
 
 def of_job(hop: str) -> dict[str, Any]:

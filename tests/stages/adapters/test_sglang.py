@@ -1,7 +1,6 @@
 """What SGLang servers are asked and refused for, by emulated ones."""
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -11,18 +10,13 @@ from stages.adapters.events import counted, judge
 from stages.adapters.server import EngineServer
 from stages.adapters.sglang import SglangDecode, SglangPrefill
 from stages.adapters.watch import ServerUnfit
-from stages.blobs import BlobSettings, BlobStore, inlined, open_store
+from stages.blobs import BlobStore, inlined
 from stages.emulator.config import EmulatorConfig, Kind, Role
 from stages.engines import EngineRefused
 from stages.limits import EngineLimits
 from stages.types import Chat, DecodeJob, KVRef, PrefillJob, Prompt, Sampling
 from tests.fakes.emulator import Emulated, emulated
 from tests.stages.emulator.kit import chat, image, nothing_left, until
-
-
-@pytest.fixture
-def blobs(tmp_path: Path) -> BlobStore:
-    return open_store(BlobSettings(dir=tmp_path / "blobs"))
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Coroutine, Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -17,7 +16,7 @@ from stages.adapters.server import EngineServer
 from stages.adapters.sglang import Meeting, SglangDecode, SglangPrefill, SglangWatch
 from stages.adapters.sglang_encoders import EncoderList, EncoderWatch, SglangEncoder
 from stages.adapters.watch import ServerUnfit
-from stages.blobs import BlobSettings, BlobStore, inlined, open_store
+from stages.blobs import BlobStore, inlined
 from stages.emulator.config import EmulatorConfig, Kind, Role
 from stages.engines import EngineRefused
 from stages.free_ports import free_port
@@ -28,23 +27,17 @@ from stages.types import (
     EncodeJob,
     FinishReason,
     KVRef,
-    MediaItem,
-    Modality,
     PrefillJob,
     Prompt,
     Sampling,
     Stage,
 )
 from tests.fakes.emulator import Emulated, emulated
-from tests.stages.emulator.kit import chat, nothing_left, png, until
+from tests.stages.adapters.kit import kept_image
+from tests.stages.emulator.kit import chat, nothing_left, until
 
 LIMITS = EngineLimits()
 ONE, OTHER, STRANGER = "http://10.0.0.1:1", "http://10.0.0.2:1", "http://10.0.0.3:1"
-
-
-@pytest.fixture
-def blobs(tmp_path: Path) -> BlobStore:
-    return open_store(BlobSettings(dir=tmp_path / "blobs"))
 
 
 @pytest.fixture
@@ -81,20 +74,11 @@ def drop(language: Emulated, url: str) -> None:
 
 
 def prefill_job(blobs: BlobStore, *, images: int) -> PrefillJob:
-    item = MediaItem(
-        modality=Modality.IMAGE,
-        blob=blobs.put(png(), owner="r", ttl_s=60.0),
-        content_hash="hash",
-        width_px=1,
-        height_px=1,
-        frames=1,
-        tokens=1,
-    )
     parts: list[Any] = [{"type": "image_url", "image_url": {"url": "media:0"}}] * images
     body = inlined(msgspec.json.encode(chat("what", *parts)), 60.0)
     return PrefillJob(
         prompt=Prompt(token_ids=()),
-        chat=Chat(body=body, items=(item,) * images),
+        chat=Chat(body=body, items=(kept_image(blobs),) * images),
         embeddings=(),
         sampling=Sampling(max_tokens=4),
         **_of("prefill"),

@@ -4,7 +4,6 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -14,7 +13,7 @@ from stages.adapters.bodies import restored
 from stages.adapters.server import EngineServer
 from stages.adapters.sglang import Meeting, SglangDecode, SglangPrefill
 from stages.adapters.watch import ServerUnfit
-from stages.blobs import BlobSettings, BlobStore, inlined, open_store
+from stages.blobs import BlobStore, inlined
 from stages.emulator.config import EmulatorConfig, EngineTiming, Kind, Role
 from stages.engines import EngineRefused, RoleRefused
 from stages.limits import EngineLimits
@@ -22,23 +21,17 @@ from stages.types import (
     Chat,
     DecodeJob,
     FinishReason,
-    MediaItem,
-    Modality,
     PrefillJob,
     Prompt,
     Sampling,
     Stage,
 )
 from tests.fakes.emulator import Emulated, emulated
-from tests.stages.emulator.kit import chat, nothing_left, png, until
+from tests.stages.adapters.kit import kept_image
+from tests.stages.emulator.kit import chat, nothing_left, until
 
 LIMITS = EngineLimits()
 Servers = dict[Role, Emulated]
-
-
-@pytest.fixture
-def blobs(tmp_path: Path) -> BlobStore:
-    return open_store(BlobSettings(dir=tmp_path / "blobs"))
 
 
 @contextmanager
@@ -77,16 +70,7 @@ def prefill_job() -> PrefillJob:
 
 
 def with_image(blobs: BlobStore) -> Chat:
-    item = MediaItem(
-        modality=Modality.IMAGE,
-        blob=blobs.put(png(), owner="r", ttl_s=60.0),
-        content_hash="hash",
-        width_px=1,
-        height_px=1,
-        frames=1,
-        tokens=1,
-    )
-    return replace(FIELDS["chat"], items=(item,))
+    return replace(FIELDS["chat"], items=(kept_image(blobs),))
 
 
 def test_servers_change_places_and_work_together_as_before(blobs: BlobStore) -> None:

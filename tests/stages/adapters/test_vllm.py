@@ -6,7 +6,6 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -15,7 +14,7 @@ from stages.adapters.calls import EngineGone
 from stages.adapters.server import EngineServer
 from stages.adapters.vllm import VllmDecode, VllmEncode, VllmPrefill
 from stages.adapters.watch import ServerUnfit
-from stages.blobs import BlobSettings, BlobStore, inlined, open_store
+from stages.blobs import BlobStore, inlined
 from stages.engines import (
     AnswerDiverged,
     BlobUnavailable,
@@ -33,24 +32,18 @@ from stages.types import (
     FinishReason,
     Job,
     KVRef,
-    MediaItem,
-    Modality,
     PrefillJob,
     Prompt,
     Sampling,
     TokenChunk,
 )
 from tests.fakes.vllm_server import VllmServer, answering, event, forever, streaming
+from tests.stages.adapters.kit import kept_image
 
 PNG = b"\x89PNG\r\n\x1a\n..."
 DONE = b"data: [DONE]\n\n"
 EC = {"hash": {"item_indices": [0], "metadata": {"image_grid_thw": [1, 8, 8]}}}
 KV = {"do_remote_prefill": True, "remote_engine_id": "e", "remote_num_tokens": 36}
-
-
-@pytest.fixture
-def blobs(tmp_path: Path) -> BlobStore:
-    return open_store(BlobSettings(dir=tmp_path / "blobs"))
 
 
 @pytest.fixture
@@ -74,23 +67,11 @@ def fields(hop: str, deadline_s: float = 60.0) -> dict[str, object]:
     }
 
 
-def item(blobs: BlobStore) -> MediaItem:
-    return MediaItem(
-        modality=Modality.IMAGE,
-        blob=blobs.put(PNG, owner="r", ttl_s=60.0),
-        content_hash="c0ffee",
-        width_px=8,
-        height_px=8,
-        frames=1,
-        tokens=16,
-    )
-
-
 def chat(blobs: BlobStore, **more: object) -> Chat:
     part = {"type": "image_url", "image_url": {"url": "media:0", "detail": "low"}, "uuid": "planted"}
     messages = [{"role": "user", "content": [part, {"type": "text", "text": "what"}]}]
     body = {"model": "tiny", "messages": messages, "max_tokens": 9, "tools": [{"type": "function"}], **more}
-    return Chat(body=inlined(json.dumps(body).encode(), 60.0), items=(item(blobs),))
+    return Chat(body=inlined(json.dumps(body).encode(), 60.0), items=(kept_image(blobs, PNG),))
 
 
 def prefill_job(blobs: BlobStore, **more: object) -> PrefillJob:
@@ -125,7 +106,7 @@ def test_encode_sends_one_item_by_its_content_and_keeps_the_connectors_answer(
 ) -> None:
     server.chat = answering({"choices": [], "ec_transfer_params": EC})
     engine = VllmEncode(at(server), blobs, EngineLimits())
-    ref = engine.encode(EncodeJob(**fields("encode.3"), item=item(blobs)))  # type: ignore[arg-type]
+    ref = engine.encode(EncodeJob(**fields("encode.3"), item=kept_image(blobs, PNG)))  # type: ignore[arg-type]
     ((request_id, body),) = server.bodies
     assert request_id.startswith("r:3:")
     url = "data:image/png;base64," + base64.b64encode(PNG).decode()
@@ -140,7 +121,7 @@ def test_an_encoder_without_a_connector_is_refused(server: VllmServer, blobs: Bl
     server.chat = answering({"choices": [], "ec_transfer_params": None})
     engine = VllmEncode(at(server), blobs, EngineLimits())
     with pytest.raises(EngineRefused, match="ec_producer"):
-        engine.encode(EncodeJob(**fields("encode.0"), item=item(blobs)))  # type: ignore[arg-type]
+        engine.encode(EncodeJob(**fields("encode.0"), item=kept_image(blobs, PNG)))  # type: ignore[arg-type]
     engine.close()
 
 
